@@ -1,0 +1,89 @@
+"""Files under final names: written whole or not at all, never over the user's own without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeopt.errors import ConfigError
+
+
+def require_free(path: Path, *, force: bool, made_by_us: str | None = None) -> None:
+    """Raises ConfigError when `path` exists and may not be overwritten.
+
+    Args:
+        path: the file or folder about to be written.
+        force: the user's `--force`.
+        made_by_us: name of a marker file; a folder that holds it is our own earlier output and may be continued.
+    """
+    if force or not path.exists():
+        return
+    if path.is_dir():
+        if not any(path.iterdir()) or (made_by_us and (path / made_by_us).exists()):
+            return
+        raise ConfigError(
+            f"Expected an empty output folder, got {path}, which holds files that edgeopt did not write. "
+            "Try another folder, or --force to write into this one."
+        )
+    raise ConfigError(f"{path} exists already. Try another name, or --force to overwrite it.")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that becomes `path` on success and vanishes on any failure.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        if temporary.is_file():
+            temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"Could not write {path}: {error.strerror or error}. Try another output path.") from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Writes `content` to `path` so that a reader sees the old file or the whole new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of a folder's relative names and contents in sorted order, as hex."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode())
+        return digest.hexdigest()
+    with path.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def gzip_size(content: bytes) -> int:
+    """Returns the bytes that `content` takes after gzip at its highest level: what a download of it costs."""
+    return len(gzip.compress(content, compresslevel=9, mtime=0))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

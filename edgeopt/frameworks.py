@@ -1,0 +1,129 @@
+"""The only door to TensorFlow, the two Keras, tfmot, LiteRT and the other heavy packages: lazy and quiet.
+
+A name goes in, the imported module comes out, or an UnavailableError that says what to install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgeopt.errors import UnavailableError, suggestion
+
+
+@dataclass(frozen=True)
+class Framework:
+    """An importable package.
+
+    Attributes:
+        module: what is imported.
+        distribution: its name for pip.
+        extra: the extra of edgeopt that installs it; "" for the core.
+        note: what else must hold for it to work here.
+    """
+
+    module: str
+    distribution: str
+    extra: str = ""
+    note: str = ""
+
+
+FRAMEWORKS: dict[str, Framework] = {
+    "tensorflow": Framework("tensorflow", "tensorflow"),
+    "tf_keras": Framework("tf_keras", "tf-keras"),
+    "keras": Framework("keras", "keras"),
+    "tfmot": Framework("tensorflow_model_optimization", "tensorflow-model-optimization"),
+    "litert": Framework("ai_edge_litert.interpreter", "ai-edge-litert"),
+    "litert_schema": Framework("ai_edge_litert.schema_py_generated", "ai-edge-litert"),
+    "tflite_runtime": Framework(
+        "tflite_runtime.interpreter",
+        "tflite-runtime",
+        note="it has wheels for Python up to 3.11 and NumPy 1 only; elsewhere ai-edge-litert serves alone",
+    ),
+    "tflite_micro": Framework("tflite_micro.runtime", "tflite-micro", extra="micro"),
+    "sklearn": Framework("sklearn", "scikit-learn"),
+    "netron": Framework("netron", "netron", extra="view"),
+}
+
+
+def load(name: str) -> Any:
+    """Imports the framework called `name` (a key of FRAMEWORKS) with its log lines silenced.
+
+    Raises:
+        UnavailableError: it is not installed, or its import failed.
+    """
+    framework = FRAMEWORKS[name]
+    if framework.module in sys.modules:
+        return sys.modules[framework.module]
+    _quiet_environment()
+    try:
+        with _deep_binding(name):
+            module = importlib.import_module(framework.module)
+    except ImportError as error:
+        raise UnavailableError(
+            f"{framework.distribution} is needed here but {_why(error)}. {_install_hint(name)}"
+        ) from error
+    if name in ("tensorflow", "tf_keras", "tfmot"):
+        _quiet_tensorflow()
+    return module
+
+
+def installed_version(name: str) -> str | None:
+    """Returns the installed version of a framework without importing it, or None."""
+    if name not in FRAMEWORKS:
+        raise UnavailableError(f"No framework is called {name!r}.{suggestion(name, FRAMEWORKS)}")
+    try:
+        return importlib.metadata.version(FRAMEWORKS[name].distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _install_hint(name: str) -> str:
+    framework = FRAMEWORKS[name]
+    what = f"'edgeopt[{framework.extra}]'" if framework.extra else framework.distribution
+    note = f" ({framework.note})" if framework.note else ""
+    return f"Try: pip install {what}{note}."
+
+
+def _why(error: ImportError) -> str:
+    return "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+
+
+def _quiet_environment() -> None:
+    # Read once, when the native libraries load: set before the import or never.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _quiet_tensorflow() -> None:
+    import logging
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="tensorflow.*|tf_keras.*|keras.*|tensorflow_model_optimization.*")
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _deep_binding(name: str) -> Iterator[None]:
+    """Lets tflite-runtime find its own symbols first.
+
+    Without it, a process that has imported TensorFlow gives tflite-runtime TensorFlow's symbols of the same names,
+    and its Interpreter raises `vector::reserve` or `bad_alloc`.
+    """
+    if name != "tflite_runtime" or not hasattr(os, "RTLD_DEEPBIND"):
+        yield
+        return
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
+    try:
+        yield
+    finally:
+        sys.setdlopenflags(flags)

@@ -1,0 +1,266 @@
+"""The nouns of edgeopt, as frozen dataclasses that every other module shares; nothing here runs anything.
+
+Shapes are tuples with None for a free dimension; dtypes are NumPy's names; sizes are bytes, times milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Shape = tuple["int | None", ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Affine quantization: real = scale * (q - zero_point), one pair per tensor or per slice along `axis`."""
+
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype of a model's input or output."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples: `inputs` maps an input's name to an array [N, ...]; `labels` is [N, ...] or None."""
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every raw sample before the model sees it, in this order; given once, applied everywhere.
+
+    Attributes:
+        resize: height and width that images are resized to (bilinear), or None.
+        scale: every value is multiplied by it first ...
+        mean: ... then this is subtracted, one number or one per channel (last axis) ...
+        std: ... and the difference divided by this.
+        dtype: what the model receives; None keeps float32.
+    """
+
+    resize: tuple[int, int] | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    dtype: str = "float32"
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether samples pass unchanged but for their dtype."""
+        return self.resize is None and self.scale == 1.0 and set(self.mean) == {0.0} and set(self.std) == {1.0}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers are stored and computed in a converted model; `convert` is driven by these fields alone.
+
+    Attributes:
+        weights: dtype of stored weights.
+        activations: dtype that kernels compute on.
+        inputs: dtype of the model's inputs and outputs.
+        dynamic: activations are quantized at run time, from the values of each inference.
+        needs_calibration: a representative dataset sets the activations' ranges.
+        summary: one line for help texts and reports: what runs, not what the converter's flag is called.
+    """
+
+    name: str
+    weights: str
+    activations: str
+    inputs: str
+    summary: str
+    dynamic: bool = False
+    needs_calibration: bool = False
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether something works on this machine; `reason` says why not and what to install."""
+
+    available: bool
+    reason: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class OperatorUse:
+    """An operator of a `.tflite` file: builtin name, the version written in the file, how often it is used."""
+
+    name: str
+    version: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A metric over a set of samples.
+
+    Attributes:
+        name: key of `metrics.METRICS`, or "module:function".
+        value: accuracies as a share of 1, errors in their own unit.
+        low, high: the 95 % interval.
+        samples: how many samples it was measured on.
+        higher_is_better: the direction.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    samples: int
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much worse `value` a model is than the reference, in percentage points for shares, with its p-value.
+
+    `p_value` comes from a paired test on the same samples; None where none applies.
+    """
+
+    value: float
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference, over `runs` runs after a warm-up, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    runs: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class RuntimeResult:
+    """One file on one runtime: a row of the report.
+
+    Attributes:
+        name, version: the runtime.
+        status: "ok", "failed" (it refused the file, or died) or "skipped" (it is not available here).
+        reason: why not "ok".
+        delegated_share: share of operators that a delegate took, 0 to 1; None where the runtime has no delegates.
+        latency_ms: None where nothing was timed.
+        matches_reference: whether its outputs agree with the reference runtime's within the tolerance of its
+            kernel family; None where not compared.
+        max_difference: the largest difference of any output value to the reference runtime's, in quantization
+            steps for integer outputs and in units of the output's range for float ones.
+        load_ms, peak_memory_bytes: opening the file and allocating its tensors; the process's peak.
+    """
+
+    name: str
+    version: str = ""
+    status: str = "ok"
+    reason: str = ""
+    delegated_share: float | None = None
+    latency_ms: Latency | None = None
+    matches_reference: bool | None = None
+    max_difference: float | None = None
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+
+    @property
+    def loads(self) -> bool:
+        """Whether the file opened and ran there."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One converted model of a run, with all that was measured on its bytes. `file` is relative to the report."""
+
+    name: str
+    scheme: str
+    file: str | None = None
+    sha256: str | None = None
+    steps: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    gzip_bytes: int | None = None
+    metric: MetricValue | None = None
+    drop: Difference | None = None
+    runtimes: tuple[RuntimeResult, ...] = ()
+    bytes_by_kind: Mapping[str, int] = field(default_factory=dict)
+    layer_errors: tuple[LayerError, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+    def latency_on(self, runtime: str) -> Latency | None:
+        """Returns the latency measured on the runtime called `runtime`, if any."""
+        return next((r.latency_ms for r in self.runtimes if r.name == runtime), None)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far one intermediate tensor of a variant lies from the float model's: signal to noise in dB, cosine."""
+
+    tensor: str
+    sqnr_db: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What the recommended model must keep.
+
+    Attributes:
+        max_drop: loss against the float model: percentage points for shares, per cent of the value otherwise.
+        max_size_bytes: of the file.
+        max_latency_ms: the median on the runtime asked for.
+        runtimes: the file must load and run on each of these ("tflite-runtime==2.14", "tflm" …).
+    """
+
+    max_drop: float | None = None
+    max_size_bytes: int | None = None
+    max_latency_ms: float | None = None
+    runtimes: tuple[str, ...] = ()
+
+
+def to_plain(value: Any) -> Any:
+    """Returns dataclasses, tuples, paths and NumPy scalars as what JSON knows; NaN and infinities become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return to_plain(value.item())
+    if hasattr(value, "tolist"):
+        return to_plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
