@@ -37,9 +37,13 @@ class Framework:
 
 FRAMEWORKS: dict[str, Framework] = {
     "tensorflow": Framework("tensorflow", "tensorflow"),
+    # The parts of TFLiteConverter that quantize a float file which is there already.
+    "tf_lite_convert": Framework("tensorflow.lite.python.convert", "tensorflow"),
+    "tf_calibrator": Framework("tensorflow.lite.python.optimize.calibrator", "tensorflow"),
     "tf_keras": Framework("tf_keras", "tf-keras"),
     "keras": Framework("keras", "keras"),
     "tfmot": Framework("tensorflow_model_optimization", "tensorflow-model-optimization"),
+    "ai_edge_quantizer": Framework("ai_edge_quantizer.quantizer", "ai-edge-quantizer"),
     "litert": Framework("ai_edge_litert.interpreter", "ai-edge-litert"),
     "litert_schema": Framework("ai_edge_litert.schema_py_generated", "ai-edge-litert"),
     "tflite_runtime": Framework(
@@ -47,7 +51,7 @@ FRAMEWORKS: dict[str, Framework] = {
         "tflite-runtime",
         note="it has wheels for Python up to 3.11 and NumPy 1 only; elsewhere ai-edge-litert serves alone",
     ),
-    "tflite_micro": Framework("tflite_micro.runtime", "tflite-micro", extra="micro"),
+    "tflite_micro": Framework("tflite_micro", "tflite-micro", extra="micro"),
     "sklearn": Framework("sklearn", "scikit-learn"),
     "netron": Framework("netron", "netron", extra="view"),
 }
@@ -68,7 +72,7 @@ def load(name: str) -> Any:
             module = importlib.import_module(framework.module)
     except ImportError as error:
         raise UnavailableError(
-            f"{framework.distribution} is needed here but {_why(error)}. {_install_hint(name)}"
+            f"{framework.distribution} is needed here but {_why(error, framework)}. {_install_hint(name)}"
         ) from error
     if name in ("tensorflow", "tf_keras", "tfmot"):
         _quiet_tensorflow()
@@ -92,8 +96,12 @@ def _install_hint(name: str) -> str:
     return f"Try: pip install {what}{note}."
 
 
-def _why(error: ImportError) -> str:
-    return "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+def _why(error: ImportError, framework: Framework) -> str:
+    # Another missing module is a package that it needs itself.
+    missing = (
+        isinstance(error, ModuleNotFoundError) and framework.module.split(".")[0] == (error.name or "").split(".")[0]
+    )
+    return "is not installed" if missing else f"cannot be imported ({error})"
 
 
 def _quiet_environment() -> None:

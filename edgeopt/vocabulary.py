@@ -5,12 +5,9 @@ Shapes are tuples with None for a free dimension; dtypes are NumPy's names; size
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +128,7 @@ class MetricValue:
         low, high: the 95 % interval.
         samples: how many samples it was measured on.
         higher_is_better: the direction.
+        is_share: whether it is written in per cent and its differences are in points; None where that is not told.
     """
 
     name: str
@@ -139,6 +137,7 @@ class MetricValue:
     high: float
     samples: int
     higher_is_better: bool = True
+    is_share: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -154,13 +153,40 @@ class Difference:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one inference, over `runs` runs after a warm-up, in milliseconds."""
+    """Time of one inference, over `runs` runs after a warm-up, in milliseconds.
+
+    Attributes:
+        min: the fastest run.
+        noise: spread of the medians of blocks of runs, taken some time apart, as a share of their median (10th to
+            90th percentile): what the machine did, not the model.
+    """
 
     p50: float
     p90: float
     p99: float
     runs: int
     threads: int
+    min: float | None = None
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """A row of a per-operator profile.
+
+    Attributes:
+        operator: its kind; several, "2 x CONV_2D + ADD", where a delegate runs them as one.
+        layer: name of the tensor it writes.
+        share: of the time of all operators, 0 to 1.
+        p50_us: median of its time, in microseconds.
+        delegated: whether a delegate ran it.
+    """
+
+    operator: str
+    layer: str
+    share: float
+    p50_us: float
+    delegated: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,9 +201,12 @@ class RuntimeResult:
         latency_ms: None where nothing was timed.
         matches_reference: whether its outputs agree with the reference runtime's within the tolerance of its
             kernel family; None where not compared.
-        max_difference: the largest difference of any output value to the reference runtime's, in quantization
-            steps for integer outputs and in units of the output's range for float ones.
-        load_ms, peak_memory_bytes: opening the file and allocating its tensors; the process's peak.
+        max_difference: the largest relative difference of an output to the reference runtime's: rms of the
+            difference over rms of the output; None where not compared.
+        load_ms: opening the file and allocating its tensors, in a process that has imported the runtime.
+        peak_memory_bytes: by how much opening and the first run raised the process's resident memory at its peak.
+        first_ms: the first inference.
+        delegated, undelegated: which operators the delegate took and which stayed, as "2 x CONV_2D".
     """
 
     name: str
@@ -190,6 +219,9 @@ class RuntimeResult:
     max_difference: float | None = None
     load_ms: float | None = None
     peak_memory_bytes: int | None = None
+    first_ms: float | None = None
+    delegated: tuple[str, ...] = ()
+    undelegated: tuple[str, ...] = ()
 
     @property
     def loads(self) -> bool:
@@ -245,22 +277,3 @@ class Budgets:
     max_size_bytes: int | None = None
     max_latency_ms: float | None = None
     runtimes: tuple[str, ...] = ()
-
-
-def to_plain(value: Any) -> Any:
-    """Returns dataclasses, tuples, paths and NumPy scalars as what JSON knows; NaN and infinities become None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Path):
-        return value.as_posix()
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return to_plain(value.item())
-    if hasattr(value, "tolist"):
-        return to_plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,81 @@
+# People who live in make find the main commands here; `make help` lists them.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EDGEOPT = $(BIN)/edgeopt
+# The tested versions are pinned for Python 3.11; other Pythons resolve the ranges of setup.cfg.
+CONSTRAINTS := $(if $(filter 3.11,$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),-c constraints.txt)
+
+MODEL  ?= models/digits.keras
+DATA   ?= digits
+SCHEME ?= int8
+OUT    ?= $(basename $(MODEL)).$(SCHEME).tflite
+FLAGS  ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow lint types bench docs models clean \
+        quantize inspect evaluate benchmark report doctor
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  MODEL=$(MODEL) DATA=$(DATA) SCHEME=$(SCHEME) FLAGS=\"--max-drop 1.0\""
+
+setup: $(VENV)/.ready ## make the environment in .venv
+
+$(VENV)/.ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev,view]'
+	touch $@
+
+demo: setup models/digits.keras ## train a real network, make every scheme of it, measure all, write demo/report.html
+	$(EDGEOPT) optimize models/digits.keras --data digits -o demo --max-drop 1.0
+	@echo "Open demo/report.html"
+
+models/digits.keras: models/digits_cnn.py models/training.py | $(VENV)/.ready
+	$(BIN)/python models/digits_cnn.py -o $@
+
+models: models/digits.keras ## train the reference model on embedded data (others: models/README.md)
+
+test: setup ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: setup ## every test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: setup ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy
+	$(BIN)/mypy
+
+bench: setup models/digits.keras ## compare with what one would do by hand; renews docs/benchmarks.md
+	$(BIN)/python -m bench
+
+docs: setup ## renew the references that are generated from the code
+	$(BIN)/python docs/generate.py
+
+quantize: setup ## convert MODEL with SCHEME, calibrated with DATA
+	$(EDGEOPT) convert $(MODEL) -o $(OUT) --scheme $(SCHEME) --data $(DATA) $(FLAGS)
+
+inspect: setup ## what MODEL holds
+	$(EDGEOPT) inspect $(MODEL) $(FLAGS)
+
+evaluate: setup ## score OUT on DATA
+	$(EDGEOPT) evaluate $(OUT) --data $(DATA) $(FLAGS)
+
+benchmark: setup ## time OUT on this machine
+	$(EDGEOPT) benchmark $(OUT) $(FLAGS)
+
+report: setup ## the main job on MODEL and DATA, into report/
+	$(EDGEOPT) optimize $(MODEL) --data $(DATA) -o report $(FLAGS)
+
+doctor: setup ## what works on this machine
+	$(EDGEOPT) doctor
+
+clean: ## remove what was made here
+	rm -rf $(VENV) demo report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f models/*.keras models/*.tflite

@@ -1,0 +1,202 @@
+"""What notebooks and the command line call: paths or models at hand go in, plain results come out.
+
+Everything that can crash runs in worker processes; nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt import data as datasets
+from edgeopt import files, parity, pipeline, workers
+from edgeopt.benchmarking import benchmark
+from edgeopt.comparison import compare
+from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
+from edgeopt.doctor import examine
+from edgeopt.errors import ConfigError, ConversionError, ModelError
+from edgeopt.evaluation import evaluate
+from edgeopt.inspection import Inspection, inspect_tflite
+from edgeopt.report import Report
+from edgeopt.runtimes import parse
+from edgeopt.schemes import scheme as scheme_named
+from edgeopt.stages import Settings
+from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.op_versions import minimum_runtime
+from edgeopt.tflite.reader import IDENTIFIER, read
+from edgeopt.vocabulary import Budgets, RuntimeResult, TensorSpec
+
+__all__ = [
+    "Budgets",
+    "Conversion",
+    "Settings",
+    "benchmark",
+    "compare",
+    "convert",
+    "evaluate",
+    "examine",
+    "inspect",
+    "load_data",
+    "optimize",
+]
+
+load_data = datasets.load
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted file and what was verified of it.
+
+    Attributes:
+        inputs, outputs: as the file declares them, with scales and zero points.
+        minimum_runtime: the oldest TensorFlow Lite release that loads it.
+        float_operators: operators that compute in floats in a file that should hold integers only.
+        runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
+        notes: what was done to the model on the way.
+    """
+
+    file: Path
+    scheme: str
+    sha256: str
+    size_bytes: int
+    gzip_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    minimum_runtime: str
+    float_operators: tuple[str, ...]
+    runtimes: tuple[RuntimeResult, ...]
+    notes: tuple[str, ...]
+
+
+def convert(
+    model: Any,
+    output: Path | str,
+    *,
+    scheme: str = "float32",
+    data: Any = None,
+    runtimes: Sequence[str] = (),
+    batch_size: int | None = 1,
+    custom_objects: Path | None = None,
+    trust: bool = False,
+    force: bool = False,
+) -> Conversion:
+    """Writes `model` as a `.tflite` in one scheme, and verifies the file by running it.
+
+    Args:
+        model: a path, or a Keras model at hand.
+        output: the file to write.
+        scheme: name of a row of SCHEMES.
+        data: a Dataset, or what `load_data` takes; calibrates integer schemes and feeds the verification.
+        runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
+        batch_size: first dimension of the inputs; None leaves it free.
+        custom_objects, trust: see `loading.load_model`.
+        force: overwrite `output`.
+
+    Raises:
+        ConversionError: the converter refused, or the file does not keep a promise; nothing is left at `output`.
+    """
+    wanted, output = scheme_named(scheme), Path(output)
+    if output.suffix != ".tflite":
+        raise ConfigError(f"Expected an output file ending in .tflite, got {output}. Try {output.stem}.tflite.")
+    files.require_free(output, force=force)
+    promises = tuple(parse(text) for text in runtimes)
+    dataset = None if data is None else load_data(data)
+    options = ConvertOptions(batch_size, dataset and dataset.calibration, custom_objects, trust)
+    with (
+        _as_path(model) as path,
+        IsolatedConverter(path, options) as converter,
+        files.atomic_path(output) as temporary,
+    ):
+        summary = converter.summary()
+        warnings = datasets.check(dataset, summary.inputs, summary.outputs) if dataset else ()
+        done = convert_for(converter, wanted.name, temporary, promises=promises)
+        file = read(temporary)
+        _verify_io(file, wanted.inputs, scheme)
+        samples = parity.samples_of(dataset.calibration, file.inputs) if dataset else parity.random_samples(file.inputs)
+        rows = parity.check(temporary, promises or (parse("litert"),), samples)
+        if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
+            raise ConversionError(_broken_promises(broken, output))
+        content = temporary.read_bytes()
+    return Conversion(
+        output,
+        wanted.name,
+        files.sha256(output),
+        len(content),
+        files.gzip_size(content),
+        file.inputs,
+        file.outputs,
+        minimum_runtime(file).version,
+        _float_operators(file) if wanted.needs_calibration else (),
+        rows,
+        (*summary.notes, *done, *warnings),
+    )
+
+
+def optimize(model: Any, data: Any, output: Path | str, *, force: bool = False, **settings: Any) -> Report:
+    """Runs the main job; see `pipeline.optimize`. `settings` are the fields of Settings."""
+    commands = settings.pop("commands", ())
+    with _as_path(model) as path:
+        return pipeline.optimize(
+            path, load_data(data), output=Path(output), settings=Settings(**settings), force=force, commands=commands
+        )
+
+
+def inspect(model: Any, *, custom_objects: Path | None = None, trust: bool = False) -> Inspection:
+    """Returns what a `.tflite` file or a Keras model holds, and what each technique can do for it."""
+    with _as_path(model) as path:
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(8)[4:] == IDENTIFIER or path.suffix == ".tflite":
+                    return inspect_tflite(path)
+        try:
+            worker = workers.shared("tensorflow")
+            return worker.call("edgeopt.inspection:inspect_file", path, custom_objects=custom_objects, trust=trust)
+        except workers.WorkerCrashed as crash:
+            raise ModelError(f"Loading {path} ended the process: {crash.reason}. Try saving the model anew.") from None
+
+
+@contextlib.contextmanager
+def _as_path(model: Any) -> Iterator[Path]:
+    """Yields the path of `model`; a model at hand is saved for as long as the block lasts."""
+    if isinstance(model, (str, Path)):
+        yield Path(model)
+        return
+    if not hasattr(model, "save"):
+        raise ModelError(f"Expected the path of a model or a Keras model, got {type(model).__name__}.")
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        path = Path(folder) / f"{getattr(model, 'name', 'model')}.keras"
+        model.save(path)
+        yield path
+
+
+def _verify_io(file: TFLiteModel, dtype: str, scheme: str) -> None:
+    """Raises ConversionError when quantizable inputs or outputs are not of the scheme's dtype."""
+    for spec in (*file.inputs, *file.outputs):
+        if spec.dtype != dtype and (spec.dtype.startswith("float") or spec.quantization is not None):
+            raise ConversionError(
+                f"The scheme {scheme} promises {dtype} inputs and outputs, and the converter made {spec.name!r} "
+                f"{spec.dtype}. Try --scheme int8-float-io."
+            )
+
+
+def _float_operators(file: TFLiteModel) -> tuple[str, ...]:
+    """Returns the operators whose outputs are floats, but for those that carry values over to them."""
+    names: dict[str, int] = {}
+    for graph in file.subgraphs:
+        for operator in graph.operators:
+            if operator.name != "DEQUANTIZE" and any(graph.tensors[i].is_float for i in operator.outputs):
+                names[operator.name] = names.get(operator.name, 0) + 1
+    return tuple(f"{count} {name}" if count > 1 else name for name, count in names.items())
+
+
+def _broken_promises(rows: Sequence[RuntimeResult], output: Path) -> str:
+    told = "; ".join(
+        f"{row.name} {row.version}: "
+        + (row.reason or f"it runs, but its results are off by {row.max_difference:.2g} of their size")
+        for row in rows
+    )
+    return f"{output.name} was not written: {told}. Try another --scheme, or a newer runtime."

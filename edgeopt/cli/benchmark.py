@@ -1,0 +1,115 @@
+"""`edgeopt benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt.cli import common
+
+if TYPE_CHECKING:
+    from edgeopt.benchmarking import Benchmark
+
+
+@click.command("benchmark")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@common.data_options(required=False)
+@common.runtime_option
+@common.threads_option
+@click.option("--runs", type=click.IntRange(1), help="Timed inferences of each file; by default half a second's worth.")
+@click.option("--warmup", type=click.IntRange(0), default=10, show_default=True, help="Untimed ones first, at least.")
+@click.option("--profile", is_flag=True, help="Time every operator too.")
+@common.delegate_options
+@common.seed_option
+@common.json_option
+@common.quiet_option
+def command(
+    files: tuple[Path, ...],
+    runtimes: tuple[str, ...],
+    threads: int,
+    runs: int | None,
+    warmup: int,
+    profile: bool,
+    delegate: Path | None,
+    delegate_settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **data: Any,
+) -> None:
+    """Time .tflite files on this machine: percentiles, load time, memory, share delegated, per-operator profile.
+
+    Files take turns, so that a busy machine slows all of them alike; ratios are to the first file.
+
+    \b
+      edgeopt benchmark model.float32.tflite model.int8.tflite --runtime litert --threads 2
+    """
+    from edgeopt import api
+
+    dataset = common.load_data(**data)
+    with common.progress_shown(quiet=quiet or as_json):
+        result = api.benchmark(
+            files,
+            runtimes=runtimes or ("litert",),
+            threads=threads,
+            runs=runs,
+            warmup=warmup,
+            profile=profile,
+            delegate=common.delegate_from(delegate, delegate_settings),
+            inputs=dataset and dataset.validation,
+            seed=data["seed"],
+        )
+    common.print_json(result) if as_json else _show(result)
+
+
+def _show(result: Benchmark) -> None:
+    from rich.table import Table
+
+    console = common.console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("runtime")
+    for heading in ("p50 ms", "p90", "p99", "ratio [95 %]", "load ms", "memory MB", "delegated"):
+        table.add_column(heading, justify="right")
+    for row in result.rows:
+        one = row.result
+        name = f"{one.name} {one.version}"
+        if one.latency_ms is None:
+            table.add_row(str(row.file), name, one.status, "", "", "", "", "", "")
+            continue
+        ratio = row.ratio
+        table.add_row(
+            str(row.file),
+            name,
+            f"{one.latency_ms.p50:.4g}",
+            f"{one.latency_ms.p90:.4g}",
+            f"{one.latency_ms.p99:.4g}",
+            "1" if ratio is None else f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]",
+            "" if one.load_ms is None else f"{one.load_ms:.3g}",
+            "" if one.peak_memory_bytes is None else f"{one.peak_memory_bytes / 1e6:.1f}",
+            "-" if one.delegated_share is None else f"{one.delegated_share:.0%}",
+        )
+    console.print(table)
+    for row in result.rows:
+        if row.result.reason:
+            console.print(f"{row.file}, {row.result.name}: {row.result.status}: {row.result.reason}")
+        if row.operators:
+            console.print(_profile(row.file, row.operators))
+    notes = [note for row in result.rows for note in row.notes]
+    for note in dict.fromkeys((*notes, *result.notes)):
+        console.print(f"note: {note}")
+    console.print(result.machine.describe() if hasattr(result.machine, "describe") else result.machine.cpu)
+
+
+def _profile(file: Path, operators: tuple[Any, ...]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{file}: where the time goes", title_justify="left", box=None, pad_edge=False)
+    table.add_column("operator")
+    table.add_column("writes", overflow="fold")
+    table.add_column("share", justify="right")
+    table.add_column("p50 µs", justify="right")
+    for one in sorted(operators, key=lambda operator: -operator.share):
+        table.add_row(one.operator, one.layer, f"{one.share:.1%}", f"{one.p50_us:.4g}")
+    return table

@@ -1,0 +1,231 @@
+"""Options that mean the same everywhere, and the one way results and progress reach the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeopt import progress
+from edgeopt.errors import ConfigError
+from edgeopt.plain import to_plain
+from edgeopt.runtimes import ALIASES, RUNTIMES
+from edgeopt.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from edgeopt.data import Dataset
+    from edgeopt.runtimes import Delegate
+    from edgeopt.vocabulary import MetricValue, RuntimeResult, TensorSpec
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DATA_HELP = (
+    "FILE.npz, a folder of images in class folders, FILE.csv, FILE.tfrecord, package.module:function, "
+    "or a name: digits, mnist, cifar10 …"
+)
+
+
+def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Returns a decorator that adds `chosen` options in the order given."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(chosen):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+output_option = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
+force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
+metric_option = click.option(
+    "--metric", help="top1, top5, f1, auc, mse, mae … or package.module:function; chosen from the model if not given."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each interpreter."
+)
+scheme_option = click.option(
+    "--scheme", type=click.Choice(list(SCHEMES)), default="float32", show_default=True, help="How numbers are stored."
+)
+
+model_options = options(
+    click.option(
+        "--custom-objects",
+        type=click.Path(path_type=Path),
+        help="A Python file that defines the model's own layers; it is run.",
+    ),
+    click.option("--trust", is_flag=True, help="Let code inside the model file run (Lambda layers)."),
+)
+
+runtime_option = click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME[==VERSION]",
+    help=f"Repeatable. One of {', '.join([*RUNTIMES, *ALIASES])}.",
+)
+
+one_runtime_option = click.option(
+    "--runtime",
+    default="litert",
+    show_default=True,
+    metavar="NAME[==VERSION]",
+    help=f"One of {', '.join([*RUNTIMES, *ALIASES])}.",
+)
+
+delegate_options = options(
+    click.option("--delegate", type=click.Path(path_type=Path), help="An external delegate, a shared library."),
+    click.option("--delegate-option", "delegate_settings", multiple=True, metavar="KEY=VALUE", help="Repeatable."),
+)
+
+preprocessing_options = options(
+    click.option("--resize", metavar="HxW", help="Resize images to this height and width."),
+    click.option("--scale", metavar="FACTOR", help="Multiply every value by this, e.g. 1/255."),
+    click.option("--mean", metavar="M[,M…]", help="Then subtract this, one number or one per channel."),
+    click.option("--std", metavar="S[,S…]", help="Then divide by this."),
+)
+
+
+def data_options(*, required: bool) -> Callable[[Function], Function]:
+    """Returns the options that name data, with their preprocessing."""
+    return options(
+        click.option("--data", required=required, metavar="DATA", help=DATA_HELP),
+        click.option("--train-data", metavar="DATA", help="Training samples, where --data is for validation alone."),
+        click.option("--calibration-data", metavar="DATA", help="Samples that set the ranges of integer schemes."),
+        click.option(
+            "--calibration-samples", type=click.IntRange(1), default=200, show_default=True, help="How many of them."
+        ),
+        preprocessing_options,
+    )
+
+
+def load_data(
+    data: str | None,
+    train_data: str | None = None,
+    calibration_data: str | None = None,
+    calibration_samples: int = 200,
+    resize: str | None = None,
+    scale: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    seed: int = 0,
+) -> Dataset | None:
+    """Returns the Dataset that the data options describe, or None where none of them was given."""
+    if data is None and calibration_data is None and train_data is None:
+        return None
+    from edgeopt import data as data_module
+
+    preprocessing = data_module.parse_preprocessing(resize=resize, scale=scale, mean=mean, std=std)
+    return data_module.load(
+        data if data is not None else (calibration_data if calibration_data is not None else train_data),
+        train=train_data,
+        calibration=calibration_data,
+        calibration_samples=calibration_samples,
+        preprocessing=preprocessing,
+        seed=seed,
+    )
+
+
+def delegate_from(library: Path | None, settings: tuple[str, ...]) -> Delegate | None:
+    """Returns the delegate that `--delegate` and its options describe."""
+    if library is None:
+        if settings:
+            raise ConfigError("Expected --delegate FILE.so with --delegate-option, got only the option.")
+        return None
+    from edgeopt.runtimes import Delegate
+
+    pairs = [setting.partition("=") for setting in settings]
+    for key, separator, _ in pairs:
+        if not separator or not key:
+            raise ConfigError(f"Expected --delegate-option KEY=VALUE, got {key!r}.")
+    return Delegate(library, {key: value for key, _, value in pairs})
+
+
+def print_json(result: Any) -> None:
+    """Prints one JSON object to standard output."""
+    click.echo(json.dumps(to_plain(result), indent=2, ensure_ascii=False))
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Returns a rich console; plain text where the output is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 160, soft_wrap=False)
+
+
+@contextlib.contextmanager
+def progress_shown(*, quiet: bool) -> Iterator[None]:
+    """Shows the news of everything inside the block on one line of a terminal; nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        with progress.listening(None):
+            yield
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+        row = bar.add_task("starting", total=None)
+        task = ""
+        shown = 0.0
+
+        def show(news: progress.Progress) -> None:
+            nonlocal task, shown
+            now = time.monotonic()
+            if news.task != task:
+                bar.reset(row, description=news.task, total=news.total)
+                task = news.task
+            elif now - shown < 0.05 and news.done != news.total:
+                return
+            shown = now
+            bar.update(row, completed=news.done, total=news.total)
+
+        with progress.listening(show):
+            yield
+
+
+def describe_spec(spec: TensorSpec) -> str:
+    """Returns name, dtype, shape and quantization of a model's input or output in one line."""
+    shape = "x".join("?" if size is None else str(size) for size in spec.shape)
+    line = f"{spec.name}: {spec.dtype}[{shape}]"
+    if spec.quantization is not None and len(spec.quantization.scales) == 1:
+        line += f", real = {spec.quantization.scales[0]:.9g} * (q - {spec.quantization.zero_points[0]})"
+    return line
+
+
+def describe_metric(metric: MetricValue) -> str:
+    """Returns a metric with its interval in one line."""
+    form = ".2%" if metric.is_share else ".5g"
+    return (
+        f"{metric.name} {metric.value:{form}} [{metric.low:{form}}, {metric.high:{form}}] on {metric.samples:,} samples"
+    )
+
+
+def describe_runtime(row: RuntimeResult) -> str:
+    """Returns in words what a file did on a runtime."""
+    if not row.loads:
+        return f"{row.status}: {row.reason}"
+    words = "runs"
+    if row.delegated_share:
+        words += f", {row.delegated_share:.0%} of its operators delegated"
+    if row.matches_reference is not None:
+        words += ", same results" if row.matches_reference else ", DIFFERENT results"
+        words += f" (within {row.max_difference:.1e})"
+    return words

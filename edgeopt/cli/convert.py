@@ -1,0 +1,79 @@
+"""`edgeopt convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt.cli import common
+
+if TYPE_CHECKING:
+    from edgeopt.api import Conversion
+
+
+@click.command("convert")
+@common.model_argument
+@common.output_option
+@common.scheme_option
+@common.data_options(required=False)
+@common.runtime_option
+@click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
+@common.model_options
+@common.seed_option
+@common.force_option
+@common.json_option
+@common.quiet_option
+def command(
+    model: Path,
+    output: Path,
+    scheme: str,
+    runtimes: tuple[str, ...],
+    batch_size: int,
+    custom_objects: Path | None,
+    trust: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **data: Any,
+) -> None:
+    """Convert a model in one scheme, calibrated with your data, and verify the file by running it.
+
+    With --runtime the file is promised to load and compute correctly there.
+
+    \b
+      edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz
+    """
+    from edgeopt import api
+
+    with common.progress_shown(quiet=quiet or as_json):
+        result = api.convert(
+            model,
+            output,
+            scheme=scheme,
+            data=common.load_data(**data),
+            runtimes=runtimes,
+            batch_size=batch_size or None,
+            custom_objects=custom_objects,
+            trust=trust,
+            force=force,
+        )
+    common.print_json(result) if as_json else _show(result)
+
+
+def _show(result: Conversion) -> None:
+    console = common.console()
+    console.print(
+        f"{result.file}: {result.scheme}, {result.size_bytes:,} bytes ({result.gzip_bytes:,} gzipped), "
+        f"loads from TensorFlow Lite {result.minimum_runtime}"
+    )
+    for role, specs in (("input", result.inputs), ("output", result.outputs)):
+        for spec in specs:
+            console.print(f"  {role} {common.describe_spec(spec)}")
+    for row in result.runtimes:
+        console.print(f"  {row.name} {row.version}: {common.describe_runtime(row)}")
+    if result.float_operators:
+        console.print(f"  in float: {', '.join(result.float_operators)}")
+    for note in result.notes:
+        console.print(f"  note: {note}")

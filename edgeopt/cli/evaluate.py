@@ -1,0 +1,68 @@
+"""`edgeopt evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeopt.cli import common
+from edgeopt.plain import to_plain
+
+
+@click.command("evaluate")
+@click.argument("file", type=click.Path(path_type=Path))
+@common.data_options(required=True)
+@common.metric_option
+@click.option("--output-name", help="Which output is scored, where the model has several.")
+@common.one_runtime_option
+@click.option("--threads", type=click.IntRange(1), help="Interpreters at the same time; all cores if not given.")
+@click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")
+@common.delegate_options
+@common.seed_option
+@common.json_option
+@common.quiet_option
+def command(
+    file: Path,
+    metric: str | None,
+    output_name: str | None,
+    runtime: str,
+    threads: int | None,
+    batch_size: int | None,
+    delegate: Path | None,
+    delegate_settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **data: Any,
+) -> None:
+    """Score a .tflite file on the validation part of your data, with a 95 % interval, on any runtime.
+
+    \b
+      edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime
+    """
+    from edgeopt import api
+
+    dataset = common.load_data(**data)
+    with common.progress_shown(quiet=quiet or as_json):
+        result = api.evaluate(
+            file,
+            dataset.validation,
+            metric=metric,
+            output=output_name,
+            runtime=runtime,
+            threads=threads,
+            batch_size=batch_size,
+            delegate=common.delegate_from(delegate, delegate_settings),
+        )
+    if as_json:
+        common.print_json({"file": file, **to_plain(replace(result, rows=())), "preprocessing": dataset.preprocessing})
+        return
+    console = common.console()
+    console.print(
+        f"{file}: {common.describe_metric(result.metric)} on {result.runtime} "
+        f"({result.seconds:.2f} s, batches of {result.batch_size}, {result.threads} threads)"
+    )
+    for note in result.notes:
+        console.print(f"  note: {note}")

@@ -1,0 +1,33 @@
+"""`edgeopt inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeopt.cli import common
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@common.model_options
+@common.json_option
+@common.quiet_option
+def command(file: Path, custom_objects: Path | None, trust: bool, as_json: bool, quiet: bool) -> None:
+    """Show what a Keras model or a .tflite file holds, and what each technique can do for it.
+
+    \b
+      edgeopt inspect model.int8.tflite
+    """
+    from edgeopt import api
+    from edgeopt.inspection import inspection_tables
+
+    with common.progress_shown(quiet=quiet or as_json):
+        inspection = api.inspect(file, custom_objects=custom_objects, trust=trust)
+    if as_json:
+        common.print_json(inspection)
+        return
+    console = common.console()
+    for table in inspection_tables(inspection):
+        console.print(table)

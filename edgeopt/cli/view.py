@@ -1,0 +1,25 @@
+"""`edgeopt view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("view")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of the local server.")
+@click.option("--no-browser", is_flag=True, help="Only serve; print the address.")
+def command(file: Path, port: int, no_browser: bool) -> None:
+    """Look at a model's graph in Netron, served on this machine alone. Ctrl-C ends it.
+
+    \b
+      edgeopt view model.int8.tflite
+    """
+    from edgeopt import frameworks
+
+    netron = frameworks.load("netron")
+    host, used = netron.start(str(file), address=("127.0.0.1", port), browse=not no_browser)
+    click.echo(f"http://{host}:{used}")
+    netron.wait()

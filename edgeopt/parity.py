@@ -1,0 +1,181 @@
+"""Two runtimes and one file go in; whether they compute the same comes out.
+
+Operator versions say whether a runtime accepts a file, not whether it computes it: some files that an old runtime
+accepts come out as garbage there. So a promise is checked by running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeopt import runtimes, workers
+from edgeopt.errors import ModelError, UnavailableError
+from edgeopt.runtimes import RUNTIMES, Delegate, Request, Runtime
+from edgeopt.runtimes.promises import refusals
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import RuntimeResult, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+# Root mean square of the difference over that of the output. Kernel families round differently, by design; a runtime
+# that misreads a file is off by about 1.
+FLOAT_TOLERANCE = 1e-3
+QUANTIZED_TOLERANCE = 0.1
+REFERENCE = "litert-builtin"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a runtime made of some samples: real values by output name, [N, ...]."""
+
+    values: Mapping[str, np.ndarray]
+    delegated_share: float | None
+
+
+def random_samples(inputs: Sequence[TensorSpec], *, count: int = 4, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Returns `count` inputs of the shapes and dtypes of `inputs`, from a seeded generator."""
+    generator = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        sample = {}
+        for spec in inputs:
+            shape = tuple(size or 1 for size in spec.shape)
+            if np.issubdtype(np.dtype(spec.dtype), np.floating):
+                sample[spec.name] = generator.random(shape, dtype=np.float32).astype(spec.dtype)
+            elif spec.quantization is not None:
+                limits = np.iinfo(spec.dtype)
+                sample[spec.name] = generator.integers(limits.min, limits.max, shape, endpoint=True).astype(spec.dtype)
+            else:
+                sample[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
+        samples.append(sample)
+    return samples
+
+
+def samples_of(part: Part, inputs: Sequence[TensorSpec], *, count: int = 4) -> list[dict[str, np.ndarray]]:
+    """Returns the first `count` samples of `part` as the file's inputs take them, batch 1, quantized where needed."""
+    from edgeopt.data import match_inputs
+    from edgeopt.runtimes.numbers import quantize
+
+    names = match_inputs(part, inputs)
+    samples = []
+    for batch in part.take(count).batches(1):
+        samples.append({spec.name: quantize(batch.inputs[names[spec.name]], spec) for spec in inputs})
+    return samples
+
+
+def run_here(
+    file: Path,
+    runtime: Runtime,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    *,
+    threads: int = 1,
+    delegate: Delegate | None = None,
+) -> Outputs:
+    """Runs `samples` one by one on `runtime` in this process; outputs are dequantized."""
+    from edgeopt.runtimes.numbers import dequantize
+
+    session = runtimes.open_session(file, runtime, threads=threads, delegate=delegate)
+    try:
+        results = [session.run(sample) for sample in samples]
+        values = {
+            spec.name: np.concatenate([dequantize(result[spec.name], spec) for result in results])
+            for spec in session.outputs
+        }
+        return Outputs(values, session.delegated_share)
+    finally:
+        session.close()
+
+
+def run(
+    file: Path,
+    runtime: Runtime,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    *,
+    delegate: Delegate | None = None,
+) -> Outputs:
+    """As run_here, in the worker that all sessions of the runtime's package share.
+
+    Raises:
+        ModelError: the runtime refused the file or died on it.
+        UnavailableError: the runtime or the delegate is not to be had here.
+    """
+    try:
+        worker = workers.shared(runtime.package)
+        return worker.call("edgeopt.parity:run_here", file, runtime, samples, delegate=delegate, timeout_s=600)
+    except workers.WorkerCrashed as crash:
+        last_words = f" Its last words: {crash.log.splitlines()[-1]}" if crash.log else ""
+        raise ModelError(f"{runtime.name} died on {file.name}: {crash.reason}.{last_words}") from None
+
+
+def check(
+    file: Path,
+    requests: Sequence[Request],
+    samples: Sequence[Mapping[str, np.ndarray]],
+    *,
+    delegate: Delegate | None = None,
+) -> tuple[RuntimeResult, ...]:
+    """Runs `file` on every runtime asked for and compares each with LiteRT's built-in kernels on the same samples.
+
+    A version that is not the installed one is judged by the operator versions in the file alone, and says so.
+    """
+    quantized = any(tensor.quantization is not None for tensor in read(file).subgraphs[0].tensors)
+    tolerance = QUANTIZED_TOLERANCE if quantized else FLOAT_TOLERANCE
+    reference: Outputs | None = None
+    rows = []
+    for request in requests:
+        runtime = request.runtime
+        availability = runtimes.available(runtime)
+        row = RuntimeResult(runtime.name, request.version or availability.version)
+        if reasons := refusals(file, request):
+            rows.append(replace(row, status="failed", reason="; ".join(reasons)))
+            continue
+        if not availability.available:
+            rows.append(replace(row, status="skipped", reason=availability.reason))
+            continue
+        if request.version and not _same_release(request.version, availability.version):
+            reason = f"{availability.version} is installed, not {request.version}: its operator versions fit, not run"
+            rows.append(replace(row, status="skipped", reason=reason))
+            continue
+        try:
+            outputs = run(file, runtime, samples, delegate=delegate if runtime.delegates else None)
+        except (ModelError, UnavailableError) as error:
+            status = "failed" if isinstance(error, ModelError) else "skipped"
+            rows.append(replace(row, status=status, reason=str(error)))
+            continue
+        if reference is None:
+            try:
+                reference = run(file, RUNTIMES[REFERENCE], samples)
+            except (ModelError, UnavailableError):
+                reference = outputs  # nothing better to compare with
+        difference = relative_difference(outputs.values, reference.values)
+        rows.append(
+            replace(
+                row,
+                delegated_share=outputs.delegated_share,
+                matches_reference=difference <= tolerance,
+                max_difference=difference,
+            )
+        )
+    return tuple(rows)
+
+
+def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+    """Returns the largest over outputs of rms(a - b) / rms(b): 0 equal, about 1 unrelated."""
+    largest = 0.0
+    for (_, left), (_, right) in zip(a.items(), b.items()):
+        scale = float(np.sqrt(np.mean(np.square(right, dtype=np.float64))))
+        error = float(np.sqrt(np.mean(np.square(left.astype(np.float64) - right))))
+        largest = max(largest, error / scale if scale else error)
+    return largest
+
+
+def _same_release(asked: str, installed: str) -> bool:
+    wanted = asked.split(".")
+    return installed.split(".")[: len(wanted)] == wanted
+

@@ -1,0 +1,76 @@
+"""The last screen of a run: a report goes in, a rich table of at most 80 columns comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeopt.report.model import Report
+from edgeopt.report.verdict import broken_budgets, faster, smaller
+from edgeopt.report.words import ABSENT, SIGNIFICANCE, Numbers, ratio, shortened, whole
+from edgeopt.vocabulary import Variant
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Columns of space after each column, and the fewest characters of a variant's name.
+_GAP = 2
+_SHORTEST_NAME = 8
+
+
+def terminal_table(report: Report, *, width: int = 80) -> Table:
+    """Returns one row a variant: bytes, metric, change, latency and on how many runtimes it ran.
+
+    A `*` after the change marks a loss beyond chance; the arrow points at the recommended variant. Numbers are never
+    cut: where `width` is short, the names give way.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [(header, [text(v) for v in report.variants]) for header, text in _columns(report, Numbers.of(report))]
+    taken = sum(_GAP + max(map(len, (header, *cells))) for header, cells in columns)
+    room = max(_SHORTEST_NAME, width - taken - _GAP - 1)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
+    for header, _ in columns:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    for i, variant in enumerate(report.variants):
+        is_best = variant.name == report.best
+        style = "bold" if is_best else "dim" if broken_budgets(report, variant) else ""
+        texts = (shortened(variant.name, room), *(cells[i] for _, cells in columns))
+        table.add_row("→" if is_best else " ", *(Text(text, style) for text in texts))
+    return table
+
+
+def _columns(report: Report, numbers: Numbers) -> list[tuple[str, Callable[[Variant], str]]]:
+    def latency(variant: Variant) -> str:
+        measured = report.latency(variant)
+        return numbers.time(measured.p50, unit=False) if measured else ABSENT
+
+    def change(variant: Variant) -> str:
+        drop = variant.drop
+        beyond = drop is not None and drop.p_value is not None and drop.p_value < SIGNIFICANCE and drop.value > 0
+        return numbers.change(drop) + ("*" if beyond else " ")
+
+    def runs_on(variant: Variant) -> str:
+        tried = [r for r in variant.runtimes if r.status != "skipped"]
+        return f"{sum(r.loads for r in tried)}/{len(tried)}" if tried else ABSENT
+
+    columns = [
+        ("bytes", lambda v: "failed" if v.error is not None else whole(v.size_bytes)),
+        ("smaller", lambda v: ratio(smaller(report, v))),
+    ]
+    if any(v.metric for v in report.variants):
+        unit = " %" if numbers.is_share else ""
+        columns.append((f"{shortened(numbers.metric_name, 12)}{unit}", lambda v: _metric(v, numbers)))
+        columns.append((f"+/- {'pt' if numbers.is_share else '%'} ", change))
+    if any(report.latency(v) for v in report.variants):
+        columns += [(numbers.time_unit, latency), ("faster", lambda v: ratio(faster(report, v)))]
+    return [*columns, ("runs on", runs_on)]
+
+
+def _metric(variant: Variant, numbers: Numbers) -> str:
+    metric = variant.metric
+    return ABSENT if metric is None or math.isnan(metric.value) else numbers.metric(metric.value, unit=False)

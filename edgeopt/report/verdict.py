@@ -1,0 +1,175 @@
+"""What the numbers say: a report goes in; broken budgets, ratios, the Pareto front and the headline come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgeopt import runtimes
+from edgeopt.report.model import Report
+from edgeopt.report.words import Numbers, clause, ratio, whole
+from edgeopt.vocabulary import RuntimeResult, Variant
+
+
+def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
+    """Returns in words each budget that `variant` does not keep, or that was not measured; empty when all hold."""
+    if variant.error is not None:
+        return ("was not made",)
+    numbers, budgets, latency = Numbers.of(report), report.budgets, report.latency(variant)
+    broken = []
+    if budgets.max_drop is not None and variant.name != report.baseline:
+        limit = numbers.allowance(budgets.max_drop)
+        if variant.drop is None or math.isnan(variant.drop.value):
+            broken.append(f"loss not known (at most {limit} allowed)")
+        elif variant.drop.value > budgets.max_drop:
+            broken.append(f"{numbers.lost(numbers.loss(variant.drop.value))}, more than {limit}")
+    if budgets.max_size_bytes is not None:
+        limit = f"{whole(budgets.max_size_bytes)} bytes"
+        if variant.size_bytes is None:
+            broken.append(f"size not measured (at most {limit} allowed)")
+        elif variant.size_bytes > budgets.max_size_bytes:
+            broken.append(f"takes {whole(variant.size_bytes)} bytes, more than {limit}")
+    if budgets.max_latency_ms is not None:
+        limit = numbers.time(budgets.max_latency_ms)
+        if latency is None:
+            broken.append(f"latency on {report.runtime} not measured (at most {limit} allowed)")
+        elif latency.p50 > budgets.max_latency_ms:
+            broken.append(f"takes {numbers.time(latency.p50)} on {report.runtime}, more than {limit}")
+    broken += [why for text in budgets.runtimes if (why := _broken_promise(variant, text))]
+    return tuple(broken)
+
+
+def smaller(report: Report, variant: Variant) -> float | None:
+    """Returns how many times smaller the file is than the baseline's, or None."""
+    baseline = report.variant(report.baseline)
+    if baseline is None or not baseline.size_bytes or not variant.size_bytes:
+        return None
+    return baseline.size_bytes / variant.size_bytes
+
+
+def faster(report: Report, variant: Variant) -> float | None:
+    """Returns how many times faster the median inference is than the baseline's on the same runtime, or None."""
+    baseline = report.variant(report.baseline)
+    ours, theirs = report.latency(variant), report.latency(baseline) if baseline else None
+    return theirs.p50 / ours.p50 if ours and theirs and ours.p50 > 0 else None
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the positions of the points (cost, loss), both better when smaller, that no other point beats.
+
+    Sorted by cost; of equal points the first is kept.
+    """
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (*points[i], i)):
+        if not front or points[i][1] < points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def headline(report: Report) -> str:
+    """Returns the outcome in one sentence."""
+    best, baseline = report.variant(report.best), report.variant(report.baseline)
+    made = [v for v in report.variants if v.error is None]
+    if not made:
+        return "No variant could be made"
+    if best is None:
+        return f"{len(made)} of {len(report.variants)} variants made, none recommended"
+    kept = not broken_budgets(report, best)
+    if baseline is None or best is baseline:
+        return f"{best.name} is recommended as it is" if kept else f"No variant keeps the budgets; {best.name} is kept"
+    sentence = f"{best.name} is {_size_and_speed(report, best, baseline)}{_quality(report, best)}"
+    if not kept:
+        return f"No variant keeps every budget; nearest, {sentence}"
+    return f"{sentence} — recommended"
+
+
+class Gap(NamedTuple):
+    """Something that is not in the tables: what, and in words what became of it and why."""
+
+    what: str
+    text: str
+
+
+def gaps(report: Report) -> list[Gap]:
+    """Returns everything that was not made, did not run, disagreed or was not tried; equal reasons are told once."""
+    failed = [Gap(v.name, f"was not made: {clause(v.error)}") for v in report.variants if v.error is not None]
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for variant in report.variants:
+        for result in variant.runtimes:
+            if not result.loads:
+                key = (result.name, result.status, clause(result.reason) or "no reason given")
+            elif result.matches_reference is False:
+                key = (result.name, "differs", _disagreement(result))
+            else:
+                continue
+            found.setdefault(key, []).append(variant.name)
+    order = list(dict.fromkeys(name for name, _, _ in found))
+    told = sorted(found.items(), key=lambda item: order.index(item[0][0]))
+    return failed + [Gap(key[0], _gap_in_words(report, key[1], key[2], names)) for key, names in told]
+
+
+def _gap_in_words(report: Report, status: str, why: str, names: list[str]) -> str:
+    whom = "every variant" if len(names) == len(report.variants) > 1 else ", ".join(names)
+    if status == "differs":
+        return f"runs {whom}, but {why}"
+    return f"{'was not tried on' if status == 'skipped' else 'failed on'} {whom}: {why}"
+
+
+def _broken_promise(variant: Variant, text: str) -> str | None:
+    request = runtimes.parse(text)
+    rows = [r for r in variant.runtimes if r.name == request.runtime.name and _is_version(r.version, request.version)]
+    if not rows:
+        return f"was not run on {text}"
+    if not rows[0].loads:
+        what = f"{'was not tried' if rows[0].status == 'skipped' else 'does not run'} on {text}"
+        return f"{what}: {clause(rows[0].reason)}" if rows[0].reason else what
+    if rows[0].matches_reference is False:
+        return f"runs on {text}, but {_disagreement(rows[0])}"
+    return None
+
+
+def _is_version(version: str, asked: str | None) -> bool:
+    """Whether `version` is `asked` or a patch release of it: 2.14 asks for 2.14.0 as well."""
+    return asked is None or version.split(".")[: asked.count(".") + 1] == asked.split(".")
+
+
+def _disagreement(result: RuntimeResult) -> str:
+    by = "" if result.max_difference is None else f" (by up to {result.max_difference:.3g})"
+    return f"its outputs differ from the reference's{by}"
+
+
+def _size_and_speed(report: Report, best: Variant, baseline: Variant) -> str:
+    phrases = [
+        _compared(smaller(report, best), "smaller", "larger", "as large"),
+        _compared(faster(report, best), "faster", "slower", "as fast"),
+    ]
+    told = [p for p in phrases if p]
+    if not told:
+        return f"compared with {baseline.name}"
+    gains = any(text.endswith(("smaller", "faster")) for text in told)
+    losses = any(text.endswith(("larger", "slower")) for text in told)
+    joined = (" but " if gains and losses else " and ").join(told)
+    return f"{joined} {'as' if told[-1].startswith('as ') else 'than'} {baseline.name}"
+
+
+def _compared(times: float | None, more: str, less: str, equal: str) -> str | None:
+    if times is None:
+        return None
+    if ratio(times) == ratio(1.0) or ratio(1 / times) == ratio(1.0):
+        return equal
+    return f"{ratio(times)} {more}" if times > 1 else f"{ratio(1 / times)} {less}"
+
+
+def _quality(report: Report, best: Variant) -> str:
+    numbers, metric = Numbers.of(report), best.metric
+    if metric is None or math.isnan(metric.value):
+        return ", its quality not measured"
+    interval = f"{numbers.metric(metric.value)}, 95 % interval {numbers.interval(metric)}"
+    if best.drop is None or not math.isfinite(best.drop.value):
+        return f", with {numbers.metric_name} {interval}"
+    if numbers.loss(best.drop.value) == numbers.loss(0.0):
+        return f" at the same {numbers.metric_name} ({interval})"
+    lower = (best.drop.value > 0) == metric.higher_is_better
+    moved = f"{numbers.loss(abs(best.drop.value))} {'lower' if lower else 'higher'}"
+    return f", its {numbers.metric_name} {moved} ({interval})"

@@ -1,0 +1,305 @@
+"""The stages of the main job: each takes the variants so far and returns them with what it made or measured.
+
+Every stage is remembered in the output folder under the content it depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeopt import __version__, files, machine, parity, progress
+from edgeopt import data as datasets
+from edgeopt.benchmarking import benchmark
+from edgeopt.comparison import layer_errors
+from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
+from edgeopt.data import Dataset
+from edgeopt.errors import ConversionError, EdgeoptError
+from edgeopt.evaluation import Evaluation, evaluate
+from edgeopt.report import DataFacts, ModelFacts, Report
+from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
+from edgeopt.schemes import SCHEMES, scheme
+from edgeopt.store import MARKER, Store
+from edgeopt.tflite.macs import count_macs
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.weights import weigh
+from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, Variant
+
+BASELINE = "float32"
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be said about a run beside its model, data and output folder.
+
+    Attributes:
+        schemes: names of SCHEMES; all of them when empty. The float baseline is always made.
+        budgets: what the recommended model must keep.
+        runtime: where variants are scored and timed.
+        metric: key of METRICS or "module:function"; chosen from the model and labels when None.
+        threads: of the interpreter that is timed.
+        delegate: an external delegate for the runtimes that take one.
+        batch_size: of the converted models; None leaves it free.
+        custom_objects, trust: see `loading.load_model`.
+    """
+
+    schemes: tuple[str, ...] = ()
+    budgets: Budgets = field(default_factory=Budgets)
+    runtime: str = "litert"
+    metric: str | None = None
+    threads: int = 1
+    delegate: Delegate | None = None
+    batch_size: int | None = 1
+    custom_objects: Path | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class _Timings:
+    results: tuple[tuple[str, RuntimeResult], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    results: tuple[RuntimeResult, ...]
+
+
+@dataclass(frozen=True)
+class _LayerErrors:
+    errors: tuple[LayerError, ...]
+
+
+class Run:
+    """One run of the main job in its output folder."""
+
+    def __init__(self, model: Path, data: Dataset, output: Path, settings: Settings, *, force: bool = False) -> None:
+        files.require_free(output, force=force, made_by_us=MARKER)
+        self.model, self.data, self.output, self.settings = model, data, output, settings
+        self.promises = tuple(parse(text) for text in settings.budgets.runtimes)
+        self.main_runtime = parse(settings.runtime)
+        self._converter: IsolatedConverter | None = None
+        self._store = Store(output)
+        self._seconds: dict[str, float] = {}
+        self._versions = machine.versions()
+        self._inputs = {
+            "model": files.sha256(model),
+            "data": datasets.fingerprint(data),
+            "versions": f"edgeopt {__version__}, {dict(self._versions)}",
+        }
+        changed = self._store.changes(self._inputs)
+        self.warnings = tuple(f"the {name} changed since the last run in this folder: done anew" for name in changed)
+        self.summary = self._stage("load", {}, ModelSummary, lambda: self._opened().summary())
+        self.warnings += datasets.check(data, self.summary.inputs, self.summary.outputs)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_converter()
+
+    def converted(self) -> list[Variant]:
+        """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
+        names = dict.fromkeys((BASELINE, *(scheme(name).name for name in self.settings.schemes or SCHEMES)))
+        variants = [self._converted(name) for name in progress.track(names, "converting", len(names))]
+        self._close_converter()  # TensorFlow's memory is not needed any more
+        if all(variant.error for variant in variants):
+            raise ConversionError(f"Not one variant of {self.model} could be made. {variants[0].error}")
+        return variants
+
+    def scored(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Adds the metric of each variant on the validation part, and its paired difference to the baseline."""
+        scores = {v.name: self._score(v) for v in progress.track(variants, "scoring", len(variants)) if v.file}
+        baseline = scores.get(BASELINE)
+
+        def add(variant: Variant) -> Variant:
+            score = scores.get(variant.name)
+            if score is None:
+                return variant
+            drop = None if baseline is None or score is baseline else score.difference(baseline)
+            return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
+
+        return [add(variant) for variant in variants]
+
+    def tried_on_runtimes(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Adds a row for every runtime: whether it loads the file, and computes what the others compute."""
+        asked = {request.runtime.name: request for request in (self.main_runtime, *self.promises)}
+        requests = [asked.get(name, Request(runtime)) for name, runtime in RUNTIMES.items()]
+
+        def add(variant: Variant) -> Variant:
+            if variant.file is None:
+                return variant
+            file = self.output / variant.file
+
+            def check() -> _Rows:
+                samples = parity.samples_of(self.data.calibration, read(file).inputs)
+                return _Rows(parity.check(file, requests, samples, delegate=self.settings.delegate))
+
+            key = {"file": variant.sha256, "requests": requests, "delegate": self.settings.delegate}
+            return replace(variant, runtimes=self._stage("runtimes", key, _Rows, check).results)
+
+        return [add(v) for v in progress.track(variants, "trying runtimes", len(variants))]
+
+    def timed(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Adds latencies on the main runtime, all variants taking turns so that they meet the same machine."""
+        made = [variant for variant in variants if variant.file]
+        paths = [self.output / str(variant.file) for variant in made]
+
+        def measure() -> _Timings:
+            table = benchmark(
+                paths,
+                runtimes=[self.main_runtime.runtime.name],
+                threads=self.settings.threads,
+                delegate=self.settings.delegate,
+                inputs=self.data.calibration,
+            )
+            notes = tuple(note for row in table.rows for note in row.notes)
+            return _Timings(tuple((v.name, row.result) for v, row in zip(made, table.rows)), notes + table.notes)
+
+        key = {"files": [v.sha256 for v in made], "runtime": self.settings.runtime, "threads": self.settings.threads}
+        timings = self._stage("time", {**key, "delegate": self.settings.delegate}, _Timings, measure)
+        self.warnings += tuple(dict.fromkeys(note for note in timings.notes if "busy" in note or "noisy" in note))
+        measured = dict(timings.results)
+        return [_with_timing(variant, measured.get(variant.name)) for variant in variants]
+
+    def compared_by_layer(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Adds how far each intermediate tensor lies from the baseline's."""
+        baseline = next((v for v in variants if v.name == BASELINE and v.file), None)
+
+        def add(variant: Variant) -> Variant:
+            if baseline is None or variant.file is None or variant is baseline:
+                return variant
+            pair = [self.output / str(v.file) for v in (baseline, variant)]
+            key = {"files": [baseline.sha256, variant.sha256]}
+            try:
+                errors = self._stage(
+                    "layers", key, _LayerErrors, lambda: _LayerErrors(layer_errors(*pair, self.data.calibration))
+                )
+            except EdgeoptError as error:
+                return replace(variant, notes=(*variant.notes, f"layers not compared: {error}"))
+            return replace(variant, layer_errors=errors.errors)
+
+        return [add(v) for v in progress.track(variants, "comparing layers", len(variants))]
+
+    def report(self, variants: Sequence[Variant], commands: Sequence[str]) -> Report:
+        """Returns all that was measured as a report without a recommendation."""
+        summary, settings = self.summary, self.settings
+        baseline = next((v for v in variants if v.name == BASELINE and v.file), None)
+        facts = ModelFacts(
+            str(self.model),
+            self._inputs["model"],
+            summary.source_format,
+            summary.inputs,
+            summary.outputs,
+            notes=(*summary.notes, *(f"{layer}: {reason}" for layer, reason in summary.unbridged)),
+        )
+        if baseline is not None:
+            file = read(self.output / str(baseline.file))
+            facts = replace(facts, parameters=weigh(file).parameters, macs=count_macs(file).total)
+        described = self.data.describe()
+        return Report(
+            edgeopt_version=__version__,
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            model=facts,
+            data=DataFacts(**described),
+            preprocessing=self.data.preprocessing,
+            budgets=settings.budgets,
+            runtime=self.main_runtime.runtime.name,
+            variants=tuple(variants),
+            baseline=baseline.name if baseline else None,
+            machine=machine.describe().to_plain(),
+            versions=self._versions,
+            commands=tuple(commands),
+            elapsed_s=dict(self._seconds),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )
+
+    def _converted(self, name: str) -> Variant:
+        file = self.output / "variants" / f"{self.model.stem}.{name}.tflite"
+        key = {"scheme": name, "promises": self.promises, "batch_size": self.settings.batch_size}
+
+        def convert() -> Variant:
+            try:
+                notes = convert_for(self._opened(), name, file, promises=self.promises)
+            except ConversionError as error:
+                return Variant(name, name, error=str(error))
+            content = file.read_bytes()
+            return Variant(
+                name,
+                name,
+                file=file.relative_to(self.output).as_posix(),
+                sha256=files.sha256(file),
+                size_bytes=len(content),
+                gzip_bytes=files.gzip_size(content),
+                bytes_by_kind=weigh(read(content)).bytes_by_kind,
+                notes=notes,
+            )
+
+        def untouched(variant: Variant) -> bool:
+            return variant.file is None or (file.exists() and files.sha256(file) == variant.sha256)
+
+        return self._stage("convert", key, Variant, convert, still_holds=untouched)
+
+    def _score(self, variant: Variant) -> Evaluation:
+        key = {"file": variant.sha256, "runtime": self.settings.runtime, "metric": self.settings.metric}
+        return self._stage(
+            "score",
+            {**key, "delegate": self.settings.delegate},
+            Evaluation,
+            lambda: evaluate(
+                self.output / str(variant.file),
+                self.data.validation,
+                metric=self.settings.metric,
+                runtime=self.main_runtime.runtime.name,
+                delegate=self.settings.delegate,
+            ),
+        )
+
+    def _stage(
+        self, name: str, key: Mapping[str, Any], kind: type[Result], compute: Callable[[], Result], **options: Any
+    ) -> Result:
+        with self._clocked(name):
+            return self._store.remember(name, {**self._inputs, **key}, kind, compute, **options)
+
+    @contextlib.contextmanager
+    def _clocked(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _opened(self) -> IsolatedConverter:
+        if self._converter is None:
+            options = ConvertOptions(
+                batch_size=self.settings.batch_size,
+                calibration=self.data.calibration,
+                custom_objects=self.settings.custom_objects,
+                trust=self.settings.trust,
+            )
+            self._converter = IsolatedConverter(self.model, options)
+        return self._converter
+
+    def _close_converter(self) -> None:
+        if self._converter is not None:
+            self._converter.close()
+            self._converter = None
+
+
+def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:
+    """Returns the variant with latency, load time and memory in the row of the runtime that was timed."""
+    if timing is None:
+        return variant
+
+    def merged(row: RuntimeResult) -> RuntimeResult:
+        if row.name != timing.name:
+            return row
+        return replace(timing, matches_reference=row.matches_reference, max_difference=row.max_difference)
+
+    return replace(variant, runtimes=tuple(merged(row) for row in variant.runtimes))

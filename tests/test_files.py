@@ -1,0 +1,70 @@
+"""Files under final names: whole or not at all, never over the user's own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from edgeopt import files
+from edgeopt.errors import ConfigError, suggestion
+
+
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "model.tflite"
+    target.write_bytes(b"before")
+    with pytest.raises(RuntimeError, match="half way"), files.atomic_path(target) as temporary:
+        temporary.write_bytes(b"hal")
+        raise RuntimeError("half way")
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "model.tflite"
+    with (
+        pytest.raises(ConfigError, match=r"Could not write .*No space left on device.*Try another output path"),
+        files.atomic_path(target) as temporary,
+        Path("/dev/full").open("wb") as full,
+    ):
+        temporary.write_bytes(b"x")
+        full.write(b"x" * 100_000)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"Could not write .*Try another output path"):
+        files.atomic_write(tmp_path / "file" / "out.json", "{}")
+
+
+def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.tflite"
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match=r"exists already.*--force"):
+        files.require_free(theirs, force=False)
+    files.require_free(theirs, force=True)
+    with pytest.raises(ConfigError, match=r"holds files that edgeopt did not write.*--force"):
+        files.require_free(tmp_path, force=False, made_by_us=".edgeopt")
+    (tmp_path / ".edgeopt").mkdir()
+    files.require_free(tmp_path, force=False, made_by_us=".edgeopt")
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    before = files.sha256(tmp_path)
+    (tmp_path / "b").write_bytes(b"")
+    assert files.sha256(tmp_path) != before
+
+
+def test_gzip_size_is_that_of_gzip() -> None:
+    content = bytes(range(256)) * 40
+    assert files.gzip_size(content) == len(gzip.compress(content, 9, mtime=0))
+
+
+def test_suggestions() -> None:
+    assert suggestion("int88", ["int8", "float16"]) == " Did you mean 'int8'?"
+    assert suggestion("zzz", ["b", "a"]) == " Known: a, b."

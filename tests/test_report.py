@@ -1,0 +1,670 @@
+"""The report: its layout, its words, its three files, and what it does with little, much or hostile content."""
+
+# ruff: noqa: RUF001 - the signs of multiplication and minus are meant
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeopt import vocabulary
+from edgeopt.errors import ConfigError, DataError
+from edgeopt.report import (
+    DataFacts,
+    ModelFacts,
+    Report,
+    broken_budgets,
+    figures,
+    from_json,
+    headline,
+    pareto_front,
+    read_report,
+    render_html,
+    render_markdown,
+    schema,
+    terminal_table,
+    to_json,
+    verdict,
+    words,
+    write_report,
+)
+from edgeopt.vocabulary import (
+    Budgets,
+    Difference,
+    Latency,
+    LayerError,
+    MetricValue,
+    Preprocessing,
+    RuntimeResult,
+    TensorSpec,
+    Variant,
+)
+
+HOSTILE = "</script><script>alert('x')</script>|`a`*b*\n# c\x1b[31m\u202e<img src=x onerror=y>&\"']]>"
+VOID = {"meta", "br", "link"}
+
+
+def variant(name: str, size: int, metric: float, drop: float | None, latency: float, **changes: Any) -> Variant:
+    p50 = latency
+    made = Variant(
+        name,
+        "int8" if drop is not None else "float32",
+        file=f"variants/{name}.tflite",
+        sha256="0" * 64,
+        size_bytes=size,
+        gzip_bytes=size - 1000,
+        metric=MetricValue("accuracy", metric, metric - 0.01, metric + 0.01, 1797, True, True),
+        drop=None if drop is None else Difference(drop, 0.4),
+        runtimes=(
+            RuntimeResult("litert", "2.3.0", "ok", "", 0.9, Latency(p50, 1.1 * p50, 1.3 * p50, 200, 1), True, 1e-7),
+            RuntimeResult("tflm", "0.1", "failed", "Hybrid models are not supported."),
+        ),
+        bytes_by_kind={"weights": size - 900, "biases": 300, "graph": 600},
+        layer_errors=() if drop is None else (LayerError("a", 40.0, 1.0), LayerError("b", 30.0 - size % 7, 0.99)),
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(
+        edgeopt_version="0.1.0",
+        created="2026-11-21T10:14:03+00:00",
+        model=ModelFacts(
+            "m.keras", "a" * 64, "keras-3", (TensorSpec("x", (None, 8, 8, 1)),), (TensorSpec("y", (None, 10)),), 5000
+        ),
+        data=DataFacts("d.npz", "b" * 64, {"x": (8, 8, 1)}, {"calibration": 100, "validation": 1797}, 10),
+        preprocessing=Preprocessing(scale=0.0625),
+        budgets=Budgets(max_drop=1.0),
+        variants=(
+            variant("float32", 40_000, 0.98, None, 0.2),
+            variant("float16", 20_000, 0.98, 0.0, 0.2),
+            variant("int8", 10_000, 0.977, 0.3, 0.05),
+        ),
+        baseline="float32",
+        best="int8",
+        best_reason="the smallest of the 3 that keep the budget",
+        recipe={"version": 1, "schemes": ["float16", "int8"]},
+        machine={"cpu": "a CPU", "memory_bytes": 8_000_000_000, "flags": ("avx2", "fma"), "frequency_governor": None},
+        versions={"numpy": "1.26.4"},
+        commands=("edgeopt optimize m.keras --data d.npz -o out",),
+        elapsed_s={"converting": 75.2},
+        warnings=("the machine was busy",),
+    )
+
+
+def one_variant(report: Report) -> Report:
+    return replace(report, variants=report.variants[:1], best="float32", budgets=Budgets())
+
+
+def twelve_variants(report: Report) -> Report:
+    many = [
+        variant(f"v{i}{'-of-a-long-line' * (i % 3 * 3)}", 90_000 // i, 0.9 + i / 200, i / 9, i / 7)
+        for i in range(1, 13)
+    ]
+    return replace(report, variants=tuple(many), baseline="v12", best="v1-of-a-long-line-of-a-long-line-of-a-long-line")
+
+
+def no_latency(report: Report) -> Report:
+    return replace(report, variants=tuple(replace(v, runtimes=()) for v in report.variants))
+
+
+def no_labels(report: Report) -> Report:
+    bare = tuple(replace(v, metric=None, drop=None) for v in report.variants)
+    return replace(report, variants=bare, data=None, budgets=Budgets())
+
+
+def errors_as_metric(report: Report) -> Report:
+    def scored(v: Variant) -> Variant:
+        assert v.metric
+        value = {"float32": 11.2, "float16": 11.2, "int8": 14.0}[v.name]
+        metric = replace(
+            v.metric, name="mse", value=value, low=value - 1, high=value + 1, higher_is_better=False, is_share=False
+        )
+        return replace(v, metric=metric, drop=v.drop and Difference(100 * (value / 11.2 - 1), 0.0002))
+
+    return replace(report, variants=tuple(scored(v) for v in report.variants), best="float16")
+
+
+def one_failed(report: Report) -> Report:
+    failed = Variant("dynamic", "dynamic", error="The converter died (segmentation fault). Try unroll=True.")
+    return replace(report, variants=(*report.variants, failed))
+
+
+def all_failed(report: Report) -> Report:
+    failed = tuple(Variant(v.name, v.scheme, error="died") for v in report.variants)
+    return replace(report, variants=failed, best=None)
+
+
+def nothing_kept(report: Report) -> Report:
+    return replace(report, budgets=Budgets(0.1, 5_000, 0.01, ("tflm", "tflite-runtime==2.14")))
+
+
+def not_finite(report: Report) -> Report:
+    nan, inf = math.nan, math.inf
+    odd = replace(
+        report.variants[1],
+        metric=MetricValue("accuracy", nan, nan, nan, 5, True, True),
+        drop=Difference(inf, nan),
+        layer_errors=(LayerError("a", inf, nan), LayerError("b", nan, nan)),
+    )
+    return replace(report, variants=(report.variants[0], odd, report.variants[2]))
+
+
+def hostile(report: Report) -> Report:
+    old = report.variants[2]
+    bad = replace(
+        old,
+        name=HOSTILE,
+        file="javascript:alert(1)//" + HOSTILE,
+        scheme=HOSTILE,
+        steps=(HOSTILE,),
+        notes=(HOSTILE,),
+        metric=old.metric and replace(old.metric, name=HOSTILE),
+        bytes_by_kind={HOSTILE: 5},
+        layer_errors=(LayerError(HOSTILE, 3.0, 0.5), LayerError("b", 4.0, 0.5)),
+        runtimes=(*old.runtimes, RuntimeResult(HOSTILE, HOSTILE, "failed", HOSTILE)),
+    )
+    failed = Variant("x" + HOSTILE, "int8", error=HOSTILE)
+    return replace(
+        report,
+        variants=(report.variants[0], bad, failed),
+        best=HOSTILE,
+        model=ModelFacts(HOSTILE, inputs=(TensorSpec(HOSTILE, (1,)),), notes=(HOSTILE,)),
+        data=DataFacts(HOSTILE, shapes={HOSTILE: (1,)}, samples={HOSTILE: 1}, notes=(HOSTILE,)),
+        target=HOSTILE,
+        created=HOSTILE,
+        best_reason=HOSTILE,
+        recipe={HOSTILE: [HOSTILE]},
+        machine={HOSTILE: HOSTILE},
+        versions={HOSTILE: HOSTILE},
+        commands=(HOSTILE, "```"),
+        elapsed_s={HOSTILE: 1.0},
+        warnings=(HOSTILE,),
+    )
+
+
+CASES = [
+    one_variant,
+    twelve_variants,
+    no_latency,
+    no_labels,
+    errors_as_metric,
+    one_failed,
+    all_failed,
+    nothing_kept,
+    not_finite,
+    hostile,
+]
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and gathers addresses, texts and attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+# --- layout ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [lambda report: report, *CASES])
+def test_every_report_follows_the_schema(report: Report, case: Any) -> None:
+    written = json.loads(json.dumps(to_json(case(report)), allow_nan=False))
+    jsonschema.Draft202012Validator.check_schema(schema.load_schema())
+    jsonschema.Draft202012Validator(schema.load_schema()).validate(written)
+
+
+def test_schema_and_dataclasses_name_the_same_keys() -> None:
+    definitions = schema.load_schema()["$defs"]
+    kinds = {
+        "tensor": TensorSpec,
+        "quantization": vocabulary.Quantization,
+        "model": ModelFacts,
+        "data": DataFacts,
+        "preprocessing": Preprocessing,
+        "budgets": Budgets,
+        "variant": Variant,
+        "metric": MetricValue,
+        "drop": Difference,
+        "runtime": RuntimeResult,
+        "latency": Latency,
+        "layer_error": LayerError,
+    }
+    assert set(definitions) == set(kinds)
+    derived = {"runtime": {"loads"}}
+    for name, kind in [*kinds.items(), ("", Report)]:
+        properties = set((definitions[name] if name else schema.load_schema())["properties"])
+        assert properties == {f.name for f in dataclasses.fields(kind)} | derived.get(name, set()), name
+
+
+def test_contract_keys(report: Report) -> None:
+    written = to_json(report)
+    int8 = written["variants"][2]
+    assert {"schema_version", "machine", "model", "data", "target", "budgets", "variants", "best", "recipe"} < set(
+        written
+    )
+    assert int8["metric"] | {} == {
+        "name": "accuracy",
+        "value": 0.977,
+        "low": 0.977 - 0.01,
+        "high": 0.977 + 0.01,
+        "samples": 1797,
+        "higher_is_better": True,
+        "is_share": True,
+    }
+    assert int8["drop"] == {"value": 0.3, "p_value": 0.4}
+    assert [row["loads"] for row in int8["runtimes"]] == [True, False]
+    assert int8["runtimes"][0]["latency_ms"]["p99"] == 1.3 * 0.05
+    assert not Path(int8["file"]).is_absolute()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case is not not_finite])
+def test_round_trip(report: Report, case: Any, tmp_path: Path) -> None:
+    original = case(report)
+    write_report(original, tmp_path)
+    # Mappings of tuples come back as lists: the machine and the recipe are plain JSON.
+    plain = replace(original, machine=json.loads(json.dumps(original.machine)))
+    assert read_report(tmp_path) == plain
+    assert read_report(tmp_path / "report.json") == plain
+
+
+def test_what_is_not_finite_comes_back_as_nan(report: Report) -> None:
+    again = from_json(to_json(not_finite(report)))
+    assert again.variants[1].metric is not None
+    assert math.isnan(again.variants[1].metric.value)
+    assert math.isnan(again.variants[1].layer_errors[0].sqnr_db)
+    assert again.variants[1].drop is not None
+    assert again.variants[1].drop.p_value is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 99}, r"Expected a report of schema version 1, got 99\. Try the edgeopt version"),
+        ({"varants": []}, r"Unknown key 'varants' in report\. Did you mean 'variants'\?"),
+        ({"created": 5}, r"Expected str at report\.created, got 5"),
+        ({"budgets": {"max_drop": "1"}}, r"Expected int or float at report\.budgets\.max_drop, got '1'"),
+        ({"budgets": {"max_size_bytes": True}}, r"Expected int at report\.budgets\.max_size_bytes, got True"),
+        ({"variants": [{"name": "a"}]}, r"Expected scheme in report\.variants\[0\], got nothing there"),
+        ({"best": "int9"}, r"Expected best to name a variant, got 'int9'\. Did you mean 'int8'\?"),
+    ],
+)
+def test_refuses_what_is_no_report(report: Report, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        from_json({**to_json(report), **change})
+
+
+def test_refuses_other_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Expected a report \(an object with schema_version\)"):
+        from_json([1])
+    with pytest.raises(DataError, match=r"Expected a report at .*report\.json, got: No such file"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(DataError, match=r"Expected JSON in .*report\.json, got"):
+        read_report(tmp_path)
+
+
+def test_refuses_two_variants_of_one_name(report: Report) -> None:
+    with pytest.raises(DataError, match=r"Expected variants of different names, got \['float32', 'float32'\]"):
+        replace(report, variants=(report.variants[0], report.variants[0]), best=None)
+
+
+def test_documentation_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "report-schema.md"
+    assert page.read_text(encoding="utf-8") == schema.reference_page(), (
+        "docs/report-schema.md is out of date: write edgeopt.report.schema.reference_page() to it"
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [lambda report: report, *CASES])
+def test_files_are_whole_and_repeatable(report: Report, case: Any, tmp_path: Path) -> None:
+    first = [file.read_bytes() for file in write_report(case(report), tmp_path / "a")]
+    again = [file.read_bytes() for file in write_report(read_report(tmp_path / "a"), tmp_path / "b")]
+    assert first == again
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["report.html", "report.json", "report.md"]
+    page = Page(first[2].decode())
+    assert {"html", "head", "body", "table", "h1"} <= page.tags
+    assert not {"script", "img", "link", "iframe", "object"} & page.tags
+    addresses = [value for name, value in page.attributes if name in ("href", "src", "srcset", "action", "xlink:href")]
+    assert all(value.startswith(("./", "#")) for value in addresses)
+    assert "url(" not in first[2].decode()
+    assert "@import" not in first[2].decode()
+
+
+def test_folder_that_cannot_be_written(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"Could not write .*report\.json: .* Try another output path"):
+        write_report(report, tmp_path / "file")
+
+
+def test_no_address_outside(report: Report) -> None:
+    assert not re.search(r"https?:|//\w", render_html(report))
+
+
+def test_page_says_what_matters(report: Report) -> None:
+    text = " ".join(Page(render_html(report)).text.split())
+    for expected in (
+        "int8 is 4.0× smaller and 4.0× faster than float32",
+        "A variant qualifies when it loses at most 1 point of accuracy.",
+        "the smallest of the 3 that keep the budget",
+        "no difference beyond chance, p=0.40",
+        "tflm failed on every variant: Hybrid models are not supported.",
+        "multiplied by 0.0625",
+        "8 GB",
+        "avx2, fma",
+        "edgeopt optimize m.keras --data d.npz -o out",
+        "1 min 15 s",
+        "Note: the machine was busy",
+    ):
+        assert expected in text, expected
+
+
+def test_hostile_names_stay_text(report: Report) -> None:
+    page = Page(render_html(hostile(report)))
+    assert "onerror" not in {name for name, _ in page.attributes}
+    assert "\x1b" not in page.text
+    assert "\u202e" not in page.text
+    assert "alert('x')" in page.text
+    styles = [value for name, value in page.attributes if name == "style"]
+    assert all(re.fullmatch(r"width:[\d.]+%", value) for value in styles)
+
+
+def test_hostile_names_stay_text_in_markdown(report: Report) -> None:
+    text = render_markdown(hostile(report))
+    blocks = re.findall(r"^(`{3,})(?:sh|yaml)\n.*?^\1$", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    outside = re.sub(r"^(`{3,})(?:sh|yaml)\n.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert "<" not in outside
+    assert "\x1b" not in text
+    assert not re.search(r"(?<!\\)`", outside)
+    assert [line for line in outside.splitlines() if line.startswith("# ")] == [outside.splitlines()[0]]
+
+
+@pytest.mark.parametrize("case", [lambda report: report, *CASES])
+def test_markdown_tables_have_even_rows(report: Report, case: Any) -> None:
+    lines = render_markdown(case(report)).splitlines()
+    tables = [
+        list(group) for is_table, group in itertools.groupby(lines, lambda line: line.startswith("|")) if is_table
+    ]
+    assert tables
+    for table in tables:
+        columns = {len(re.findall(r"(?<!\\)\|", row)) for row in table}
+        assert len(columns) == 1, table
+        assert re.fullmatch(r"\|(:--\||--:\|)+", table[1])
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (
+            lambda report: report,
+            "int8 is 4.0× smaller and 4.0× faster than float32, its accuracy 0.3 points lower "
+            "(97.7 %, 95 % interval 96.7 to 98.7 %) — recommended",
+        ),
+        (one_variant, "float32 is recommended as it is"),
+        (no_latency, "int8 is 4.0× smaller than float32, its accuracy 0.3 points lower"),
+        (no_labels, "int8 is 4.0× smaller and 4.0× faster than float32, its quality not measured — recommended"),
+        (
+            errors_as_metric,
+            "float16 is 2.0× smaller and as fast as float32 at the same mse (11.2, 95 % interval 10.2 to",
+        ),
+        (all_failed, "No variant could be made"),
+        (nothing_kept, "No variant keeps every budget; nearest, int8 is 4.0× smaller"),
+        (lambda report: replace(report, best=None), "3 of 3 variants made, none recommended"),
+        (lambda report: replace(report, variants=report.variants[:2], best="float16"), "at the same accuracy"),
+    ],
+)
+def test_headline(report: Report, case: Any, expected: str) -> None:
+    assert expected in headline(case(report))
+
+
+def test_headline_owns_up_to_what_got_worse(report: Report) -> None:
+    int8 = report.variants[2]
+    slow = replace(int8.runtimes[0], latency_ms=Latency(0.5, 0.6, 0.7, 10, 1))
+    slower = replace(report, variants=(*report.variants[:2], replace(int8, runtimes=(slow,))))
+    assert "4.0× smaller but 2.5× slower than float32" in headline(slower)
+    better = replace(report, variants=(*report.variants[:2], replace(int8, drop=Difference(-0.4, 0.2))))
+    assert "its accuracy 0.4 points higher" in headline(better)
+
+
+def test_broken_budgets_in_words(report: Report) -> None:
+    strict = nothing_kept(report)
+    assert broken_budgets(strict, strict.variants[2]) == (
+        "loses 0.3 points of accuracy, more than 0.1 points",
+        "takes 10,000 bytes, more than 5,000 bytes",
+        "takes 50 µs on litert, more than 10 µs",
+        "does not run on tflm: Hybrid models are not supported",
+        "was not run on tflite-runtime==2.14",
+    )
+    assert broken_budgets(report, report.variants[2]) == ()
+    bare = replace(strict.variants[2], drop=None, size_bytes=None, runtimes=())
+    assert broken_budgets(strict, bare)[:3] == (
+        "loss not known (at most 0.1 points allowed)",
+        "size not measured (at most 5,000 bytes allowed)",
+        "latency on litert not measured (at most 10 µs allowed)",
+    )
+    assert broken_budgets(strict, Variant("x", "int8", error="died")) == ("was not made",)
+    mse = errors_as_metric(report)
+    assert broken_budgets(mse, mse.variants[2]) == ("has mse 25.0 % worse, more than 1 %",)
+
+
+@pytest.mark.parametrize(
+    ("promise", "kept"),
+    [("tflite-runtime", True), ("tflite-runtime==2.14", True), ("tflite-runtime==2.1", False), ("tflm", False)],
+)
+def test_promised_runtimes(report: Report, promise: str, kept: bool) -> None:
+    older = RuntimeResult("tflite-runtime", "2.14.0", matches_reference=True)
+    promised = replace(
+        report,
+        budgets=Budgets(runtimes=(promise,)),
+        variants=tuple(replace(v, runtimes=(*v.runtimes, older)) for v in report.variants),
+    )
+    assert (broken_budgets(promised, promised.variants[2]) == ()) is kept
+
+
+def test_a_runtime_that_computes_something_else_breaks_its_promise(report: Report) -> None:
+    wrong = RuntimeResult("tflite-runtime", "2.14.0", matches_reference=False, max_difference=1.01)
+    int8 = replace(report.variants[2], runtimes=(wrong,))
+    promised = replace(report, budgets=Budgets(runtimes=("tflite-runtime",)), variants=(*report.variants[:2], int8))
+    words_for_it = "its outputs differ from the reference's (by up to 1.01)"
+    assert broken_budgets(promised, int8) == (f"runs on tflite-runtime, but {words_for_it}",)
+    assert verdict.Gap("tflite-runtime", f"runs int8, but {words_for_it}") in verdict.gaps(promised)
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (None, ""),
+        (Difference(0.3), ""),
+        (Difference(0.3, 0.45), "no difference beyond chance, p=0.45"),
+        (Difference(2.3, 0.0031), "worse, p=0.003"),
+        (Difference(-2.3, 0.0001), "better, p<0.001"),
+    ],
+)
+def test_significance(difference: Difference | None, expected: str) -> None:
+    assert words.significance(difference) == expected
+
+
+def test_numbers_share_unit_and_precision(report: Report) -> None:
+    numbers = words.Numbers.of(report)
+    assert (numbers.time(0.05), numbers.time(13.8)) == ("50 µs", "13,800 µs")
+    assert (numbers.metric(0.98), numbers.change(Difference(0.3))) == ("98.0 %", "\u22120.3")
+    assert numbers.change(Difference(0.0)) == "±0.0"
+    slow = replace(report, runtime="x", variants=(variant("a", 5, 0.9, None, 4.2),), baseline="a", best="a")
+    assert words.Numbers.of(slow).time(1380.0) == "1,380.00 ms"
+    mse = words.Numbers.of(errors_as_metric(report))
+    assert (mse.metric(11.2), mse.change(Difference(25.0)), mse.change_unit) == ("11.2", "+25.0", "%")
+
+
+def test_small_words() -> None:
+    assert words.size(999) == "999 bytes"
+    assert words.size(98_496) == "98.5 kB"
+    assert words.ratio(0.0031) == "0.003×"
+    assert words.ratio(12.4) == "12×"
+    assert words.moment("2026-11-21T10:14:03+00:00") == "2026-11-21 10:14 UTC"
+    assert words.moment("yesterday") == "yesterday"
+    assert words.preprocessing_steps(Preprocessing()) == ["none: samples pass as they are, as float32"]
+    steps = words.preprocessing_steps(Preprocessing((32, 32), 0.5, (1.0, 2.0), (3.0,)))
+    assert steps == ["resized to 32 × 32", "multiplied by 0.5", "mean 1, 2 subtracted", "divided by 3", "as float32"]
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
+def test_pareto_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    front = pareto_front(points)
+    kept = {points[i] for i in front}
+    unbeaten = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert kept == unbeaten
+    assert len(front) == len(kept)
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+@pytest.mark.parametrize("case", [lambda report: report, twelve_variants, errors_as_metric])
+def test_scatter_keeps_inside_its_frame(report: Report, case: Any) -> None:
+    full = case(report)
+    for plot in (figures.size_scatter(full), figures.latency_scatter(full)):
+        assert plot is not None
+        assert len(plot.marks) == len(full.variants)
+        assert 3 <= len(plot.y_ticks) <= 8
+        for mark in plot.marks:
+            assert plot.left <= mark.x <= plot.right
+            assert plot.top <= min(mark.y_bar) <= mark.y <= max(mark.y_bar) <= plot.bottom
+            width = 6.1 * len(mark.label)
+            start = mark.label_x if mark.anchor == "start" else mark.label_x - width
+            assert start >= -1
+            assert start + width <= plot.width + 1
+        assert plot.marks[-1].name == full.best
+
+
+def test_wide_ranges_get_a_log_axis(report: Report) -> None:
+    wide = replace(report, variants=(*report.variants, variant("int16x8", 11_000, 0.98, 0.0, 13.8)))
+    narrow, broad = figures.size_scatter(wide), figures.latency_scatter(wide)
+    assert narrow is not None
+    assert broad is not None
+    assert "log" not in narrow.x_label
+    assert "log scale" in broad.x_label
+
+
+def test_no_scatter_without_two_points(report: Report) -> None:
+    assert figures.size_scatter(one_variant(report)) is None
+    assert figures.latency_scatter(no_latency(report)) is None
+    assert figures.size_scatter(no_labels(report)) is None
+
+
+def test_bars_add_up(report: Report) -> None:
+    kinds, bars = figures.byte_bars(report)
+    assert kinds == ["weights", "graph", "biases"]
+    for bar, made in zip(bars, report.variants):
+        assert bar.size_bytes == made.size_bytes
+        assert sum(s.percent for s in bar.segments) == pytest.approx(100 * bar.size_bytes / 40_000, abs=0.01)
+
+
+def test_small_kinds_of_bytes_are_joined(report: Report) -> None:
+    kinds = {f"kind {i}": 100 - i for i in range(9)}
+    many = replace(report, variants=(replace(report.variants[0], bytes_by_kind=kinds),), best=None)
+    shown, bars = figures.byte_bars(many)
+    assert shown == [*[f"kind {i}" for i in range(5)], "all else"]
+    assert bars[0].size_bytes == sum(kinds.values())
+    assert bars[0].segments[-1].size_bytes == sum(100 - i for i in range(5, 9))
+
+
+def test_layer_plot_marks_the_worst(report: Report) -> None:
+    plot = figures.layer_plot(report)
+    assert plot is not None
+    assert [line.name for line in plot.lines] == ["float16", "int8"]
+    assert all(line.worst[2] == "b" for line in plot.lines)
+    assert figures.tensor_order(report) == ["a", "b"]
+    gap = (LayerError("a", 9.0, 1.0), LayerError("b", math.nan, 1.0), LayerError("c", 8.0, 1.0))
+    broken = figures.layer_plot(
+        replace(report, variants=(*report.variants[:2], replace(report.variants[2], layer_errors=gap)))
+    )
+    assert broken is not None
+    assert len(broken.lines[-1].pieces) == 2
+
+
+# --- terminal --------------------------------------------------------------------------------------------------------
+
+
+def printed(report: Report, **console: Any) -> str:
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=80, **console).print(terminal_table(report))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("case", [lambda report: report, *CASES])
+def test_terminal_table_fits_and_is_plain_when_piped(report: Report, case: Any) -> None:
+    full = case(report)
+    text = printed(full)
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert len(lines) == 1 + len(full.variants)
+    assert all(len(line) <= 80 for line in lines)
+    assert sum(line.startswith("→") for line in lines) == (full.best is not None)
+
+
+def test_terminal_table_cuts_names_never_numbers(report: Report) -> None:
+    text = printed(twelve_variants(report))
+    assert "…" in text
+    assert "90,000" in text
+    assert re.search(r"v12 +7,500 +1\.0× ", text)
+
+
+def test_terminal_table_marks_losses_beyond_chance(report: Report) -> None:
+    assert "+25.0*" in printed(errors_as_metric(report))
+    assert "*" not in printed(report)
+
+
+def test_importing_the_report_is_light() -> None:
+    heavy = ("numpy", "jinja2", "rich", "yaml", "matplotlib")
+    code = f"import sys, edgeopt.report; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
