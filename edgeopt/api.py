@@ -112,7 +112,9 @@ def convert(
         files.atomic_path(output) as temporary,
     ):
         summary = converter.summary()
-        warnings = datasets.check(dataset, summary.inputs, summary.outputs) if dataset else ()
+        warnings: tuple[str, ...] = ()
+        if dataset is not None:
+            warnings = datasets.check(dataset, summary.inputs, summary.outputs, rescales=summary.rescales)
         done = convert_for(converter, wanted.name, temporary, promises=promises)
         file = read(temporary)
         _verify_io(file, wanted.inputs, scheme)

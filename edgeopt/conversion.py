@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeopt import data as datasets
 from edgeopt import files, frameworks, progress, workers
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import Request
@@ -58,7 +59,12 @@ class ModelSummary:
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
     unbridged: tuple[tuple[str, str], ...] = ()
-    layer_kinds: tuple[str, ...] = field(default=())
+    layer_kinds: tuple[str, ...] = ()
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the model brings raw values to its own scale."""
+        return not {"Rescaling", "Normalization"}.isdisjoint(self.layer_kinds)
 
 
 class Converter:
@@ -193,32 +199,28 @@ class Converter:
 
     def _representative_dataset(self) -> Callable[[], Iterator[Any]]:
         """Returns a generator function as TFLiteConverter takes it: one sample a step, by signature name."""
-        from edgeopt.data import match_inputs
-
         part = self._options.calibration
         assert part is not None
-        names = match_inputs(part, self._model.inputs)
-        inputs = self._calibrated_inputs()
+        bound = datasets.bind(part, self._model.inputs)
+        as_fed = self._feeder()
         batch_size = self._options.batch_size or 1
 
         def samples() -> Iterator[Any]:
-            steps = len(part) // batch_size
-            batches = part.batches(batch_size, drop_remainder=True)
-            for batch in progress.track(batches, "calibrating", steps):
-                by_name = {spec.name: batch.inputs[names[spec.name]] for spec in self._model.inputs}
-                yield inputs({key: np.ascontiguousarray(value) for key, value in by_name.items()})
+            batches = bound.batches(batch_size, drop_remainder=True)
+            for batch in progress.track(batches, "calibrating", len(bound) // batch_size):
+                yield as_fed({name: np.ascontiguousarray(values) for name, values in batch.inputs.items()})
 
         return samples
 
-    def _calibrated_inputs(self) -> Callable[[Mapping[str, np.ndarray]], Any]:
+    def _feeder(self) -> Callable[[Mapping[str, np.ndarray]], Any]:
+        """Returns what makes of inputs by name what the calibrator takes: by signature where the file has one."""
         interpreter = frameworks.load("litert").Interpreter(model_content=self._lowered())
         signatures = interpreter.get_signature_list()
-        dtypes = {spec.name: spec.dtype for spec in self._model.inputs}
         if signatures:
             key = SIGNATURE if SIGNATURE in signatures else next(iter(signatures))
-            return lambda sample: (key, {name: value.astype(dtypes[name]) for name, value in sample.items()})
+            return lambda sample: (key, dict(sample))
         order = [detail["name"] for detail in interpreter.get_input_details()]
-        return lambda sample: [sample[name].astype(dtypes[name]) for name in order]
+        return lambda sample: [sample[name] for name in order]
 
 
 def _recipe_rule(operation: str, granularity: str, dtype: str, bits: int) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeopt import data as datasets
 from edgeopt import runtimes, workers
 from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, Runtime
+from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.promises import refusals
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import RuntimeResult, TensorSpec
@@ -59,14 +61,10 @@ def random_samples(inputs: Sequence[TensorSpec], *, count: int = 4, seed: int = 
 
 def samples_of(part: Part, inputs: Sequence[TensorSpec], *, count: int = 4) -> list[dict[str, np.ndarray]]:
     """Returns the first `count` samples of `part` as the file's inputs take them, batch 1, quantized where needed."""
-    from edgeopt.data import match_inputs
-    from edgeopt.runtimes.numbers import quantize
-
-    names = match_inputs(part, inputs)
-    samples = []
-    for batch in part.take(count).batches(1):
-        samples.append({spec.name: quantize(batch.inputs[names[spec.name]], spec) for spec in inputs})
-    return samples
+    return [
+        {spec.name: quantize(batch.inputs[spec.name], spec) for spec in inputs}
+        for batch in datasets.bind(part.head(count), inputs).batches(1)
+    ]
 
 
 def run_here(
@@ -78,8 +76,6 @@ def run_here(
     delegate: Delegate | None = None,
 ) -> Outputs:
     """Runs `samples` one by one on `runtime` in this process; outputs are dequantized."""
-    from edgeopt.runtimes.numbers import dequantize
-
     session = runtimes.open_session(file, runtime, threads=threads, delegate=delegate)
     try:
         results = [session.run(sample) for sample in samples]

@@ -96,7 +96,8 @@ class Run:
         changed = self._store.changes(self._inputs)
         self.warnings = tuple(f"the {name} changed since the last run in this folder: done anew" for name in changed)
         self.summary = self._stage("load", {}, ModelSummary, lambda: self._opened().summary())
-        self.warnings += datasets.check(data, self.summary.inputs, self.summary.outputs)
+        self.data = datasets.bind(data, self.summary.inputs)
+        self.warnings += datasets.check(data, self.summary.inputs, self.summary.outputs, rescales=self.summary.rescales)
 
     def __enter__(self) -> Run:
         return self
@@ -203,12 +204,20 @@ class Run:
             file = read(self.output / str(baseline.file))
             facts = replace(facts, parameters=weigh(file).parameters, macs=count_macs(file).total)
         described = self.data.describe()
+        data = DataFacts(
+            described["path"],
+            described["sha256"],
+            {spec["name"]: tuple(spec["shape"]) for spec in described["inputs"]},
+            described["samples"],
+            described["classes"],
+            tuple(described["notes"]),
+        )
         return Report(
             edgeopt_version=__version__,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             model=facts,
-            data=DataFacts(**described),
-            preprocessing=self.data.preprocessing,
+            data=data,
+            preprocessing=self.data.validation.preprocessing,
             budgets=settings.budgets,
             runtime=self.main_runtime.runtime.name,
             variants=tuple(variants),

@@ -99,7 +99,7 @@ def _show(result: Benchmark) -> None:
     notes = [note for row in result.rows for note in row.notes]
     for note in dict.fromkeys((*notes, *result.notes)):
         console.print(f"note: {note}")
-    console.print(result.machine.describe() if hasattr(result.machine, "describe") else result.machine.cpu)
+    console.print(result.machine.describe())
 
 
 def _profile(file: Path, operators: tuple[Any, ...]) -> Any:

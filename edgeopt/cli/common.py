@@ -105,34 +105,41 @@ def data_options(*, required: bool) -> Callable[[Function], Function]:
         click.option(
             "--calibration-samples", type=click.IntRange(1), default=200, show_default=True, help="How many of them."
         ),
+        click.option(
+            "--labels",
+            type=click.Choice(["auto", "classes", "values", "inputs", "none"]),
+            default="auto",
+            show_default=True,
+            help="What labels are: class numbers, values to predict, or the inputs themselves (autoencoders).",
+        ),
+        click.option("--labels-column", metavar="NAME", help="The column of a CSV file or TFRecord that holds them."),
+        click.option("--color", type=click.Choice(["rgb", "grayscale"]), help="How image files are read."),
         preprocessing_options,
     )
 
 
 def load_data(
+    *,
     data: str | None,
-    train_data: str | None = None,
-    calibration_data: str | None = None,
-    calibration_samples: int = 200,
-    resize: str | None = None,
-    scale: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    seed: int = 0,
+    train_data: str | None,
+    calibration_data: str | None,
+    resize: str | None,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    **settings: Any,
 ) -> Dataset | None:
     """Returns the Dataset that the data options describe, or None where none of them was given."""
     if data is None and calibration_data is None and train_data is None:
         return None
-    from edgeopt import data as data_module
+    from edgeopt import data as datasets
 
-    preprocessing = data_module.parse_preprocessing(resize=resize, scale=scale, mean=mean, std=std)
-    return data_module.load(
-        data if data is not None else (calibration_data if calibration_data is not None else train_data),
+    return datasets.load(
+        data,
         train=train_data,
         calibration=calibration_data,
-        calibration_samples=calibration_samples,
-        preprocessing=preprocessing,
-        seed=seed,
+        preprocessing=datasets.parse_preprocessing(resize=resize, scale=scale, mean=mean, std=std),
+        **settings,
     )
 
 

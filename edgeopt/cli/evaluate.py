@@ -44,7 +44,8 @@ def command(
     """
     from edgeopt import api
 
-    dataset = common.load_data(**data)
+    # What is not split already is scored whole.
+    dataset = common.load_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
         result = api.evaluate(
             file,
@@ -57,7 +58,7 @@ def command(
             delegate=common.delegate_from(delegate, delegate_settings),
         )
     if as_json:
-        common.print_json({"file": file, **to_plain(replace(result, rows=())), "preprocessing": dataset.preprocessing})
+        common.print_json({"file": file, **to_plain(replace(result, rows=())), "preprocessing": dataset.validation.preprocessing})
         return
     console = common.console()
     console.print(

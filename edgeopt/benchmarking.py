@@ -1,0 +1,372 @@
+"""`.tflite` files and runtimes go in; latencies with their doubt, memory and per-operator times come out.
+
+Each file on each runtime is opened in a process of its own and timed in blocks that take turns, in an order drawn
+anew for every round: whatever the machine does meanwhile hits all of them alike, and single-threaded ratios stay
+true on a noisy one. Only one process works at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeopt import frameworks, machine, progress, workers
+from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError
+from edgeopt.machine import Machine
+from edgeopt.runtimes import Delegate, Runtime, open_session, parse
+from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+ROUNDS = 10
+# Runs when none are asked for: as many as fit into `min_seconds`, but between these.
+FEWEST_RUNS, MOST_RUNS = 20, 5000
+# A round of a few microseconds' work must not be all cold caches: untimed invocations before each block.
+SETTLE_RUNS = 3
+STABLE = 0.05
+WARMUP_SECONDS = 1.0
+NOISY = 0.1
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file on one runtime.
+
+    Attributes:
+        file: as it was given.
+        result: status, latency, load time, memory and delegation.
+        ratio: its time over the base row's, by rounds, with the 95 % interval of a bootstrap over rounds; None for
+            the base itself and for rows that did not run.
+        ratio_to: what the base is: the first file on the same runtime, or the first runtime where there is one file.
+        operators: the per-operator profile, in the order they run, where one was asked for.
+        notes: what must be known to read the row.
+    """
+
+    file: Path
+    result: RuntimeResult
+    ratio: Interval | None = None
+    ratio_to: str = ""
+    operators: tuple[OperatorTime, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `benchmark` found.
+
+    Attributes:
+        rows: files in the order given, each on the runtimes in the order given.
+        machine: what it ran on, taken before the first run.
+        versions: distribution to version.
+        order: the rows' numbers in the order their blocks ran, one tuple a round.
+        notes: what must be known to read the table.
+    """
+
+    rows: tuple[Row, ...]
+    machine: Machine
+    versions: Mapping[str, str]
+    order: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+
+
+def benchmark(
+    files: Sequence[Path],
+    *,
+    runtimes: Sequence[str] = ("litert",),
+    threads: int = 1,
+    delegate: Delegate | None = None,
+    runs: int | None = None,
+    warmup: int = 10,
+    min_seconds: float = 0.5,
+    inputs: Part | None = None,
+    profile: bool = False,
+    seed: int = 0,
+) -> Benchmark:
+    """Times every file on every runtime.
+
+    A time is one call of the interpreter's `invoke` from Python, inputs set before: about half a microsecond of it
+    is the call itself, and nothing is subtracted.
+
+    Args:
+        files: `.tflite` files; ratios are taken to the first.
+        runtimes: names as in `--runtime`.
+        threads: of each interpreter.
+        delegate: an external delegate, used on the runtimes that load one.
+        runs: of each file; by default what fits into `min_seconds`, at least 20 and at most 5000.
+        warmup: untimed runs at least; more until the median is steady within 5 %, for up to a second.
+        min_seconds: timed for each file, where `runs` is None.
+        inputs: data whose first sample is run; seeded random inputs where None.
+        profile: time every operator as well, in a second session (see `runtimes.profiler`).
+        seed: of the order of blocks, the random inputs and the intervals.
+
+    Raises:
+        ConfigError: no file or runtime, or an unknown one; a number that is no count.
+    """
+    if not files or not runtimes:
+        raise ConfigError("Expected at least one file and one runtime to time, got none. Try FILE.tflite.")
+    if (runs is not None and runs < 1) or warmup < 0 or min_seconds < 0:
+        raise ConfigError(f"Expected positive numbers, got runs={runs}, warmup={warmup}, min_seconds={min_seconds}.")
+    rows = [(file, parse(name).runtime) for file in files for name in runtimes]
+    description, versions = machine.describe(), machine.versions()
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for file, runtime in progress.track(rows, "opening files", len(rows)):
+            lane = _Lane(file, runtime, threads, delegate if runtime.delegates else None)
+            stack.callback(lane.close)
+            lane.open(inputs, warmup=warmup, seed=seed)
+            lanes.append(lane)
+        order = _take_turns(lanes, runs=runs, min_seconds=min_seconds, seed=seed)
+        if profile:
+            for lane in lanes:
+                lane.profile()
+        done = [lane.row(_base(lanes, lane, by_runtime=len(files) > 1), seed=seed, asked=delegate) for lane in lanes]
+    notes = ["inputs: seeded random values" if inputs is None else "inputs: the first sample of the data"]
+    if description.is_busy:
+        # Threads that wait for one another lose whole time slices, each runtime in its own way: ratios suffer too.
+        advice = "trust the ratios more than the milliseconds" if threads == 1 else "repeat it with --threads 1"
+        notes.append(
+            f"the machine was busy before the first run (load {description.load_average:g}, "
+            f"{description.usable_cores:g} usable cores): {advice}"
+        )
+    if threads > description.usable_cores:
+        notes.append(f"{threads} threads were asked for, and {description.usable_cores:g} cores are usable here")
+    return Benchmark(tuple(done), description, versions, order, tuple(notes))
+
+
+class _Lane:
+    """One row while it is measured: the worker that holds its session, and the times of each round."""
+
+    def __init__(self, file: Path, runtime: Runtime, threads: int, delegate: Delegate | None) -> None:
+        self.file, self.runtime, self.delegate, self.threads = file, runtime, delegate, threads
+        self.blocks: list[np.ndarray] = []
+        self.median_ns = 0.0
+        self.facts: RuntimeResult | None = None
+        self.failure: RuntimeResult | None = None
+        self.operators: tuple[OperatorTime, ...] = ()
+        self.notes: list[str] = []
+        self._worker = workers.Worker()
+        self._stopwatch: workers.Remote | None = None
+
+    def open(self, inputs: Part | None, *, warmup: int, seed: int) -> None:
+        with self._mishaps():
+            self._stopwatch = self._worker.create(
+                "edgeopt.benchmarking:Stopwatch", self.file, self.runtime, threads=self.threads, delegate=self.delegate
+            )
+            given = None if inputs is None else _first_sample(inputs, self._stopwatch.get("inputs"))
+            self.facts = self._stopwatch.call("first", given, seed=seed)
+            self.median_ns = self._stopwatch.call("warm_up", warmup)
+
+    def block(self, runs: int) -> None:
+        if self._stopwatch is not None:
+            with self._mishaps():
+                self.blocks.append(self._stopwatch.call("block", runs))
+
+    def profile(self) -> None:
+        if self._stopwatch is None:
+            return
+        try:
+            self.operators = self._stopwatch.call("profile")
+        except EdgeoptError as error:
+            self.notes.append(f"no per-operator profile: {error}")
+        except workers.WorkerCrashed as crash:
+            self._stopwatch = None
+            self.notes.append(f"no per-operator profile: the runtime died of it ({crash.reason})")
+
+    def row(self, base: _Lane | None, *, seed: int, asked: Delegate | None) -> Row:
+        if self.failure is not None:
+            return Row(self.file, self.failure)
+        assert self.facts is not None
+        latency = _latency(self.blocks, self.used_threads)
+        notes = list(self.notes)
+        if latency.noise is not None and latency.noise > NOISY:
+            advice = "trust the ratio more than the time" if self.used_threads == 1 else "repeat it with --threads 1"
+            notes.append(f"noisy: the medians of its blocks differ by {latency.noise:.0%}; {advice}")
+        if asked is not None and self.delegate is None:
+            notes.append(f"{self.runtime.name} loads no external delegates: timed without")
+        if self.used_threads != self.threads:
+            notes.append(f"{self.runtime.name} uses {self.used_threads} thread, whatever is asked")
+        ratio, ratio_to = None, ""
+        if base is not None and base is not self:
+            ratio = ratio_by_rounds(self.blocks, base.blocks, seed=seed)
+            ratio_to = f"{base.file.name} on {base.runtime.name}"
+        return Row(self.file, replace(self.facts, latency_ms=latency), ratio, ratio_to, self.operators, tuple(notes))
+
+    @property
+    def used_threads(self) -> int:
+        return self.threads if self.runtime.threads else 1
+
+    @property
+    def runs_here(self) -> bool:
+        return self._stopwatch is not None and self.failure is None
+
+    def close(self) -> None:
+        self._worker.close()
+
+    @contextlib.contextmanager
+    def _mishaps(self) -> Iterator[None]:
+        """Turns what may happen to one row into its status, so that the others go on."""
+        from edgeopt.runtimes.isolation import crashed, died_words
+
+        try:
+            yield
+            return
+        except UnavailableError as error:
+            status, reason = "skipped", str(error)
+        except EdgeoptError as error:
+            status, reason = "failed", str(error)
+        except workers.WorkerCrashed as crash:
+            status, reason = "failed", str(crashed(died_words(self.file, self.runtime, self.delegate), crash))
+        self._stopwatch = None
+        version = frameworks.installed_version(self.runtime.package) or ""
+        self.failure = RuntimeResult(self.runtime.name, version, status, reason)
+
+
+class Stopwatch:
+    """One session and its clock; lives in a worker process.
+
+    Args:
+        file, runtime, threads, delegate: as `runtimes.open_session`.
+    """
+
+    def __init__(self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None) -> None:
+        self._file, self._runtime, self._threads, self._delegate = file, runtime, threads, delegate
+        frameworks.load(runtime.package)
+        importlib.import_module(runtime.module)
+        self._memory = _MemoryRise()
+        start = time.perf_counter_ns()
+        self._session = open_session(file, runtime, threads=threads, delegate=delegate)
+        self._load_ms = (time.perf_counter_ns() - start) / 1e6
+        self.inputs: tuple[TensorSpec, ...] = self._session.inputs
+
+    def first(self, inputs: Mapping[str, np.ndarray] | None, *, seed: int) -> RuntimeResult:
+        """Runs once and returns all that is known but the latency; random inputs where `inputs` is None."""
+        from edgeopt.runtimes.interpreter import generated
+
+        self._inputs = dict(inputs) if inputs is not None else generated(self.inputs, seed=seed)
+        start = time.perf_counter_ns()
+        self._session.run(self._inputs)
+        first_ms = (time.perf_counter_ns() - start) / 1e6
+        return RuntimeResult(
+            self._runtime.name,
+            frameworks.installed_version(self._runtime.package) or "",
+            delegated_share=self._session.delegated_share,
+            load_ms=self._load_ms,
+            peak_memory_bytes=self._memory.bytes(),
+            first_ms=first_ms,
+            delegated=self._session.delegated,
+            undelegated=self._session.undelegated,
+        )
+
+    def warm_up(self, runs: int) -> float:
+        """Runs until the median of a few runs is steady; returns it in nanoseconds."""
+        deadline = time.perf_counter() + WARMUP_SECONDS
+        before = 0.0
+        while True:
+            median = float(np.median(self._session.invoke_ns(self._inputs, runs=max(runs, 1))))
+            if abs(median - before) <= STABLE * median or time.perf_counter() > deadline:
+                return median
+            before = median
+
+    def block(self, runs: int) -> np.ndarray:
+        """Returns int64 nanoseconds [runs], after a few untimed ones."""
+        self._session.invoke_ns(self._inputs, runs=SETTLE_RUNS)
+        return self._session.invoke_ns(self._inputs, runs=runs)
+
+    def profile(self) -> tuple[OperatorTime, ...]:
+        """Returns the time of each operator, from a session opened for that."""
+        from edgeopt.runtimes.interpreter import InterpreterSession
+        from edgeopt.runtimes.profiler import profile
+
+        if not isinstance(self._session, InterpreterSession):
+            raise UnavailableError(f"{self._runtime.name} has no hook for it. Try --runtime litert-reference.")
+        session = importlib.import_module(self._runtime.module).open(
+            self._file,
+            self._runtime,
+            threads=self._threads,
+            delegate=self._delegate,
+            keep_intermediates=False,
+            one_by_one=True,
+        )
+        return profile(session, self._inputs)
+
+
+class _MemoryRise:
+    """By how much this process's resident memory has risen at its peak since the object was made."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        # Linux keeps a peak for the whole life of a process; this makes it forget what the imports took.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def bytes(self) -> int:
+        peak = self._process.memory_info().rss
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    peak = max(peak, int(line.split()[1]) * 1024)
+        return max(0, peak - self._before)
+
+
+def ratio_by_rounds(blocks: Sequence[np.ndarray], base: Sequence[np.ndarray], *, seed: int) -> Interval:
+    """Returns the median over rounds of median(block) / median(base's block), with its 95 % bootstrap interval.
+
+    Blocks of one round ran next to each other, so what slowed one down slowed the other: pairing cancels it.
+    """
+    ratios = np.array([np.median(a) / np.median(b) for a, b in zip(blocks, base)])
+    draws = np.random.default_rng(seed).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+    return Interval(float(np.median(ratios)), float(low), float(high))
+
+
+def _take_turns(
+    lanes: Sequence[_Lane], *, runs: int | None, min_seconds: float, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    generator = np.random.default_rng(seed)
+    rounds = min(ROUNDS, runs) if runs else ROUNDS
+    counts = []
+    for lane in lanes:
+        fitting = int(min_seconds * 1e9 / lane.median_ns) if lane.median_ns else FEWEST_RUNS
+        counts.append(-(-(runs or min(max(fitting, FEWEST_RUNS), MOST_RUNS)) // rounds))
+    order = []
+    for _ in progress.track(range(rounds), "timing", rounds):
+        turn = tuple(int(i) for i in generator.permutation(len(lanes)) if lanes[i].runs_here)
+        for i in turn:
+            lanes[i].block(counts[i])
+        order.append(turn)
+    return tuple(order)
+
+
+def _base(lanes: Sequence[_Lane], lane: _Lane, *, by_runtime: bool) -> _Lane | None:
+    """Returns the first lane that a lane's ratio is taken to, if that one ran."""
+    base = next(other for other in lanes if not by_runtime or other.runtime is lane.runtime)
+    return base if base.failure is None else None
+
+
+def _latency(blocks: Sequence[np.ndarray], threads: int) -> Latency:
+    times = np.concatenate(blocks) / 1e6
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    medians = np.array([np.median(block) for block in blocks])
+    low, middle, high = np.percentile(medians, [10, 50, 90])
+    return Latency(p50, p90, p99, len(times), threads, float(times.min()), float((high - low) / middle))
+
+
+def _first_sample(part: Part, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    from edgeopt.data import match_inputs
+    from edgeopt.runtimes.numbers import quantize
+
+    names = match_inputs(part, specs)
+    batch = next(iter(part.take(1).batches(1)))
+    return {spec.name: quantize(batch.inputs[names[spec.name]], spec) for spec in specs}

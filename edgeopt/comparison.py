@@ -1,0 +1,441 @@
+"""Two `.tflite` files (or two runtimes for one) and samples go in; how far they agree, and where they part, comes out.
+
+The first is the reference, as a rule the float model. Sums are kept, not outputs: memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeopt import metrics, progress, runtimes, statistics
+from edgeopt.data import bind
+from edgeopt.errors import ModelError
+from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, require
+from edgeopt.files import sha256
+from edgeopt.metrics import Metric, Rows
+from edgeopt.runtimes import RUNTIMES, Runtime
+from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.tflite.model import Tensor, TFLiteModel
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+# Below this a tensor has gone bad: noise of a tenth of the signal. A good int8 layer keeps 30 to 40 dB.
+_BAD_DB = 20.0
+# Worse than a good layer, and so much worse than the tensors it is made of: this operator did it.
+_GOOD_DB = 30.0
+_SHARP_DROP_DB = 10.0
+# A delegate keeps no activations; these are the same operators on kernels that do.
+_KEEPS_ACTIVATIONS = {"litert": "litert-builtin"}
+# What converters append to the name of a tensor they quantize, split or number.
+_DECORATION = re.compile(r"(_int8|_int16|_float|_dequant\w*|_quant\w*|_requant\w*|:\d+)+$")
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How far one output lies from the reference's, over all samples.
+
+    Attributes:
+        name: in the reference.
+        sqnr_db: signal to quantization noise, 10 log10(sum a² / sum (a - b)²); infinite where equal.
+        cosine: of the two as vectors.
+        max_difference: the largest of any value, in the output's unit.
+        equal: whether all values are the same.
+    """
+
+    name: str
+    sqnr_db: float
+    cosine: float
+    max_difference: float
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `a` is the reference.
+
+    Attributes:
+        samples: how many.
+        outputs: each output of `a` beside its counterpart.
+        agreement: share of samples to which both give the same class; None where outputs are no classes.
+        metric_a, metric_b: both scores; None without labels.
+        difference: how much worse `b` is, with the p-value of a paired test; None without labels.
+        layers: intermediate tensors found in both, in order of execution.
+        layer_samples: how many samples these were measured on.
+        first_difference: where the two part, in words.
+        notes: what was left out, and why.
+    """
+
+    samples: int
+    outputs: tuple[OutputDifference, ...]
+    agreement: Interval | None
+    metric_a: MetricValue | None
+    metric_b: MetricValue | None
+    difference: Difference | None
+    layers: tuple[LayerError, ...]
+    layer_samples: int
+    first_difference: str
+    notes: tuple[str, ...] = ()
+
+
+def compare(
+    a: Path,
+    b: Path,
+    part: Part,
+    *,
+    runtime: str = "litert",
+    runtime_b: str | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+    layer_samples: int = 16,
+    threads: int | None = None,
+    isolate: bool = True,
+) -> Comparison:
+    """Runs two files on the same samples and says how their outputs and intermediate tensors differ.
+
+    Args:
+        a, b: the reference and the other; the same file twice compares two runtimes.
+        part: samples, and labels if there are any.
+        runtime, runtime_b: what each runs on; `runtime_b` is `runtime` when None.
+        metric, output: see `evaluation.evaluate`; only used with labels.
+        layer_samples: how many samples the intermediate tensors are compared on; 0 leaves them out. They are taken
+            from LiteRT's built-in kernels where the runtime is litert, since XNNPACK keeps none.
+        threads: see `evaluation.evaluate`.
+        isolate: run in a worker process.
+
+    Raises:
+        ConfigError, DataError, ModelError, UnavailableError: see `evaluation.evaluate`; ModelError also when the two
+            have no outputs of the same shape.
+    """
+    used = (require(runtime).runtime, require(runtime_b or runtime).runtime)
+    settings = {"metric": metric, "output": output, "layer_samples": layer_samples, "threads": threads}
+    if not isolate:
+        return compare_here(a, part, *used, b=b, **settings)  # type: ignore[arg-type]
+    return in_worker("edgeopt.comparison:compare_here", a, part, *used, b=b, **settings)
+
+
+def layer_errors(
+    float_file: Path, quantized_file: Path, part: Part, *, samples: int = 16, isolate: bool = True
+) -> tuple[LayerError, ...]:
+    """Returns how far each intermediate tensor of a quantized file lies from the float one's, in order of execution.
+
+    On LiteRT's built-in kernels, over the first `samples` samples.
+
+    Raises:
+        DataError, ModelError, UnavailableError: see `compare`.
+    """
+    runtime = RUNTIMES["litert-builtin"]
+    if not isolate:
+        return layer_errors_here(float_file, part, runtime, b=quantized_file, samples=samples)
+    return in_worker(
+        "edgeopt.comparison:layer_errors_here", float_file, part, runtime, b=quantized_file, samples=samples
+    )
+
+
+def compare_here(
+    a: Path,
+    part: Part,
+    runtime_a: Runtime,
+    runtime_b: Runtime,
+    *,
+    b: Path,
+    metric: str | None,
+    output: str | None,
+    layer_samples: int,
+    threads: int | None,
+) -> Comparison:
+    """As `compare`, in this process."""
+    with (
+        Predictor(a, part, runtime_a, threads=threads) as left,
+        Predictor(b, part, runtime_b, threads=threads) as right,
+    ):
+        pairs = _paired_outputs(left, right)
+        notes = [*left.notes, *(note for note in right.notes if note not in left.notes)]
+        one: Metric | None = None
+        scored = next(iter(pairs))
+        if part.has_labels and len(pairs) > 1 and not (output or metric):
+            notes.append(f"not scored: expected to know which output the labels are for (--output {next(iter(pairs))})")
+        elif part.has_labels or metric:
+            scored = chosen(list(pairs), output)
+            outputs = left.values(left.first)[scored]
+            one = metrics.metric(metric or metrics.default_name(outputs, left.first))
+        size = max(left.chunk_size, right.chunk_size)
+
+        def measured(both: tuple[Batch, Batch]) -> _Piece:
+            values_a, values_b = left.values(both[0]), right.values(both[1])
+            sums = {name: _Sums.of(values_a[name], values_b[other]) for name, other in pairs.items()}
+            kept = (values_a[scored], values_b[pairs[scored]])
+            rows = None if one is None else tuple(one.per_sample(v, batch) for v, batch in zip(kept, both))
+            classes = [metrics.class_scores(values, classes=part.classes) for values in kept]
+            return _Piece(len(both[0]), sums, classes, rows)
+
+        batches = zip(left.part.batches(size), right.part.batches(size))
+        pieces = list(_told(in_threads(measured, batches, threads=left.threads), len(part)))
+    metric_a, metric_b, worse = (None, None, None) if one is None else _scores(one, pieces)
+    layers: tuple[_Layer, ...] = ()
+    keepers = _keeper(runtime_a), _keeper(runtime_b)
+    if keepers[0] == keepers[1] and sha256(a) == sha256(b):
+        notes.append(f"intermediate tensors were not compared: both would be those of {keepers[0].name}")
+    elif layer_samples:
+        try:
+            layers = _layers(a, b, part, *keepers, layer_samples)
+        except ModelError as error:
+            notes.append(f"intermediate tensors were not compared: {error}")
+        if keepers != (runtime_a, runtime_b):
+            notes.append("intermediate tensors are those of LiteRT's built-in kernels, since XNNPACK keeps none")
+    return Comparison(
+        len(part),
+        tuple(sum((p.sums[name] for p in pieces[1:]), pieces[0].sums[name]).difference(name) for name in pairs),
+        _agreement(pieces),
+        metric_a,
+        metric_b,
+        worse,
+        tuple(layer.error for layer in layers),
+        min(layer_samples, len(part)) if layers else 0,
+        _first_difference(layers) if layers else "No intermediate tensors were compared.",
+        tuple(notes),
+    )
+
+
+def layer_errors_here(a: Path, part: Part, runtime: Runtime, *, b: Path, samples: int) -> tuple[LayerError, ...]:
+    """As `layer_errors`, in this process."""
+    return tuple(layer.error for layer in _layers(a, b, part, runtime, runtime, samples))
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over values of two tensors that make their SQNR and cosine; those of two batches add up."""
+
+    aa: float
+    bb: float
+    ab: float
+    noise: float
+    largest: float
+
+    @classmethod
+    def of(cls, a: np.ndarray, b: np.ndarray) -> _Sums:
+        x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+        apart = x - y
+        return cls(
+            float(x @ x), float(y @ y), float(x @ y), float(apart @ apart), float(np.abs(apart).max(initial=0.0))
+        )
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.aa + other.aa,
+            self.bb + other.bb,
+            self.ab + other.ab,
+            self.noise + other.noise,
+            max(self.largest, other.largest),
+        )
+
+    @property
+    def sqnr_db(self) -> float:
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.aa / self.noise) if self.aa else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        lengths = math.sqrt(self.aa * self.bb)
+        return min(1.0, self.ab / lengths) if lengths else float(self.aa == self.bb)
+
+    def difference(self, name: str) -> OutputDifference:
+        return OutputDifference(name, self.sqnr_db, self.cosine, self.largest, self.noise == 0)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is kept of a batch."""
+
+    samples: int
+    sums: Mapping[str, _Sums]
+    classes: Sequence[np.ndarray | None]
+    rows: tuple[Rows, ...] | None
+
+
+def _paired_outputs(left: Predictor, right: Predictor) -> dict[str, str]:
+    """Returns which output of the other each output of the reference is compared with: the same name, or place."""
+    names = [spec.name for spec in right.outputs]
+    by_name = {spec.name for spec in left.outputs} == set(names)
+    pairs = {spec.name: spec.name if by_name else name for spec, name in zip(left.outputs, names)}
+    shapes = {spec.name: spec.shape[1:] for spec in right.outputs}
+    unlike = [s.name for s in left.outputs if s.name not in pairs or shapes[pairs[s.name]] != s.shape[1:]]
+    if unlike or len(names) != len(left.outputs):
+        shown = [", ".join(f"{s.name} {s.shape[1:]}" for s in one.outputs) for one in (left, right)]
+        raise ModelError(
+            f"Expected two models with outputs of the same shapes, got {shown[0]} and {shown[1]}. "
+            "Try files converted from one model."
+        )
+    return pairs
+
+
+def _agreement(pieces: Sequence[_Piece]) -> Interval | None:
+    """Returns the share of samples that both put into the same class."""
+    decided = []
+    for which in (0, 1):
+        columns = [column for piece in pieces if (column := piece.classes[which]) is not None]
+        if not columns:
+            return None
+        decided.append(metrics.decide(np.concatenate(columns)))
+    same = decided[0] == decided[1]
+    return Interval(float(same.mean()), *statistics.wilson(int(same.sum()), len(same)))
+
+
+def _scores(one: Metric, pieces: Sequence[_Piece]) -> tuple[MetricValue, MetricValue, Difference]:
+    def joined(which: int) -> Rows:
+        columns = zip(*(piece.rows[which] for piece in pieces if piece.rows is not None))
+        return one.settle(*(np.concatenate(column) for column in columns))
+
+    a, b = joined(0), joined(1)
+    return one.value(a), one.value(b), one.difference(a, b)
+
+
+def _told(pieces: Iterator[_Piece], total: int) -> Iterator[_Piece]:
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += piece.samples
+        progress.tell("compare", done, total)
+
+
+# --- intermediate tensors --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """An intermediate tensor: its error, the operator that makes it, and the worst of the compared tensors it reads."""
+
+    error: LayerError
+    operator: str
+    before_db: float
+
+
+def _layers(a: Path, b: Path, part: Part, runtime_a: Runtime, runtime_b: Runtime, samples: int) -> tuple[_Layer, ...]:
+    model_a, model_b = read(a), read(b)
+    pairs = _matched(_activations(model_a), _activations(model_b))
+    sums: dict[str, _Sums] = {}
+    runs = zip(_tensor_runs(a, model_a, part, runtime_a, samples), _tensor_runs(b, model_b, part, runtime_b, samples))
+    for values_a, values_b in progress.track(runs, "compare layers", min(samples, len(part))):
+        for name, other in pairs.items():
+            if name in values_a and other in values_b and values_a[name].shape == values_b[other].shape:
+                now = _Sums.of(values_a[name], values_b[other])
+                sums[name] = sums[name] + now if name in sums else now
+    return _with_origins(model_a, sums)
+
+
+def _tensor_runs(
+    file: Path, model: TFLiteModel, part: Part, runtime: Runtime, samples: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields for each sample its activations as real numbers, by tensor name."""
+    session = runtimes.open_session(file, runtime, keep_intermediates=True)
+    try:
+        session.resize(1)
+        specs = {tensor.name: tensor.spec for tensor in model.main.tensors}
+        for batch in bind(part, session.inputs).head(samples).batches(1):
+            session.run({spec.name: quantize(batch.inputs[spec.name], spec) for spec in session.inputs})
+            yield {
+                name: dequantize(array, specs[name])
+                for name, array in session.tensors().items()
+                if name in specs and array.dtype.kind in "fiu"
+            }
+    finally:
+        session.close()
+
+
+def _keeper(runtime: Runtime) -> Runtime:
+    return RUNTIMES[_KEEPS_ACTIVATIONS.get(runtime.name, runtime.name)]
+
+
+def _activations(model: TFLiteModel) -> list[Tensor]:
+    """Returns what the operators of the main graph make out of its inputs, in order of execution."""
+    known, found = set(model.main.inputs), []
+    for operator in model.main.operators:
+        if known.isdisjoint(operator.inputs):
+            continue  # constants that are unpacked
+        known.update(operator.outputs)
+        found += [model.main.tensors[i] for i in operator.outputs]
+    return found
+
+
+def _matched(left: Sequence[Tensor], right: Sequence[Tensor]) -> dict[str, str]:
+    """Returns which tensor of the other file is the same activation, by name.
+
+    A converter keeps the names of the graph it came from, joined by ";" where operators were fused, but decorates them
+    (`_int8`, `:0`, a number), and gives the name of an output to what is dequantized last. Exact names come first, then
+    undecorated ones, then those that share a part; shapes must agree, and no tensor is taken twice.
+    """
+    pairs: dict[str, str] = {}
+    for keys in (_exact, _bare, _parts):
+        taken = set(pairs.values())
+        offers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for other in right:
+            for key in keys(other.name) if other.name not in taken else ():
+                offers.setdefault((key, other.shape), []).append(other.name)
+        for tensor in left:
+            wanted = keys(tensor.name) if tensor.name not in pairs else ()
+            free = (name for key in wanted for name in offers.get((key, tensor.shape), ()) if name not in taken)
+            if found := next(free, None):
+                pairs[tensor.name] = found
+                taken.add(found)
+    return pairs
+
+
+def _exact(name: str) -> list[str]:
+    return [name]
+
+
+def _bare(name: str) -> list[str]:
+    return [";".join(_parts(name))]
+
+
+def _parts(name: str) -> list[str]:
+    return sorted({_DECORATION.sub("", piece) for piece in name.split(";") if piece})
+
+
+def _with_origins(model: TFLiteModel, sums: Mapping[str, _Sums]) -> tuple[_Layer, ...]:
+    """Returns the layers in order of execution, each with the worst SQNR among the tensors it is made of."""
+    reached: dict[int, float] = {}
+    layers = []
+    tensors = model.main.tensors
+    for operator in model.main.operators:
+        before = min((reached[i] for i in operator.inputs if i in reached), default=math.inf)
+        for i in operator.outputs:
+            found = sums.get(tensors[i].name)
+            # What was not compared hands on what it was made of.
+            reached[i] = before if found is None else found.sqnr_db
+            if found is not None:
+                error = LayerError(tensors[i].name, found.sqnr_db, found.cosine)
+                layers.append(_Layer(error, operator.name, before))
+    return tuple(layers)
+
+
+def _first_difference(layers: Sequence[_Layer]) -> str:
+    """Says which operator is the first whose output is far from the reference's though its inputs were near."""
+    count = len(layers)
+    for place, layer in enumerate(layers, start=1):
+        now, before = layer.error.sqnr_db, layer.before_db
+        dropped = math.isfinite(before) and now < min(_GOOD_DB, before - _SHARP_DROP_DB)
+        if now >= _BAD_DB and not dropped:
+            continue
+        came = "straight from the inputs" if math.isinf(before) else f"from {before:.1f} dB before it"
+        return f"They part at {layer.operator} {layer.error.tensor!r} ({place} of {count}): {now:.1f} dB, {came}."
+    if all(math.isinf(layer.error.sqnr_db) for layer in layers):
+        return f"They do not part: all {count} intermediate tensors are equal."
+    worst = min(layers, key=lambda layer: layer.error.sqnr_db)
+    return (
+        f"They do not part anywhere: the worst of {count} intermediate tensors, {worst.operator} "
+        f"{worst.error.tensor!r}, keeps {worst.error.sqnr_db:.1f} dB."
+    )

@@ -1,0 +1,201 @@
+"""A dataset and a model's inputs and outputs go in; a DataError or warnings about what people get wrong come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgeopt.data.binding import bind
+from edgeopt.data.dataset import Dataset, Part
+from edgeopt.errors import DataError
+from edgeopt.vocabulary import Batch, Preprocessing, TensorSpec
+
+FEW_CALIBRATION_SAMPLES = 100
+# Calibration values this many times larger or smaller than training values are no choice of scale but a mistake.
+_WRONG_SCALE = 10.0
+# Raw bytes looked at per part: as float32 they are up to four times as many.
+_PROBE_BYTES = 16 << 20
+
+
+def check(
+    dataset: Dataset,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec] = (),
+    *,
+    rescales: bool = False,
+    samples: int = 1000,
+) -> tuple[str, ...]:
+    """Looks at all labels and at up to `samples` samples of each part.
+
+    Args:
+        inputs, outputs: the model's, with their batch dimension first; labels are compared to the first output.
+        rescales: whether the model brings raw pixels to its own scale (a Rescaling or Normalization layer).
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        DataError: shapes, labels, NaN or infinite values, or the scale of the calibration data make a run useless.
+    """
+    bound = bind(dataset, inputs)
+    parts = {name: part for name, part in bound.parts.items() if len(part)}
+    warnings: list[str] = []
+    for name, part in reversed(parts.items()):
+        warnings += _label_warnings(name, part, outputs)
+    probes = {name: _probe(part, samples) for name, part in parts.items()}
+    for name, probe in probes.items():
+        _require_finite(name, probe)
+        warnings += _constant(name, probe)
+    some = next(iter(probes.values()), None)
+    if some is not None and not rescales:
+        warnings += _raw_pixels(some, next(iter(parts.values())).preprocessing)
+    if "calibration" in probes:
+        count = len(bound.calibration)
+        if count < FEW_CALIBRATION_SAMPLES:
+            warnings.append(
+                f"Only {count} calibration samples: ranges may be too narrow. Try {FEW_CALIBRATION_SAMPLES} to 500."
+            )
+        if "training" in probes and bound.calibration.table is not bound.training.table:
+            warnings += _scale(probes["calibration"], probes["training"])
+        if "validation" in probes:
+            warnings += _leaks(probes["calibration"], probes["validation"])
+    if "training" in parts:
+        warnings += _sorted_stream(bound.training)
+    return tuple(dict.fromkeys(warnings))
+
+
+def _probe(part: Part, samples: int) -> Batch:
+    count = max(1, min(samples, _PROBE_BYTES // part.table.sample_bytes))
+    return (part.take(count) if part.reads_any_row else part.head(count)).arrays()
+
+
+def _label_warnings(name: str, part: Part, outputs: Sequence[TensorSpec]) -> list[str]:
+    ids = part.ids()
+    if ids is None:
+        if part.labels.kind == "values" and len(outputs) == 1:
+            _require_target_shape(name, part, outputs[0])
+        return []
+    low, high = int(ids.min()), int(ids.max())
+    warnings = [f"All {name} samples are of one class ({low})."] if low == high and len(ids) > 1 else []
+    units = outputs[0].shape[-1] if len(outputs) == 1 and outputs[0].shape else None
+    classes = units if units is None else max(units, 2)  # one output tells two classes apart
+    if low < 0 or (classes is not None and high >= classes):
+        bad = int(np.flatnonzero((ids < 0) | (ids >= (classes or math.inf)))[0])
+        known = (
+            "" if classes is None else f" to {classes - 1}, as the model's output has {units} value{'s' * (units != 1)}"
+        )
+        remedy = "labels that start at 0" if low == 1 and high == classes else "other labels"
+        raise DataError(
+            f"Expected {name} labels from 0{known}, got {ids[bad]} (sample {part.source_rows[bad]}). "
+            f"Try {remedy}, or --labels values if they are numbers to predict."
+        )
+    if classes is not None and part.classes is not None and part.classes < classes and units != 1:
+        warnings.append(f"The labels name {part.classes} classes, the model tells {classes} apart.")
+    return warnings
+
+
+def _require_target_shape(name: str, part: Part, output: TensorSpec) -> None:
+    labels = part.head(1).arrays().labels
+    got = () if labels is None else labels.shape[1:]
+    wanted = output.shape[1:]
+    squeezed = [n for n in got if n != 1]
+    expected = [n for n in wanted if n != 1]
+    # Class numbers per position (masks, tags) lack the output's last dimension.
+    fits = any(
+        len(squeezed) == len(one) and all(w in (None, g) for g, w in zip(squeezed, one))
+        for one in (expected, expected[:-1])
+    )
+    if not fits:
+        raise DataError(
+            f"Expected {name} labels {tuple(wanted)} per sample, as the model's output, got {tuple(got)}. "
+            "Try other labels, --labels inputs for an autoencoder, or --labels none."
+        )
+
+
+def _require_finite(name: str, probe: Batch) -> None:
+    arrays = {f"input {name!r}": array for name, array in probe.inputs.items()}
+    for what, array in (arrays if probe.labels is None else {**arrays, "the labels": probe.labels}).items():
+        if array.dtype.kind != "f":
+            continue
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if bad.any():
+            kind = "NaN" if np.isnan(array[bad]).any() else "infinite values"
+            raise DataError(
+                f"Expected finite numbers in {what} of the {name} data, got {kind} in {int(bad.sum())} of the "
+                f"{len(array)} samples looked at. Try removing or filling in those samples."
+            )
+
+
+def _constant(name: str, probe: Batch) -> list[str]:
+    return [
+        f"Every value of input {what!r} in the {len(array)} {name} samples looked at is {array.flat[0]:g}."
+        for what, array in probe.inputs.items()
+        if len(array) > 1 and (array == array.flat[0]).all()
+    ]
+
+
+def _raw_pixels(probe: Batch, preprocessing: Preprocessing) -> list[str]:
+    if not replace(preprocessing, resize=None).is_identity:
+        return []
+    return [
+        f"Input {name!r} holds pixels from {array.min():.4g} to {array.max():.4g} and the model does not rescale them: "
+        "if it was trained on 0 to 1, use --scale 1/255."
+        for name, array in probe.inputs.items()
+        if array.ndim == 4
+        and array.dtype.kind == "f"
+        and array.min() >= 0
+        and 64 < array.max() <= 255
+        and (preprocessing.resize or (array == np.rint(array)).all())
+    ]
+
+
+def _scale(calibration: Batch, training: Batch) -> list[str]:
+    warnings = []
+    for name, own in calibration.inputs.items():
+        other = training.inputs[name]
+        if own.dtype.kind != "f":
+            continue
+        reach, expected = (float(np.quantile(np.abs(a), 0.999)) for a in (own, other))
+        if max(reach, expected) > _WRONG_SCALE * min(reach, expected):
+            raise DataError(
+                f"Expected calibration data on the scale of the training data, {other.min():.4g} to {other.max():.4g} "
+                f"in input {name!r}, got {own.min():.4g} to {own.max():.4g}. Try saving both on one scale: --scale "
+                "and the like apply to both."
+            )
+        shift = abs(float(own.mean()) - float(other.mean())) / max(float(other.std()), 1e-12)
+        if shift > 1 or not 0.5 <= (float(own.std()) + 1e-12) / (float(other.std()) + 1e-12) <= 2:
+            warnings.append(
+                f"The calibration data differ from the training data in input {name!r}: mean {own.mean():.3g} and "
+                f"deviation {own.std():.3g} against {other.mean():.3g} and {other.std():.3g}."
+            )
+    return warnings
+
+
+def _leaks(calibration: Batch, validation: Batch) -> list[str]:
+    known = set(_keys(validation))
+    shared = sum(key in known for key in _keys(calibration))
+    # A few equal samples (silence, blank pages) are in many honest data sets.
+    if shared <= 0.02 * len(calibration):
+        return []
+    return [
+        f"At least {shared} of {len(calibration)} calibration samples are among the validation samples: accuracies "
+        "will look better than they are."
+    ]
+
+
+def _keys(batch: Batch) -> list[bytes]:
+    arrays = list(batch.inputs.values())
+    return [b"".join(np.ascontiguousarray(array[n]).tobytes() for array in arrays) for n in range(len(batch))]
+
+
+def _sorted_stream(training: Part) -> list[str]:
+    ids = training.ids()
+    if ids is None or len(np.unique(ids[: training.shuffled_rows])) == len(np.unique(ids)):
+        return []
+    return [
+        "The training data are sorted by class in a file that can only be read from its beginning, so that shuffling "
+        "mixes neighbours only: save it with numpy.savez instead of savez_compressed."
+    ]

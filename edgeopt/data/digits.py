@@ -1,0 +1,25 @@
+"""The word `digits` goes in, scikit-learn's 1797 handwritten digits come out, 8x8x1 in 0 to 1."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from edgeopt import frameworks
+from edgeopt.data.arrays import open_source as open_arrays
+from edgeopt.data.table import Options, Splits
+
+# Pixels count the dark points of a block of 4 by 4.
+_DARKEST = 16
+
+
+def open_source(spec: str, options: Options) -> Splits:
+    """Returns all digits as one split.
+
+    They are the test set of the UCI "Optical Recognition of Handwritten Digits" data (E. Alpaydin, C. Kaynak, 1998).
+    """
+    frameworks.load("sklearn")
+    digits = importlib.import_module("sklearn.datasets").load_digits()
+    x = (digits.images[..., np.newaxis] / _DARKEST).astype(np.float32)
+    return open_arrays({"x": x, "y": digits.target.astype(np.int64)}, options)

@@ -1,0 +1,183 @@
+"""`package.module:function` goes in, called without arguments; the arrays, batches or tf.data it gives come out."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeopt.data.arrays import open_source as open_arrays
+from edgeopt.data.table import Options, Splits, Table, combined, joined, table_of
+from edgeopt.errors import DataError, suggestion
+from edgeopt.vocabulary import Batch, TensorSpec
+
+_ENDLESS = 10_000_000
+
+
+def open_source(spec: str, options: Options) -> Splits:
+    """Calls the function once and takes what it returns.
+
+    - arrays, a pair (x, y), Keras' pair of pairs, or a dict named as in an `.npz`: used as they are;
+    - an iterator or generator, or a `tf.data.Dataset`: streamed, by calling the function anew for every pass. It
+      gives x, (x, y), a dict of inputs, (dict, y), or a list of inputs (a converter's `representative_dataset`),
+      in batches; single samples are recognized by their label, a single number.
+
+    The function is the user's own code: naming it is consent to run it. It is looked for in the working directory
+    too.
+
+    Raises:
+        DataError: it is not found, fails, gives something else, or never ends.
+    """
+    result = _call(spec)
+    if isinstance(result, (np.ndarray, Mapping, tuple, list)):
+        return open_arrays(result, options)
+    if not isinstance(result, Iterable):
+        raise DataError(
+            f"Expected arrays, batches or a tf.data.Dataset from {spec}, got {type(result).__name__}. "
+            "Try returning (x, y)."
+        )
+    count, labels, first = 0, [], None
+    for batch in _batches(spec, result):
+        first = first or batch
+        count += len(batch)
+        if batch.labels is not None:
+            labels.append(batch.labels)
+        if count > _ENDLESS:
+            raise DataError(
+                f"Expected an end of what {spec} gives, got {count} samples and more. Try without repeat()."
+            )
+    if first is None:
+        raise DataError(f"Expected samples from {spec}, got none. Try calling it yourself.")
+    specs = tuple(TensorSpec(name, array.shape[1:], array.dtype.name) for name, array in first.inputs.items())
+    small = bool(labels) and labels[0].ndim <= 2
+    return Splits({"all": FunctionTable(spec, count, specs, np.concatenate(labels) if small else None, bool(labels))})
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionTable(Table):
+    """Batches that a function gives anew at every pass.
+
+    Attributes:
+        function: "package.module:function".
+        count: samples of a pass.
+        specs: the inputs.
+        labels: raw labels of all samples, where they are small.
+        labelled: whether there are labels.
+    """
+
+    function: str
+    count: int
+    specs: tuple[TensorSpec, ...]
+    labels: np.ndarray | None
+    labelled: bool
+    random_access = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
+        """What the function gives."""
+        return self.specs
+
+    def __len__(self) -> int:
+        return self.count
+
+    def stream(self) -> Iterator[Batch]:
+        count = 0
+        for batch in _batches(self.function, _call(self.function)):
+            count += len(batch)
+            yield batch
+        if count != self.count:
+            raise DataError(
+                f"Expected {self.count} samples from {self.function} as at first, got {count}. "
+                "Try a function that gives the same at every call."
+            )
+
+    def targets(self) -> np.ndarray | None:
+        return self.labels
+
+    @property
+    def has_targets(self) -> bool:
+        return self.labelled
+
+    def digest(self) -> str:
+        digests = (table_of(batch).digest() for batch in self.stream())
+        return combined(*digests)
+
+
+def _call(spec: str) -> Any:
+    module_name, _, name = spec.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise DataError(
+            f"Expected a Python module {module_name} for the data {spec}, got {type(error).__name__}: {error}. "
+            "Try running in its folder, or set PYTHONPATH."
+        ) from error
+    if not callable(getattr(module, name, None)):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise DataError(f"Expected a function {name} in {module_name}, got none.{suggestion(name, names)}")
+    try:
+        return getattr(module, name)()
+    except Exception as error:  # whatever the user's code raises is told in one line
+        raise DataError(
+            f"Expected data from {spec}, got {type(error).__name__}: {error}. "
+            "Try calling it yourself, without arguments."
+        ) from error
+
+
+def _batches(spec: str, result: Any) -> Iterator[Batch]:
+    items = iter(result.as_numpy_iterator() if hasattr(result, "as_numpy_iterator") else result)
+    singles: list[Batch] = []
+    for number in itertools.count():
+        try:
+            item = next(items)
+        except StopIteration:
+            break
+        except Exception as error:  # as above
+            raise DataError(
+                f"Expected data from {spec}, got {type(error).__name__} at item {number}: {error}. "
+                "Try calling it yourself."
+            ) from error
+        batch, single = _batch(spec, item)
+        if not single:
+            yield batch
+            continue
+        singles.append(batch)
+        if len(singles) == 256:
+            yield joined(singles)
+            singles = []
+    if singles:
+        yield joined(singles)
+
+
+def _batch(spec: str, item: Any) -> tuple[Batch, bool]:
+    """Returns an item as a batch, and whether it was a single sample."""
+    x, y = item if isinstance(item, tuple) and len(item) == 2 else (item[0] if isinstance(item, tuple) else item, None)
+    if isinstance(x, Mapping):
+        inputs = {str(name): np.asarray(value) for name, value in x.items()}
+    elif isinstance(x, list) and len(x) > 1:
+        inputs = {f"x{number}": np.asarray(value) for number, value in enumerate(x)}
+    else:
+        inputs = {"x": np.asarray(x[0] if isinstance(x, list) and x else x)}
+    labels = None if y is None else np.asarray(y)
+    single = labels is not None and labels.ndim == 0
+    if single:
+        return Batch({name: array[np.newaxis] for name, array in inputs.items()}, np.asarray(labels)[np.newaxis]), True
+    lengths = {name: array.shape[:1] for name, array in inputs.items()}
+    if labels is not None:
+        lengths["labels"] = labels.shape[:1]
+    if len(set(lengths.values())) != 1 or () in lengths.values() or any(a.dtype == object for a in inputs.values()):
+        got = {name: array.shape for name, array in inputs.items()}
+        raise DataError(
+            f"Expected batches (x, y) of equal length from {spec}, got shapes {got}"
+            f"{'' if labels is None else f' and labels {labels.shape}'}. Try yielding x[None], y[None]."
+        )
+    return Batch(inputs, labels), False

@@ -1,0 +1,97 @@
+"""Raw labels go in; what they are comes out: class numbers, one-hot rows, texts, values to predict, or the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeopt.data.table import Table
+from edgeopt.errors import ConfigError, DataError, suggestion
+
+# What `--labels` accepts.
+KINDS: dict[str, str] = {
+    "auto": "recognized from their values: whole numbers, one-hot rows and texts are classes, the rest are values",
+    "classes": "class numbers from 0, one-hot rows, or texts",
+    "values": "numbers to predict (regression, masks, several labels at once)",
+    "inputs": "the input itself, as for an autoencoder",
+    "none": "there are none to be used",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What the labels of a table are.
+
+    Attributes:
+        kind: "classes", "values", "inputs" or "none".
+        ids: class numbers of all rows of the table, int64 [N], where kind is "classes".
+        classes: how many classes there are.
+        class_names: their names, where known.
+    """
+
+    kind: str = "none"
+    ids: np.ndarray | None = None
+    classes: int | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def recognize(
+    tables: Mapping[str, Table], *, kind: str = "auto", class_names: tuple[str, ...] = ()
+) -> dict[str, Labels]:
+    """Says for each split what its labels are, by one rule for all of them.
+
+    Args:
+        kind: key of KINDS.
+        class_names: known names; texts name their classes themselves, in alphabetical order.
+
+    Raises:
+        ConfigError: there is no such kind.
+        DataError: the labels are not of that kind, or differ in shape between the splits.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"Expected a kind of labels as --labels, got {kind!r}.{suggestion(kind, KINDS)}")
+    if kind in ("inputs", "none"):
+        return {split: Labels(kind) for split in tables}
+    raw = {split: targets for split, table in tables.items() if (targets := table.targets()) is not None}
+    rest = {
+        split: Labels("values" if table.has_targets else "none") for split, table in tables.items() if split not in raw
+    }
+    if not raw:
+        return rest
+    if kind == "values":
+        return {split: Labels("values" if split in raw else rest[split].kind) for split in tables}
+    shapes = {split: targets.shape[1:] for split, targets in raw.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"Expected labels of one shape in all splits, got {shapes}. Try saving them alike.")
+    lengths = [len(targets) for targets in raw.values()]
+    ids, names, classes = _class_ids(np.concatenate(list(raw.values())), required=kind == "classes")
+    if ids is None:
+        return {**rest, **{split: Labels("values") for split in raw}}
+    names = names or class_names
+    classes = max(classes, len(names))
+    pieces = np.split(ids.astype(np.int64), np.cumsum(lengths)[:-1])
+    return {**rest, **{split: Labels("classes", piece, classes, names) for split, piece in zip(raw, pieces)}}
+
+
+def _class_ids(raw: np.ndarray, *, required: bool) -> tuple[np.ndarray | None, tuple[str, ...], int]:
+    """Returns class numbers [N], names and the number of classes; None, (), 0 where these are values."""
+    if raw.ndim == 2 and raw.shape[1] == 1:
+        raw = raw[:, 0]
+    if raw.dtype.kind in "US":
+        texts, ids = np.unique(raw.astype(str), return_inverse=True)
+        return ids, tuple(texts.tolist()), len(texts)
+    if raw.dtype.kind not in "fiub":
+        raise DataError(f"Expected numbers or texts as labels, got {raw.dtype}. Try class numbers from 0.")
+    if raw.ndim == 2:
+        if ((raw == 0) | (raw == 1)).all() and (raw.sum(axis=1) == 1).all():
+            return raw.argmax(axis=1), (), raw.shape[1]
+    elif raw.dtype.kind in "iub" or np.isin(raw, (0, 1)).all() or (required and (raw == np.rint(raw)).all()):
+        return raw, (), int(raw.max()) + 1
+    if required:
+        raise DataError(
+            f"Expected class numbers from 0, one-hot rows or texts as labels, got {raw.dtype} {raw.shape[1:]} such as "
+            f"{raw[0]}. Try --labels values."
+        )
+    return None, (), 0

@@ -1,0 +1,76 @@
+"""Keras' names of arrays: names go in, the splits, inputs and labels they stand for come out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from edgeopt.errors import DataError
+
+SPLIT_WORDS: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+CLASS_NAMES = "class_names"
+_NAME = re.compile(rf"([xy])(?:_({'|'.join(SPLIT_WORDS)}))?(?:_(.+))?", re.IGNORECASE)
+
+
+@dataclass
+class Members:
+    """The arrays of one split: input's name → array's name, and the labels' array."""
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    labels: str | None = None
+
+
+def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], list[str]]:
+    """Returns the splits ("train", "val", "test" or "all") that arrays of these names make, and the names left over.
+
+    `x_train`, `y_train`, `x_test` … as in Keras; `x` and `y` alone; `x_train_left`, `x_train_right` (or `x_left`,
+    `x_right`) for the inputs `left` and `right` of one model. A single array of any name is taken as `x`.
+
+    Args:
+        where: what holds the arrays, for messages.
+
+    Raises:
+        DataError: the names say nothing, or say too much.
+    """
+    names = [name for name in names if name != CLASS_NAMES]
+    splits: dict[str, Members] = {}
+    unused = []
+    for name in names:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            unused.append(name)
+            continue
+        kind, split, input_name = match.groups()
+        members = splits.setdefault(SPLIT_WORDS[split.lower()] if split else "all", Members())
+        if kind.lower() == "x":
+            members.inputs[input_name or "x"] = name
+        elif input_name or members.labels:
+            raise DataError(
+                f"Expected one array of labels per split in {where}, got {name}. Try one output's labels, as "
+                "y_train and y_test."
+            )
+        else:
+            members.labels = name
+    if not splits and len(names) == 1:
+        return {"all": Members({"x": names[0]})}, []
+    if not splits:
+        raise DataError(
+            f"Expected arrays named x_train, y_train, x_test, y_test (or x and y) in {where}, got "
+            f"{', '.join(names) or 'none'}. Try numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=...)."
+        )
+    for split, members in splits.items():
+        if not members.inputs:
+            raise DataError(
+                f"Expected samples beside the labels {members.labels} in {where}, got none. "
+                f"Try adding {(members.labels or split).replace('y', 'x', 1)}."
+            )
+    return splits, unused

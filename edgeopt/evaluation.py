@@ -1,0 +1,444 @@
+"""A `.tflite` file and samples go in; its score with an interval comes out, and the results for a paired test.
+
+Samples are streamed, in batches where the graph allows and on all cores, and yet the outputs are those of one sample
+at a time, bit for bit: for every file a batch is compared with its samples run alone before batches are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from edgeopt import metrics, progress, runtimes, workers
+from edgeopt.data import bind
+from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
+from edgeopt.metrics import Rows
+from edgeopt.runtimes import Delegate, Request, Runtime, Session
+from edgeopt.runtimes.isolation import crashed, died_words
+from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.vocabulary import Batch, Difference, MetricValue, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# One invocation should take about this long: Python no longer counts, and the activations still fit a cache.
+_INVOCATION_S = 0.002
+_LARGEST_BATCH = 1024
+_LARGEST_BATCH_BYTES = 1 << 20
+_TIMED_RUNS = 4
+# A thread takes this many batches at a time, but not so many that it ends long after the others.
+_BATCHES_PER_CHUNK = 8
+_CHUNKS_PER_THREAD = 4
+_TELL_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The score of one model on some samples.
+
+    Attributes:
+        metric: value and interval.
+        rows: what the metric keeps of each sample, first axis the samples, in their order: for paired tests.
+        runtime: name of the runtime, or "keras".
+        batch_size: samples per invocation.
+        threads: invocations at the same time.
+        seconds: from the first sample to the last, without opening the file.
+        notes: what should be known about how the score came about.
+    """
+
+    metric: MetricValue
+    rows: Rows
+    runtime: str
+    batch_size: int
+    threads: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """How many samples were scored."""
+        return self.metric.samples
+
+    def difference(self, reference: Evaluation) -> Difference:
+        """Returns how much worse this is than `reference` on the same samples; see `metrics.Metric.difference`.
+
+        Raises:
+            ConfigError: the two were scored by different metrics.
+            DataError: ... or on different numbers of samples.
+        """
+        if self.metric.name != reference.metric.name:
+            raise ConfigError(
+                f"Expected two scores by one metric, got {reference.metric.name} and {self.metric.name}. "
+                f"Try --metric {reference.metric.name} for both."
+            )
+        return metrics.metric(self.metric.name).difference(reference.rows, self.rows)
+
+
+def evaluate(
+    file: Path,
+    part: Part,
+    *,
+    metric: str | None = None,
+    output: str | None = None,
+    runtime: str = "litert",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    delegate: Delegate | None = None,
+    isolate: bool = True,
+) -> Evaluation:
+    """Scores a `.tflite` file on the samples of `part`.
+
+    Args:
+        file: the model; float samples are quantized to what its inputs store, its outputs dequantized.
+        part: samples and labels; read once, in order, a batch at a time.
+        metric: see `metrics.metric`; chosen from outputs and labels when None.
+        output: which output is scored, where the model has several.
+        runtime: "NAME" or "NAME==VERSION" as in `--runtime`.
+        threads: how many interpreters work at the same time, one thread each; all cores when None. With a delegate
+            it is one interpreter with as many threads.
+        batch_size: samples per invocation; about 2 ms of work when None. 1 where the graph cannot be batched, or
+            where its outputs would not be the same bit for bit.
+        delegate: an external delegate.
+        isolate: run in a worker process, so that a crash of the runtime is an error here.
+
+    Raises:
+        ConfigError: an option names nothing that is there.
+        DataError: the samples or labels do not fit the model or metric.
+        ModelError: the runtime refuses the file or dies on it.
+        UnavailableError: the runtime, its version or the delegate is not to be had here.
+    """
+    request = require(runtime)
+    settings = {"metric": metric, "output": output, "threads": threads, "batch_size": batch_size, "delegate": delegate}
+    if not isolate:
+        return evaluate_here(file, part, request.runtime, **settings)  # type: ignore[arg-type]
+    return in_worker("edgeopt.evaluation:evaluate_here", file, part, request.runtime, **settings)
+
+
+def evaluate_here(
+    file: Path,
+    part: Part,
+    runtime: Runtime,
+    *,
+    metric: str | None,
+    output: str | None,
+    threads: int | None,
+    batch_size: int | None,
+    delegate: Delegate | None,
+) -> Evaluation:
+    """As `evaluate`, in this process."""
+    with Predictor(file, part, runtime, threads=threads, batch_size=batch_size, delegate=delegate) as predictor:
+        name = chosen([spec.name for spec in predictor.outputs], output)
+        one = metrics.metric(metric or metrics.default_name(predictor.values(predictor.first)[name], predictor.first))
+        start = time.perf_counter()
+        pieces = in_threads(
+            lambda batch: _scored(one, predictor.values(batch)[name], batch),
+            predictor.part.batches(predictor.chunk_size),
+            threads=predictor.threads,
+        )
+        rows, odd = _collected(pieces, len(part))
+        seconds = time.perf_counter() - start
+        settled = one.settle(*rows)
+        notes = (*predictor.notes, *_odd_note(odd))
+        return Evaluation(
+            one.value(settled), settled, runtime.name, predictor.batch_size, predictor.threads, seconds, notes
+        )
+
+
+def evaluate_keras(
+    model: Any, part: Part, *, metric: str | None = None, output: str | None = None, batch_size: int = 64
+) -> Evaluation:
+    """Scores a Keras 2 or Keras 3 model in this process, as `evaluate` scores a file.
+
+    Args:
+        model: a built model.
+        part, metric, output: see `evaluate`.
+        batch_size: samples per call; float outputs may differ in the last bits with it.
+
+    Raises:
+        ConfigError, DataError: see `evaluate`.
+    """
+    specs = [TensorSpec(_keras_name(t), tuple(t.shape), np.dtype(_dtype_name(t)).name) for t in model.inputs]
+    bound = bind(_require_samples(part), specs)
+    names = list(model.output_names)
+    name = chosen(names, output)
+
+    def values(batch: Batch) -> np.ndarray:
+        inputs = [batch.inputs[spec.name] for spec in specs]
+        results = model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
+        if isinstance(results, Mapping):
+            return np.asarray(results[name])
+        return np.asarray(results[names.index(name)] if isinstance(results, (list, tuple)) else results)
+
+    first = next(bound.batches(batch_size))
+    one = metrics.metric(metric or metrics.default_name(values(first), first))
+    start = time.perf_counter()
+    rows, odd = _collected((_scored(one, values(batch), batch) for batch in bound.batches(batch_size)), len(part))
+    settled = one.settle(*rows)
+    return Evaluation(one.value(settled), settled, "keras", batch_size, 1, time.perf_counter() - start, _odd_note(odd))
+
+
+class Predictor:
+    """A file opened for many samples: batches of any length go in, outputs come out in the same order.
+
+    Attributes:
+        part: the samples under the names, shapes and dtypes of the file's inputs.
+        first: a few of them.
+        outputs: of the file.
+        batch_size, threads: how it works; see `evaluate`.
+        chunk_size: how many samples are best given at once, so that what is done around the invocations hardly counts.
+        notes: why it does not work in larger batches, where it does not.
+
+    Raises:
+        DataError, ModelError, UnavailableError: see `evaluate`.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        part: Part,
+        runtime: Runtime,
+        *,
+        threads: int | None = None,
+        batch_size: int | None = None,
+        delegate: Delegate | None = None,
+    ) -> None:
+        for option, value in (("--threads", threads), ("--batch-size", batch_size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"Expected a positive number as {option}, got {value}. Try {option} 1.")
+        _require_samples(part)
+        wanted = threads or _cores()
+        several = runtime.threads and delegate is None
+
+        def opened() -> Session:
+            return runtimes.open_session(file, runtime, threads=1 if several else wanted, delegate=delegate)
+
+        self.notes: tuple[str, ...] = ()
+        self._sessions = [opened()]
+        session = self._sessions[0]
+        own = session.inputs[0].shape[0] if session.inputs[0].shape else 1
+        if not session.resize(1):
+            self.notes += (f"the file takes {own} samples at a time and cannot be resized",)
+        self.outputs = session.outputs
+        self.part = bind(part, session.inputs)
+        self.threads = min(wanted, len(part)) if several else 1
+        self.batch_size = self._largest_equal_batch(opened, batch_size)
+        self.threads = min(self.threads, -(-len(part) // self.batch_size))
+        share = len(part) // (_CHUNKS_PER_THREAD * self.threads * self.batch_size)
+        self.chunk_size = self.batch_size * max(1, min(_BATCHES_PER_CHUNK, share))
+        while len(self._sessions) < self.threads:
+            another = opened()
+            another.resize(self.batch_size)
+            self._sessions.append(another)
+        self._idle: queue.SimpleQueue[Session] = queue.SimpleQueue()
+        for one in self._sessions:
+            self._idle.put(one)
+
+    def raw(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Returns the outputs as the runtime stores them, [N, ...]; any number of threads may call it at once."""
+        session = self._idle.get()
+        try:
+            return _run(session, batch, self.batch_size)
+        finally:
+            self._idle.put(session)
+
+    def values(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Returns the outputs as real numbers, [N, ...]; any number of threads may call it at once."""
+        stored = self.raw(batch)
+        return {spec.name: dequantize(stored[spec.name], spec) for spec in self.outputs}
+
+    def close(self) -> None:
+        """Frees the interpreters."""
+        for session in self._sessions:
+            session.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _largest_equal_batch(self, opened: Callable[[], Session], asked: int | None) -> int:
+        """Returns the batch size to work with, and leaves the session in it."""
+        session = self._sessions[0]
+        single = session.inputs[0].shape[0] or 1 if session.inputs[0].shape else 1
+        sample_bytes = sum(array.nbytes for array in next(self.part.head(1).batches(1)).inputs.values())
+        limit = min(_LARGEST_BATCH, max(1, _LARGEST_BATCH_BYTES // sample_bytes), -(-len(self.part) // self.threads))
+        size = min(asked or limit, len(self.part))
+        self.first = next(self.part.head(size).batches(size))
+        if single > 1:
+            return single
+        if asked is None:
+            size = min(size, max(1, round(_INVOCATION_S / self._seconds_each(session))))
+        if size == 1:
+            return 1
+        if not session.resize(size):
+            reason = "the graph or runtime takes one sample at a time"
+        else:
+            self.first = Batch({n: a[:size] for n, a in self.first.inputs.items()}, _cut(self.first.labels, size))
+            together = _run(session, self.first, size)
+            session.resize(1)
+            alone = _run(session, self.first, 1)
+            if all(together[name].tobytes() == alone[name].tobytes() for name in alone):
+                session.resize(size)
+                return size
+            reason = f"outputs of a batch of {size} differ from those of its samples alone"
+        session.close()
+        self._sessions[0] = opened()
+        self._sessions[0].resize(1)
+        self.notes += (f"evaluated one sample at a time: {reason}",)
+        return 1
+
+    def _seconds_each(self, session: Session) -> float:
+        times = []
+        sample = {spec.name: quantize(self.first.inputs[spec.name][:1], spec) for spec in session.inputs}
+        for _ in range(_TIMED_RUNS):
+            start = time.perf_counter()
+            session.run(sample)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
+    """Yields `function(item)` in the order of the items, computed by `threads` threads; few items wait at a time."""
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def require(text: str) -> Request:
+    """Parses "NAME[==VERSION]" and makes sure that this very runtime works here.
+
+    Raises:
+        ConfigError: no runtime has that name.
+        UnavailableError: it does not work here, or is installed in another version.
+    """
+    request = runtimes.parse(text)
+    found = runtimes.available(request.runtime)
+    if not found.available:
+        raise UnavailableError(f"{request.runtime.name} is not available here: {found.reason}")
+    wanted = (request.version or found.version).split(".")
+    if found.version.split(".")[: len(wanted)] != wanted:
+        raise UnavailableError(
+            f"Expected {text}, got {request.runtime.name} {found.version}, which is installed here. "
+            f"Try --runtime {request.runtime.name}, or install that version."
+        )
+    return request
+
+
+def in_worker(function: str, file: Path, part: Part, *runtimes_used: Runtime, **settings: Any) -> Any:
+    """Calls `function(file, part, *runtimes_used, **settings)` in the worker that these runtimes' packages share.
+
+    Raises:
+        EdgeoptError: as the function raises it; ModelError when the worker dies.
+    """
+    worker = workers.shared("+".join(sorted({runtime.package for runtime in runtimes_used})))
+    try:
+        return worker.call(function, file, part, *runtimes_used, **settings)
+    except workers.WorkerCrashed as crash:
+        raise crashed(died_words(file, runtimes_used[0], settings.get("delegate")), crash) from None
+
+
+def _run(session: Session, batch: Batch, size: int) -> dict[str, np.ndarray]:
+    """Runs a batch of any length, `size` samples at a time; the last ones are filled up with the last sample."""
+    count, results = len(batch), []
+    for start in range(0, count, size):
+        some = {spec.name: quantize(batch.inputs[spec.name][start : start + size], spec) for spec in session.inputs}
+        missing = size - min(size, count - start)
+        if missing:
+            some = {name: np.concatenate([array, *[array[-1:]] * missing]) for name, array in some.items()}
+        results.append({name: _rows(array, size)[: size - missing] for name, array in session.run(some).items()})
+    if len(results) == 1:
+        return results[0]
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def _rows(array: np.ndarray, size: int) -> np.ndarray:
+    """Returns an output with the samples as its first axis; models for one sample may leave it out."""
+    if array.ndim and array.shape[0] == size:
+        return array
+    if size == 1:
+        return array[None]
+    raise ModelError(
+        f"Expected outputs with one row for each of {size} samples, got shape {array.shape}. Try a model with batch 1."
+    )
+
+
+def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> tuple[Rows, int]:
+    """Returns the rows of a batch and how many of its samples gave outputs that are not finite."""
+    finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    return one.per_sample(outputs, batch), int((~finite).sum())
+
+
+def _collected(pieces: Iterable[tuple[Rows, int]], total: int) -> tuple[Rows, int]:
+    kept, odd, done, told = [], 0, 0, 0.0
+    progress.tell("evaluate", 0, total)
+    for rows, not_finite in pieces:
+        kept.append(rows)
+        odd += not_finite
+        done += len(rows[0])
+        if done == total or time.monotonic() > told + _TELL_EVERY_S:
+            told = time.monotonic()
+            progress.tell("evaluate", done, total)
+    return tuple(np.concatenate(column) for column in zip(*kept)), odd
+
+
+def _odd_note(odd: int) -> tuple[str, ...]:
+    return (f"outputs of {odd} samples are not finite",) if odd else ()
+
+
+def _require_samples(part: Part) -> Part:
+    if not len(part):
+        raise DataError("Expected samples to evaluate on, got none. Try data with a test split (x_test, y_test).")
+    return part
+
+
+def chosen(names: Sequence[str], wanted: str | None) -> str:
+    """Returns the output to score."""
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return str(wanted)
+    if wanted is None:
+        raise ConfigError(
+            f"Expected to know which of the outputs {', '.join(names)} the labels are for. Try --output {names[0]}."
+        )
+    raise ConfigError(f"Expected one of the model's outputs as --output, got {wanted!r}.{suggestion(wanted, names)}")
+
+
+def _cut(labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if labels is None else labels[:count]
+
+
+def _cores() -> int:
+    with contextlib.suppress(AttributeError):  # no affinity outside Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _keras_name(tensor: Any) -> str:
+    return str(tensor.name).partition(":")[0]
+
+
+def _dtype_name(tensor: Any) -> str:
+    return str(getattr(tensor.dtype, "name", tensor.dtype))

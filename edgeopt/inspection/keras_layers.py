@@ -1,0 +1,216 @@
+"""Counts a Keras model's layers: a model of either Keras goes in, rows, totals and facts come out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from edgeopt import graph
+from edgeopt.inspection.prospects import ModelFacts, WeightFacts
+from edgeopt.inspection.rows import Row
+from edgeopt.vocabulary import Shape
+
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN")
+# Layers whose wrapped layer's weights and kind count.
+_WRAPPERS = ("Bidirectional", "TimeDistributed")
+_BEFORE_FOLDING = ("Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "SeparableConv2D", "Dense")
+
+
+class KerasCount:
+    """What a walk over the layers found.
+
+    Attributes:
+        rows: one for each call of a layer.
+        bytes_by_kind: "weights", "biases" and "constants" (statistics and scales, which mostly fold into weights).
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.rows: list[Row] = []
+        self.bytes_by_kind = {"weights": 0, "biases": 0, "constants": 0}
+        self._weights: list[WeightFacts] = []
+        self._layers: Counter[str] = Counter()
+        self._loops: list[str] = []
+        self._fused_lstm = False
+        self._zeros = 0
+        self._tensors = 0
+        counted: set[int] = set()
+        for layer, name, inputs, outputs, before in _calls(model):
+            again = id(layer) in counted
+            counted.add(id(layer))
+            self._add(layer, name, inputs, outputs, before, again)
+        if not self.rows:
+            # A SavedModel has variables and no layers.
+            for variable in getattr(model, "variables", ()):
+                self._add_variable(variable)
+
+    def facts(self, untrainable: str) -> ModelFacts:
+        """Returns what the verdicts on techniques rest on; `untrainable` says why there is nothing to train, if so."""
+        elements = sum(w.elements for w in self._weights)
+        return ModelFacts(
+            untrainable=untrainable,
+            quantized="",
+            float_bytes=sum(self.bytes_by_kind.values()),
+            parameters=sum(self.bytes_by_kind.values()) // 4,
+            tensors=self._tensors,
+            zeros=self._zeros / elements if elements else 0.0,
+            weights=tuple(self._weights),
+            layers=self._layers,
+            loops=tuple(self._loops),
+            fused_lstm=self._fused_lstm,
+        )
+
+    def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], before: str, again: bool) -> None:
+        kind = type(layer).__name__
+        weights = [np.asarray(w) for w in layer.get_weights()] if hasattr(layer, "get_weights") else []
+        kinds = [_weight_kind(variable) for variable in getattr(layer, "weights", [])]
+        kernels = [w for w, kind in zip(weights, kinds) if kind == "weights"]
+        macs = _macs(layer, inputs, outputs)
+        elements, zeros = sum(k.size for k in kernels), sum(int(k.size - np.count_nonzero(k)) for k in kernels)
+        self.rows.append(
+            Row(
+                index=len(self.rows),
+                name=name,
+                kind=kind,
+                version=None,
+                output_shape=outputs[0] if outputs else (),
+                parameters=sum(w.size for w in weights),
+                macs=macs,
+                weight_dtype=str(kernels[0].dtype) if kernels else "",
+                sparsity=zeros / elements if elements else None,
+                unique_weights=max(np.unique(k).size for k in kernels) if kernels else None,
+                note="shares the weights of an earlier call" if again and weights else "",
+            )
+        )
+        if again:
+            return
+        self._zeros += zeros
+        # Weights and biases; what a BatchNormalization has goes into them.
+        self._tensors += len(weights) if kind != "BatchNormalization" else 0
+        for value, weight_kind in zip(weights, kinds):
+            # Counted as the float32 that converts, also where a policy stores less.
+            self.bytes_by_kind[weight_kind] += 4 * value.size
+        folded = kind == "BatchNormalization" and before not in _BEFORE_FOLDING
+        self._layers[f"{kind} alone" if folded else kind] += 1
+        self._remember(layer, kernels, macs)
+
+    def _add_variable(self, variable: Any) -> None:
+        value, kind = np.asarray(variable), _weight_kind(variable)
+        self.bytes_by_kind[kind] += 4 * value.size
+        self._tensors += 1
+        if kind == "weights":
+            self._zeros += int(value.size - np.count_nonzero(value))
+            self._weights.append(WeightFacts("other", value.size, 0, value.size, int(value.shape[-1])))
+
+    def _remember(self, layer: Any, kernels: list[np.ndarray], macs: int) -> None:
+        elements = sum(k.size for k in kernels) or 1
+        for inner in _unwrapped(layer):
+            kind = type(inner).__name__
+            if kind in _RECURRENT and not getattr(inner, "unroll", False):
+                # tf_keras's LSTM becomes one fused operator, all others a loop.
+                if kind == "LSTM" and type(inner).__module__.startswith("tf_keras"):
+                    self._fused_lstm = True
+                else:
+                    self._loops.append(inner.name)
+        kind = type(_unwrapped(layer)[0]).__name__
+        for kernel in kernels:
+            # A fused LSTM has a kernel for each of its 4 gates, and is quantized whole or not at all.
+            fused = kind == "LSTM" and self._fused_lstm
+            part = min(k.size for k in kernels) // 4 if fused else kernel.size
+            group = _kind(kind, kernel)
+            macs_of_kernel = macs * kernel.size // elements
+            self._weights.append(WeightFacts(group, kernel.size, macs_of_kernel, part, _channels(group, kernel)))
+
+
+def _path(variable: Any) -> str:
+    return str(getattr(variable, "path", variable.name)).split(":")[0]
+
+
+def _weight_kind(variable: Any) -> str:
+    """Returns "weights", "biases" (of any rank: a GRU's and attention's are matrices) or "constants"."""
+    if _path(variable).endswith("bias"):
+        return "biases"
+    return "weights" if len(variable.shape) >= 2 else "constants"
+
+
+def _channels(group: str, kernel: np.ndarray) -> int:
+    """Returns how many scales the converter gives a kernel in Keras' layout."""
+    if group in ("recurrent", "embedding", "other"):
+        return 0
+    if group == "depthwise":
+        return int(prod(kernel.shape[-2:]))
+    return int(kernel.shape[-2 if group == "transposed" else -1])
+
+
+def _kind(layer: str, kernel: np.ndarray) -> str:
+    if layer.startswith(("Depthwise", "Separable")):
+        is_pointwise = layer.startswith("Separable") and set(kernel.shape[:-2]) == {1}
+        return "pointwise" if is_pointwise else "depthwise"
+    if layer.startswith("Conv"):
+        if "Transpose" in layer:
+            return "transposed"
+        return "pointwise" if set(kernel.shape[:-2]) == {1} else "convolution"
+    if layer in _RECURRENT:
+        return "recurrent"
+    if layer in ("MultiHeadAttention", "GroupQueryAttention"):
+        return "attention"
+    return {"Dense": "dense", "EinsumDense": "dense", "Embedding": "embedding"}.get(layer, "other")
+
+
+def _calls(model: Any) -> Iterator[tuple[Any, str, list[Shape], list[Shape], str]]:
+    """Yields layer, name, input and output shapes, and the layer before; without a graph only layers."""
+    if graph.functional(model) is None:
+        for layer in getattr(model, "layers", []):
+            yield layer, layer.name, [], [], ""
+        return
+    makers: dict[int, str] = {}
+    for call in graph.flat_calls(model):
+        given = [t for t in graph.leaves((call.args, dict(call.kwargs))) if hasattr(t, "shape") and hasattr(t, "dtype")]
+        before = makers.get(id(given[0]), "") if given else ""
+        makers.update((id(t), type(call.layer).__name__) for t in call.outputs)
+        yield call.layer, call.name, [tuple(t.shape) for t in given], [tuple(t.shape) for t in call.outputs], before
+
+
+def _unwrapped(layer: Any) -> list[Any]:
+    if type(layer).__name__ == "Bidirectional":
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer.layer] if type(layer).__name__ in _WRAPPERS else [layer]
+
+
+def _elements(shape: Shape) -> int:
+    """Returns the elements of one sample: free dimensions count as 1, the batch not at all."""
+    return prod(d or 1 for d in shape[1:])
+
+
+def _macs(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
+    """Returns the multiply-accumulates of one call for one sample; 0 where the shapes or the layer are not known."""
+    if not inputs or not outputs:
+        return 0
+    given, made = _elements(inputs[0]), _elements(outputs[0])
+    total = 0
+    for inner in _unwrapped(layer):
+        kind = type(inner).__name__
+        variables = [w for w in getattr(inner, "weights", []) if _weight_kind(w) == "weights"]
+        kernels = [tuple(w.shape) for w in variables]
+        if kind.startswith("Separable"):
+            depthwise, pointwise = kernels
+            total += made // pointwise[-1] * prod(depthwise) + made * pointwise[-2]
+        elif kind.startswith("Depthwise"):
+            total += made * prod(kernels[0][:-2])
+        elif kind.startswith("Conv") and "Transpose" in kind:
+            total += given * prod(kernels[0][:-1])
+        elif kind.startswith("Conv") or kind == "Dense":
+            total += made * prod(kernels[0][:-1])
+        elif kind in _RECURRENT:
+            total += (inputs[0][1] or 1) * sum(prod(k) for k in kernels if len(k) == 2)
+        elif kind == "MultiHeadAttention":
+            queries, keys = (inputs[0][1] or 1), (inputs[min(1, len(inputs) - 1)][1] or 1)
+            for variable in variables:
+                reads_keys = _path(variable).split("/")[-2] in ("key", "value")
+                total += prod(variable.shape) * (keys if reads_keys else queries)
+            heads = next(w.shape[1:] for w in variables if _path(w).split("/")[-2] == "query")
+            total += 2 * queries * keys * prod(heads)
+    return total

@@ -1,0 +1,133 @@
+"""An Inspection as tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgeopt.inspection import Inspection
+    from edgeopt.vocabulary import Quantization, Shape, TensorSpec
+
+
+def inspection_tables(inspection: Inspection) -> list[Table]:
+    """Returns the summary, the inputs and outputs, the operators or layers, and what each technique can do."""
+    return [_summary(inspection), _interface(inspection), _rows(inspection), _advice(inspection)]
+
+
+def _summary(inspection: Inspection) -> Table:
+    table = _table(inspection.path, ("", {"style": "bold"}), "")
+    table.show_header = False
+    size = f"{inspection.size_bytes:,} bytes"
+    if inspection.gzip_bytes is not None:
+        size += f", {inspection.gzip_bytes:,} gzipped"
+    kinds = inspection.bytes_by_kind
+    rows = {
+        "format": inspection.format,
+        "size": size,
+        "where the bytes are": ", ".join(f"{kind} {size:,} ({_share(size, kinds)})" for kind, size in kinds.items()),
+        "computes": inspection.quantization,
+        "parameters": f"{inspection.parameters:,}",
+        "multiply-accumulates": f"{inspection.macs:,}",
+        "zero weights": "" if inspection.sparsity is None else f"{inspection.sparsity:.1%}",
+        "operators": ", ".join(f"{o.count} {o.name} v{o.version}" for o in inspection.operators),
+        "oldest runtime": _runtime(inspection),
+        "tflm": ""
+        if inspection.unsupported_by_tflm is None
+        else "; ".join(inspection.unsupported_by_tflm) or "has every operator",
+        "notes": "\n".join(inspection.notes),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, _text(value))
+    return table
+
+
+def _runtime(inspection: Inspection) -> str:
+    need = inspection.runtime
+    if need is None:
+        return ""
+    because = ", ".join(f"{r.operator} v{r.version}" for r in need.because)
+    if not need.version:
+        return f"none known, for {because}"
+    litert = f", ai-edge-litert {need.litert}" if need.litert else ", no known ai-edge-litert"
+    return f"TensorFlow Lite {need.version}{litert} (for {because})"
+
+
+def _interface(inspection: Inspection) -> Table:
+    table = _table("Inputs and outputs", "", "name", "shape", "dtype", "scale", "zero point")
+    for role, specs in (("input", inspection.inputs), ("output", inspection.outputs)):
+        for spec in specs:
+            table.add_row(role, _text(spec.name), _shape(spec.shape), spec.dtype, *_affine(spec))
+    return table
+
+
+def _affine(spec: TensorSpec) -> tuple[str, str]:
+    quantization: Quantization | None = spec.quantization
+    if quantization is None:
+        return "", ""
+    return ", ".join(f"{s:.8g}" for s in quantization.scales), ", ".join(map(str, quantization.zero_points))
+
+
+def _rows(inspection: Inspection) -> Table:
+    right = {"justify": "right"}
+    table = _table(
+        "Operators" if inspection.operators else "Layers",
+        ("", right),
+        "name",
+        "kind",
+        "output",
+        ("parameters", right),
+        ("MACs", right),
+        "weights",
+        ("zeros", right),
+        ("distinct", right),
+        "note",
+    )
+    for row in inspection.rows:
+        table.add_row(
+            str(row.index),
+            _text(row.name),
+            _text(row.kind if row.version is None else f"{row.kind} v{row.version}"),
+            _shape(row.output_shape),
+            f"{row.parameters:,}" if row.parameters else "",
+            f"{row.macs:,}" if row.macs else "",
+            row.weight_dtype,
+            "" if row.sparsity is None else f"{row.sparsity:.1%}",
+            "" if row.unique_weights is None else f"{row.unique_weights:,}",
+            _text(row.note),
+        )
+    return table
+
+
+def _advice(inspection: Inspection) -> Table:
+    table = _table("What each technique can do here", ("technique", {"style": "bold"}), "possible", "gain", "why")
+    for advice in inspection.advice:
+        table.add_row(advice.technique, "yes" if advice.possible else "no", _text(advice.gain), _text(advice.reason))
+    return table
+
+
+def _table(title: str, *columns: str | tuple[str, dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=_text(title), title_justify="left")
+    for column in columns:
+        name, options = column if isinstance(column, tuple) else (column, {})
+        table.add_column(name, overflow="fold", **options)
+    return table
+
+
+def _text(value: str) -> Any:
+    """Returns a file's own words as plain text: no markup, and no control characters that steer a terminal."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+def _shape(shape: Shape) -> str:
+    return "x".join("?" if d is None else str(d) for d in shape)
+
+
+def _share(size: int, kinds: dict[str, int]) -> str:
+    return f"{size / (sum(kinds.values()) or 1):.0%}"

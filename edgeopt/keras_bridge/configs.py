@@ -1,0 +1,243 @@
+"""Layer configs from one Keras to the other: a config goes in, what the other's constructor takes comes out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgeopt import frameworks, graph
+from edgeopt.keras_bridge import layers
+
+
+class Unfit(Exception):
+    """A config has no equal in the other Keras; the message is the reason."""
+
+
+# Options that tf_keras lacks (all layers, or some) -> the values at which nothing is lost without them.
+# None instead of values: nothing is lost at any.
+ONLY_KERAS3: dict[str, tuple[Any, ...] | None] = {
+    "antialias": (False,),
+    "data_format": ("channels_last",),
+    "dilation_rate": (1, [1, 1, 1]),
+    "fill_mode": ("constant",),
+    "fill_value": (0.0,),
+    "noise_shape": (None,),
+    "pad_to_aspect_ratio": (False,),
+    "quantization_config": (None,),
+    "renorm": (False,),
+    "renorm_clipping": None,
+    "renorm_momentum": None,
+    "rms_scaling": (False,),
+    "seed": None,
+    "sliding_window": (None,),
+    "trainable": None,
+    "use_gate": (False,),
+    "zero_output_for_mask": (False,),
+}
+
+# What some tf_keras layers take beside what their constructors name.
+UNNAMED: dict[str, tuple[str, ...]] = {
+    "GRU": ("zero_output_for_mask",),
+    "LSTM": ("zero_output_for_mask",),
+    "MultiHeadAttention": ("query_shape", "key_shape", "value_shape"),
+    "RNN": ("zero_output_for_mask",),
+    "SimpleRNN": ("zero_output_for_mask",),
+}
+
+# The same for options that Keras 3 lacks.
+ONLY_KERAS2: dict[str, tuple[Any, ...] | None] = {
+    "batch_input_shape": None,
+    "force_generator": None,
+    "groups": (1,),
+    "implementation": None,
+    "input_length": None,
+    "key_shape": None,
+    "kernel_constraint": (None,),
+    "kernel_initializer": None,
+    "kernel_regularizer": (None,),
+    "noise_shape": (None,),
+    "query_shape": None,
+    "rng_type": None,
+    "softmax_robust_masking": (False,),
+    "sparse": (False,),
+    "time_major": (False,),
+    "trainable": None,
+    "value_shape": None,
+}
+
+# (class, option) in Keras 3 -> its name in tf_keras.
+RENAMED: dict[tuple[str, str], str] = {("LeakyReLU", "negative_slope"): "alpha"}
+
+# Activations that both Keras know under the same name, with the same values.
+COMMON_ACTIVATIONS = (
+    "elu",
+    "exponential",
+    "gelu",
+    "linear",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+)
+SYNONYMS = {"silu": "swish", "hard_swish": "hard_silu"}
+
+_ACTIVATION_OPTIONS = ("activation", "recurrent_activation")
+_OBJECT_MODULES = ("initializers", "regularizers", "constraints")
+
+
+def to_keras2(class_name: str, config: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Returns the config that `tf_keras.layers.<class_name>` takes for a Keras 3 layer's config.
+
+    Raises:
+        Unfit: an option is set to what tf_keras cannot do.
+    """
+    target = getattr(frameworks.load("tf_keras").layers, class_name, None)
+    if target is None:
+        raise Unfit(f"tf_keras has no {class_name}")
+    renamed = {RENAMED.get((class_name, key), key): value for key, value in config.items()}
+    if class_name == "MultiHeadAttention":
+        renamed |= {"query_shape": None, "key_shape": None, "value_shape": None}
+    return {
+        key: _value_for_keras2(key, value, notes, config.get("name", class_name))
+        for key, value in renamed.items()
+        if _kept(key, value, target, ONLY_KERAS3, also=UNNAMED.get(class_name, ()))
+    }
+
+
+def to_keras3(class_name: str, config: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Returns the config that `keras.layers.<class_name>` takes for a tf_keras layer's config.
+
+    Raises:
+        Unfit: an option is set to what Keras 3 cannot do.
+    """
+    target = getattr(frameworks.load("keras").layers, class_name, None)
+    if target is None:
+        raise Unfit(f"Keras 3 has no {class_name}")
+    back = {new: old for (kind, old), new in RENAMED.items() if kind == class_name}
+    renamed = {back.get(key, key): plain(value) for key, value in config.items()}
+    return {
+        key: _value_for_keras3(key, value, notes, config.get("name", class_name))
+        for key, value in renamed.items()
+        if _kept(key, value, target, ONLY_KERAS2)
+    }
+
+
+def activation_for_keras2(activation: Any) -> Any:
+    """Returns the tf_keras activation (a name or a function) for one in a Keras 3 config."""
+    if isinstance(activation, str):
+        name = SYNONYMS.get(activation, activation)
+        if name in layers.KERAS3_ACTIVATIONS:
+            return layers.activations()[name]
+        if name in COMMON_ACTIVATIONS:
+            return name
+    elif activation is None or callable(activation):
+        return activation
+    elif isinstance(activation, Mapping) and activation.get("class_name") == "function":
+        return frameworks.load("keras").saving.deserialize_keras_object(activation)
+    raise Unfit(f"its activation {_said(activation)} has no equal in tf_keras")
+
+
+def activation_for_keras3(activation: Any) -> Any:
+    """Returns the Keras 3 activation for one in a tf_keras config."""
+    if isinstance(activation, Mapping):
+        activation = activation.get("config")
+    if activation is None or callable(activation):
+        return activation
+    name = str(activation)
+    if name.startswith(f"{layers.PACKAGE}>"):
+        return name.removeprefix(f"{layers.PACKAGE}>")
+    if name == "hard_sigmoid":
+        raise Unfit("Keras 2's hard_sigmoid, clip(0.2 x + 0.5), is not Keras 3's, clip(x / 6 + 0.5)")
+    return SYNONYMS.get(name, name)
+
+
+def plain(value: Any) -> Any:
+    """Returns a config without the wrappers that tf_keras puts around lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _kept(
+    key: str, value: Any, target: type, harmless: Mapping[str, tuple[Any, ...] | None], also: tuple[str, ...] = ()
+) -> bool:
+    if key in _accepted(target) or key in also:
+        return True
+    values = harmless.get(key, ())
+    plain_value = list(value) if isinstance(value, tuple) else value
+    if values is None or plain_value is None or any(plain_value == allowed for allowed in values):
+        return False
+    raise Unfit(f"its option {key}={_said(value)} has no equal in the other Keras")
+
+
+def _accepted(target: type) -> set[str]:
+    """Returns the option names that a layer class and those it passes **kwargs on to take."""
+    names: set[str] = set()
+    for cls in target.__mro__:
+        if cls.__name__ == "Layer":
+            return names | {"name", "dtype", "trainable", "activity_regularizer"}
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        names.update(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def _value_for_keras2(key: str, value: Any, notes: list[str], layer: str) -> Any:
+    if key in _ACTIVATION_OPTIONS:
+        return activation_for_keras2(value)
+    return _value(key, value, notes, layer, "tf_keras", to_keras2)
+
+
+def _value_for_keras3(key: str, value: Any, notes: list[str], layer: str) -> Any:
+    if key in _ACTIVATION_OPTIONS:
+        return activation_for_keras3(value)
+    if key == "axis" and isinstance(value, list) and len(value) == 1:
+        return value[0]
+    return _value(key, value, notes, layer, "keras", to_keras3)
+
+
+def _value(key: str, value: Any, notes: list[str], layer: str, other: str, convert: Callable[..., Any]) -> Any:
+    if key == "dtype":
+        return _dtype(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_value("", item, notes, layer, other, convert) for item in value)
+    if not isinstance(value, Mapping) or "class_name" not in value:
+        return value
+    kind = str(value.get("module", "")).removeprefix("tf_").removeprefix("keras.")
+    if kind in _OBJECT_MODULES:
+        known = getattr(frameworks.load(other), kind)
+        if hasattr(known, value["class_name"]):
+            parameters = inspect.signature(getattr(known, value["class_name"]).__init__).parameters
+            config = {name: item for name, item in value["config"].items() if name in parameters}
+            return {**value, "config": config}
+    if kind == "layers":
+        return {**value, "config": convert(value["class_name"], value["config"], notes)}
+    if key.endswith(("_initializer", "_regularizer", "_constraint")):
+        notes.append(f"layer {layer!r}: {key} {value['class_name']} has no equal in {other} and was dropped")
+        return "zeros" if key.endswith("_initializer") else None
+    raise Unfit(f"its option {key} holds a {value['class_name']}, which {other} does not know")
+
+
+def _dtype(value: Any) -> str:
+    name = value
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "QuantizedDTypePolicy" or "_from_" in str(value["config"].get("name")):
+            raise Unfit("its weights are already quantized")
+        name = value["config"]["name"]
+    return "float32" if name in graph.OTHER_FLOATS else str(name)
+
+
+def _said(value: Any) -> str:
+    text = str(value.get("class_name", value)) if isinstance(value, Mapping) else repr(value)
+    return text if len(text) < 60 else f"{text[:57]}…"

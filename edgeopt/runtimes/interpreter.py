@@ -1,0 +1,396 @@
+"""A `.tflite` file and an interpreter package go in, an open session comes out; LiteRT and tflite-runtime share it."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt.errors import DataError, ModelError, UnavailableError
+from edgeopt.runtimes import Delegate
+from edgeopt.runtimes.native_log import NativeLog, native_log
+from edgeopt.vocabulary import Quantization, TensorSpec
+
+# What the interpreters raise when they refuse a file, a shape or a delegate.
+REFUSALS = (ValueError, RuntimeError, SystemError, MemoryError, TypeError)
+# These keep their state between invocations in variable tensors; samples must not see each other's.
+_STATEFUL = frozenset(
+    {
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "BIDIRECTIONAL_SEQUENCE_RNN",
+        "LSTM",
+        "RNN",
+        "SVDF",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
+    }
+)
+_BATCH_TOLERANCE = 1e-4
+_DISTINCT_SAMPLES = 3
+
+
+class InterpreterSession:
+    """A file on the Interpreter class of one package.
+
+    Args:
+        module: the imported package, with Interpreter and load_delegate.
+        name: the runtime's name, for messages.
+        file: the `.tflite` file.
+        options: further arguments of Interpreter.
+        threads: of the interpreter.
+        delegate: an external delegate.
+        own_delegate: whether the package applies a delegate of its own (XNNPACK) with these options.
+        keep_intermediates: keep every activation for `tensors`.
+    """
+
+    _interpreter: Any
+
+    def __init__(
+        self,
+        module: Any,
+        name: str,
+        file: Path,
+        *,
+        options: Mapping[str, Any],
+        threads: int,
+        delegate: Delegate | None,
+        own_delegate: bool,
+        keep_intermediates: bool,
+    ) -> None:
+        self.threads = threads
+        self._module, self._name, self._file = module, name, file
+        self._options = dict(options, num_threads=threads, experimental_preserve_all_tensors=keep_intermediates)
+        self._delegate = delegate
+        self._keep_intermediates = keep_intermediates
+        self._content = read_file(file)
+        self._batches: bool | None = None
+        self._open()
+        nodes = _nodes(self._interpreter)
+        self._stateful = any(node.kind in _STATEFUL for node in nodes)
+        of_delegate = self._external_nodes if delegate else [node for node in nodes if node.is_delegate]
+        operators = [node for node in nodes if not node.is_delegate]
+        taken = {node for one in of_delegate for node in members(one, operators)}
+        self.delegated = counted(operators[i].kind for i in sorted(taken))
+        self.undelegated: tuple[str, ...] = ()
+        self.delegated_share: float | None = None
+        if (own_delegate or delegate is not None) and operators:
+            self.delegated_share = len(taken) / len(operators)
+            self.undelegated = counted(node.kind for i, node in enumerate(operators) if i not in taken)
+        if delegate is not None and not taken:
+            raise UnavailableError(
+                f"The delegate {delegate.library.name} took none of the {len(operators)} operators of {file.name} "
+                f"({', '.join(self.undelegated)}): everything would run on {name}'s own kernels. "
+                "Try a model in the dtypes and operators it supports, or no --delegate."
+            )
+
+    def resize(self, batch_size: int) -> bool:
+        """See Session.resize."""
+        sizes = {spec.shape[0] if spec.shape else None for spec in self.inputs}
+        if sizes == {batch_size}:
+            return True
+        if None in sizes or len(sizes) != 1 or self._batches is False:
+            return False
+        before = [spec.shape for spec in self.inputs]
+        shapes = [(batch_size, *shape[1:]) for shape in before]
+        if self._batches is None:
+            self._batches = self._batch_is_its_samples(shapes)
+            if not self._batches:
+                self._open()  # what failed half-way may have left anything behind
+                return False
+            return True
+        self._reshape(shapes)
+        return True
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See Session.run."""
+        self._set(inputs)
+        interpreter = self._interpreter
+        if self._stateful:
+            interpreter.reset_all_variables()
+        try:
+            interpreter.invoke()
+        except REFUSALS as error:
+            raise ModelError(
+                f"{self._name} could not run {self._file.name}: {one_line(error)}. Expected a file that runs as well "
+                "as it loads; try another runtime or scheme."
+            ) from error
+        return {spec.name: interpreter.get_tensor(i) for spec, i in zip(self.outputs, self._output_indices)}
+
+    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
+        """See Session.invoke_ns. The call's way through Python, about half a microsecond, is part of each time."""
+        self._set(inputs)
+        invoke, clock = self._interpreter.invoke, time.perf_counter_ns
+        times = np.empty(runs, np.int64)
+        for i in range(runs):
+            start = clock()
+            invoke()
+            times[i] = clock() - start
+        return times
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """See Session.tensors."""
+        if not self._keep_intermediates:
+            raise ModelError("Expected a session opened with keep_intermediates, got one without. Try opening it anew.")
+        known = set(self._input_indices)
+        kept: dict[str, np.ndarray] = {}
+        for node in _nodes(self._interpreter):
+            if node.is_delegate or known.isdisjoint(node.inputs):
+                continue  # the second: constants that are unpacked, no activations
+            known.update(node.outputs)
+            for index in node.outputs:
+                kept[self._tensor_name(index)] = self._interpreter.get_tensor(index)
+        return kept
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._interpreter = None
+
+    def attach(self, library: Path, options: Mapping[str, str]) -> tuple[Node, ...]:
+        """Applies one more delegate to the graph as it runs now, and returns all its nodes."""
+        with native_log():
+            delegate = self._module.load_delegate(str(library), dict(options))
+            self._interpreter._interpreter.ModifyGraphWithDelegate(delegate._get_native_delegate_pointer())
+            self._interpreter._delegates = [*self._interpreter._delegates, delegate]
+            self._interpreter.allocate_tensors()
+        return _nodes(self._interpreter)
+
+    def layer(self, node: Node) -> str:
+        """Returns the name of the first tensor that `node` writes."""
+        return self._tensor_name(node.outputs[0]) if node.outputs else ""
+
+    def _open(self) -> None:
+        self._interpreter = None
+        delegates = [load_delegate(self._module, self._delegate)] if self._delegate else None
+        log = NativeLog()
+        try:
+            with native_log() as log:
+                self._interpreter = self._module.Interpreter(
+                    model_content=self._content, experimental_delegates=delegates, **self._options
+                )
+                self._external_nodes = [node for node in _nodes(self._interpreter) if node.is_delegate]
+                self._interpreter.allocate_tensors()
+        except REFUSALS as error:
+            said = " ".join(dict.fromkeys(filter(None, (one_line(error), log.words))))
+            if self._delegate:
+                raise UnavailableError(
+                    f"{self._name} with the delegate {self._delegate.library.name} refused {self._file.name}: {said}. "
+                    "Try without --delegate to see whether the file or the delegate is the reason."
+                ) from error
+            raise ModelError(
+                f"{self._name} refused {self._file.name}: {said}. Expected a .tflite file that this runtime knows; try "
+                f"another scheme, or --runtime {self._name} when converting."
+            ) from error
+        self._describe()
+
+    def _describe(self) -> None:
+        interpreter = self._interpreter
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        in_names, out_names = self._signature_names()
+        self._input_indices = [details["index"] for details in inputs]
+        self._output_indices = [details["index"] for details in outputs]
+        self.inputs = tuple(_spec(details, in_names) for details in inputs)
+        self.outputs = tuple(_spec(details, out_names) for details in outputs)
+        self._index_of = {spec.name: index for spec, index in zip(self.inputs, self._input_indices)}
+
+    def _signature_names(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Returns tensor index to signature name, for inputs and outputs of the main graph."""
+        for key, signature in self._interpreter._get_full_signature_list().items():
+            if self._interpreter._interpreter.GetSubgraphIndexFromSignature(key) == 0:
+                return (
+                    {index: name for name, index in signature["inputs"].items()},
+                    {index: name for name, index in signature["outputs"].items()},
+                )
+        return {}, {}
+
+    def _tensor_name(self, index: int) -> str:
+        return self._interpreter._get_tensor_details(index, 0)["name"]
+
+    def _set(self, inputs: Mapping[str, np.ndarray]) -> None:
+        require_inputs(inputs, self.inputs)
+        for name, array in inputs.items():
+            self._interpreter.set_tensor(self._index_of[name], array)
+
+    def _reshape(self, shapes: Sequence[Sequence[int | None]]) -> None:
+        for index, shape in zip(self._input_indices, shapes):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+        self._describe()
+
+    def _batch_is_its_samples(self, shapes: Sequence[tuple[int | None, ...]]) -> bool:
+        """Runs a few samples alone, sets the batch size, and says whether they come out of a batch the same."""
+        size, batch_size = self.inputs[0].shape[0] or 1, shapes[0][0] or 1
+        count = -(-_DISTINCT_SAMPLES // size)
+        alone = [generated(self.inputs, seed=seed) for seed in range(count)]
+        rows = np.arange(batch_size) % (count * size)
+        try:
+            with native_log():
+                results = [self.run(sample) for sample in alone]
+                self._reshape(shapes)
+                batch = {name: np.concatenate([sample[name] for sample in alone])[rows] for name in alone[0]}
+                together = self.run(batch)
+        except (*REFUSALS, ModelError):
+            return False
+        for name, got in together.items():
+            parts = [result[name] for result in results]
+            if any(part.ndim == 0 or len(part) != size for part in parts):
+                return False
+            expected = np.concatenate(parts)[rows]
+            if got.shape != expected.shape or not _agree(got, expected):
+                return False
+        return True
+
+
+class Node:
+    """A node of the graph: an operator of the file, or a delegate's stand-in for some of them."""
+
+    def __init__(self, kind: str, inputs: Iterable[int], outputs: Iterable[int]) -> None:
+        self.kind = kind
+        self.inputs = tuple(int(i) for i in inputs if i >= 0)
+        self.outputs = tuple(int(i) for i in outputs if i >= 0)
+        self.is_delegate = kind == "DELEGATE"
+
+
+def members(delegate: Node, operators: Sequence[Node]) -> set[int]:
+    """Returns the indices of the `operators` that a delegate's node stands for.
+
+    The interpreters keep the replaced operators in their list and do not say which they are; but whatever makes the
+    delegate's outputs out of its inputs is inside it, since what is made outside is among those inputs.
+    """
+    producer = {tensor: i for i, operator in enumerate(operators) for tensor in operator.outputs}
+    inside: set[int] = set()
+    wanted = list(delegate.outputs)
+    outside = set(delegate.inputs)
+    while wanted:
+        tensor = wanted.pop()
+        operator = producer.get(tensor)
+        if tensor in outside or operator is None or operator in inside:
+            continue
+        inside.add(operator)
+        wanted.extend(operators[operator].inputs)
+    return inside
+
+
+def load_delegate(module: Any, delegate: Delegate) -> Any:
+    """Loads an external delegate into `module`'s interpreters.
+
+    Raises:
+        UnavailableError: the library is missing, is no delegate, or refuses its options.
+    """
+    library = delegate.library.resolve()
+    if not library.is_file():
+        raise UnavailableError(f"Expected a delegate's shared library, got {delegate.library}, which does not exist.")
+    try:
+        # The packages find a missing symbol too late to clean up after themselves.
+        _ = ctypes.CDLL(str(library)).tflite_plugin_create_delegate
+    except (OSError, AttributeError) as error:
+        raise UnavailableError(
+            f"{delegate.library} cannot be loaded as a delegate: {one_line(error)}. Expected a shared library for this "
+            "machine that exports tflite_plugin_create_delegate; try one built for this CPU and system."
+        ) from error
+    try:
+        with native_log():
+            return module.load_delegate(str(library), dict(delegate.options))
+    except (ValueError, RuntimeError) as error:
+        options = ", ".join(f"{key}={value}" for key, value in delegate.options.items()) or "none"
+        said = one_line(error).removeprefix(f"Failed to load delegate from {library}").strip()
+        raise UnavailableError(
+            f"The delegate {delegate.library.name} refused to start with the options {options}: "
+            f"{said or 'it gave no reason'}. "
+            "Try the options its documentation names."
+        ) from error
+
+
+def read_file(file: Path) -> bytes:
+    """Returns the bytes of a `.tflite` file.
+
+    Raises:
+        ModelError: it is missing, or no TensorFlow Lite flatbuffer.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Expected a .tflite file, got {file}: {error.strerror}. Try the path of a file.") from error
+    if content[4:8] != b"TFL3":
+        raise ModelError(
+            f"Expected a .tflite file, got {file}, whose bytes 4 to 8 are not 'TFL3'. "
+            "Try `edgeopt convert` to make one."
+        )
+    return content
+
+
+def require_inputs(inputs: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]) -> None:
+    """Raises DataError unless `inputs` has exactly the names, dtypes and shapes of `specs`."""
+    names = [spec.name for spec in specs]
+    if len(inputs) != len(names) or any(name not in inputs for name in names):
+        raise DataError(f"Expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}.")
+    for spec in specs:
+        array = inputs[spec.name]
+        if array.dtype != spec.dtype or array.shape != spec.shape:
+            raise DataError(
+                f"Expected {spec.dtype} {list(spec.shape)} for the input {spec.name!r}, got {array.dtype} "
+                f"{list(array.shape)}. Try quantize() for the dtype, resize() for the batch."
+            )
+
+
+def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray]:
+    """Returns seeded random inputs: normal floats, integers of all values where they are quantized, else 0 and 1."""
+    generator = np.random.default_rng(seed)
+    inputs = {}
+    for spec in specs:
+        dtype, shape = np.dtype(spec.dtype), tuple(size or 1 for size in spec.shape)
+        if dtype.kind == "f":
+            inputs[spec.name] = generator.standard_normal(shape).astype(dtype)
+        elif spec.quantization is not None:
+            limits = np.iinfo(dtype)
+            inputs[spec.name] = generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+        else:  # indices and flags, which must stay in bounds
+            inputs[spec.name] = generator.integers(0, 2, shape).astype(dtype)
+    return inputs
+
+
+def quantization(parameters: Mapping[str, Any]) -> Quantization | None:
+    """Returns what an interpreter calls quantization_parameters; None where the tensor has no scale."""
+    scales = tuple(float(scale) for scale in parameters["scales"])
+    if not scales or not any(scales):
+        return None
+    zero_points = tuple(int(point) for point in parameters["zero_points"])
+    return Quantization(scales, zero_points, int(parameters["quantized_dimension"]) if len(scales) > 1 else None)
+
+
+def counted(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Returns operators by kind, the most frequent first: ("9 x CONV_2D", "SOFTMAX")."""
+    return tuple(f"{count} x {kind}" if count > 1 else kind for kind, count in Counter(kinds).most_common())
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's message on one line, without the full stop."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _nodes(interpreter: Any) -> tuple[Node, ...]:
+    # Not _get_ops_details: it also looks up every tensor, and fails on a delegate's unnamed ones.
+    wrapper = interpreter._interpreter
+    return tuple(
+        Node(wrapper.NodeName(i), wrapper.NodeInputs(i), wrapper.NodeOutputs(i)) for i in range(wrapper.NumNodes())
+    )
+
+
+def _spec(details: Mapping[str, Any], names: Mapping[int, str]) -> TensorSpec:
+    return TensorSpec(
+        names.get(details["index"], details["name"]),
+        tuple(int(size) for size in details["shape"]),
+        np.dtype(details["dtype"]).name,
+        quantization(details["quantization_parameters"]),
+    )
+
+
+def _agree(got: np.ndarray, expected: np.ndarray) -> bool:
+    if got.dtype.kind != "f":
+        return np.array_equal(got, expected)
+    scale = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
+    return np.allclose(got, expected, rtol=0, atol=_BATCH_TOLERANCE * scale, equal_nan=True)

@@ -1,0 +1,210 @@
+"""TensorFlow Lite for Microcontrollers on this host: exact outputs, and the arena that a file needs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt import frameworks
+from edgeopt.errors import ModelError
+from edgeopt.runtimes import Delegate, Runtime
+from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs
+from edgeopt.runtimes.native_log import native_log
+from edgeopt.vocabulary import TensorSpec
+
+_FIRST_ARENA_BYTES = 64 * 1024
+_LARGEST_ARENA_BYTES = 1024**3
+_ARENA_STEP_BYTES = 16  # TFLM aligns its buffers to this
+_TOO_SMALL = re.compile(r"Requested: \d+, available")
+_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+# RuntimeError is the interpreter's own; the rest comes from the schema code on a damaged file.
+_REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, struct.error)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The tensor arena that a file needs, in bytes.
+
+    Attributes:
+        used: what the interpreter has allocated after the first run.
+        minimum: the smallest arena it starts and runs with, above `used` by what planning takes for a moment.
+            Pointers of this 64-bit host make both 2 to 3 % more than on a Cortex-M.
+    """
+
+    used: int
+    minimum: int
+
+
+class TFLMSession:
+    """A file on the interpreter of tflite-micro, in an arena that is large enough."""
+
+    delegated_share = None
+    delegated: tuple[str, ...] = ()
+    undelegated: tuple[str, ...] = ()
+    threads = 1
+
+    def __init__(self, runtime: Any, file: Path, *, keep_intermediates: bool) -> None:
+        self._runtime, self._file, self._content = runtime, file, read_file(file)
+        self._keep_intermediates = keep_intermediates
+        try:
+            graph = runtime.convert_bytearray_to_object(self._content)
+            signature = next((s for s in graph.signatureDefs or () if s.subgraphIndex == 0), None)
+            self._names = [_text(tensor.name) for tensor in graph.subgraphs[0].tensors]
+            self._activations = sorted({int(i) for op in graph.subgraphs[0].operators for i in op.outputs})
+            in_names = {m.tensorIndex: _text(m.name) for m in (signature.inputs if signature else ())}
+            out_names = {m.tensorIndex: _text(m.name) for m in (signature.outputs if signature else ())}
+            inputs = [in_names.get(i, self._names[i]) for i in graph.subgraphs[0].inputs]
+            outputs = [out_names.get(i, self._names[i]) for i in graph.subgraphs[0].outputs]
+        except _REFUSALS as error:
+            raise _refused(file, one_line(error)) from error
+        self._interpreter = self._open_in_enough()
+        self.inputs = tuple(_spec(name, self._interpreter.get_input_details(i)) for i, name in enumerate(inputs))
+        self.outputs = tuple(_spec(name, self._interpreter.get_output_details(i)) for i, name in enumerate(outputs))
+        self._fresh = True
+
+    def resize(self, batch_size: int) -> bool:
+        """See Session.resize; TFLM keeps the shapes of the file."""
+        return all(bool(spec.shape) and spec.shape[0] == batch_size for spec in self.inputs)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See Session.run."""
+        if not self._fresh:
+            self._interpreter.reset()
+        self._fresh = False
+        self._set(inputs)
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            with native_log() as log, contextlib.suppress(RuntimeError):
+                self._interpreter.invoke()  # once more, for its words: listening to every run would cost too much
+            raise _refused(self._file, log.words or one_line(error)) from error
+        return {spec.name: np.array(self._interpreter.get_output(i)) for i, spec in enumerate(self.outputs)}
+
+    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
+        """See Session.invoke_ns. These are a host's times of portable kernels, no microcontroller's."""
+        self._set(inputs)
+        self._fresh = False
+        invoke, clock = self._interpreter.invoke, time.perf_counter_ns
+        times = np.empty(runs, np.int64)
+        for i in range(runs):
+            start = clock()
+            invoke()
+            times[i] = clock() - start
+        return times
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """See Session.tensors."""
+        if not self._keep_intermediates:
+            raise ModelError("Expected a session opened with keep_intermediates, got one without. Try opening it anew.")
+        return {self._names[i]: np.array(self._interpreter.GetTensor(i, 0)["tensor_data"]) for i in self._activations}
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._interpreter = None
+
+    def arena(self) -> Arena:
+        """Measures the arena: runs once, reads what was allocated, and bisects for the least that still runs."""
+        zeros = {spec.name: np.zeros(_shape(spec), spec.dtype) for spec in self.inputs}
+        self.run(zeros)
+        with native_log() as log:
+            self._interpreter.print_allocations()
+        total = _TOTAL.search(log.text)
+        if total is None:
+            raise ModelError(
+                f"Expected tflite-micro to print its arena for {self._file.name}, got: {log.words or 'nothing'}. "
+                "Try another version of tflite-micro."
+            )
+        used = int(total[1])
+        low, high = used // _ARENA_STEP_BYTES - 1, -(-self._arena_bytes // _ARENA_STEP_BYTES)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._runs_in(middle * _ARENA_STEP_BYTES, zeros):
+                high = middle
+            else:
+                low = middle
+        return Arena(used, high * _ARENA_STEP_BYTES)
+
+    def _set(self, inputs: Mapping[str, np.ndarray]) -> None:
+        require_inputs(inputs, self.inputs)
+        for i, spec in enumerate(self.inputs):
+            self._interpreter.set_input(inputs[spec.name], i)
+
+    def _open_in_enough(self) -> Any:
+        self._arena_bytes = _FIRST_ARENA_BYTES
+        while True:
+            try:
+                with native_log() as log:
+                    return self._open(self._arena_bytes)
+            except _REFUSALS as error:
+                if not _TOO_SMALL.search(log.text) or self._arena_bytes >= _LARGEST_ARENA_BYTES:
+                    raise _refused(self._file, log.words or one_line(error)) from error
+            self._arena_bytes *= 2
+
+    def _open(self, arena_bytes: int) -> Any:
+        kinds = self._runtime.InterpreterConfig
+        kind = kinds.kPreserveAllTensors if self._keep_intermediates else kinds.kAllocationRecording
+        return self._runtime.Interpreter.from_bytes(self._content, arena_size=arena_bytes, intrepreter_config=kind)
+
+    def _runs_in(self, arena_bytes: int, inputs: Mapping[str, np.ndarray]) -> bool:
+        try:
+            with native_log():
+                interpreter = self._open(arena_bytes)
+                for i, spec in enumerate(self.inputs):
+                    interpreter.set_input(inputs[spec.name], i)
+                interpreter.invoke()
+        except RuntimeError:
+            return False
+        return True
+
+
+def open(
+    file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
+) -> TFLMSession:
+    """Opens `file`; see `edgeopt.runtimes.open_session`. TFLM has one thread and no delegates, whatever is asked."""
+    return TFLMSession(frameworks.load("tflite_micro").runtime, file, keep_intermediates=keep_intermediates)
+
+
+def minimum_arena(file: Path) -> Arena:
+    """Returns the tensor arena that TFLM needs for `file`, by trying.
+
+    Raises:
+        UnavailableError: tflite-micro is not installed.
+        ModelError: TFLM refuses the file.
+    """
+    session = TFLMSession(frameworks.load("tflite_micro").runtime, file, keep_intermediates=False)
+    try:
+        return session.arena()
+    finally:
+        session.close()
+
+
+def _refused(file: Path, words: str) -> ModelError:
+    return ModelError(
+        f"tflm refused {file.name}: {words.rstrip('.')}. Expected a file whose operators and dtypes TFLM has; "
+        "try --scheme int8, or another runtime."
+    )
+
+
+def _text(name: bytes | str | None) -> str:
+    return name.decode() if isinstance(name, bytes) else name or ""
+
+
+def _shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(size or 1 for size in spec.shape)
+
+
+def _spec(name: str, details: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(
+        name,
+        tuple(int(size) for size in details["shape"]),
+        np.dtype(details["dtype"]).name,
+        quantization(details["quantization_parameters"]),
+    )

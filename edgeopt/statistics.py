@@ -1,0 +1,106 @@
+"""How far a measured number may be trusted: results of samples go in, 95 % intervals and p-values come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+# Of the standard normal distribution: 95 % lie within this many deviations.
+_Z95 = 1.959963984540054
+_RESAMPLES = 1000
+# Above this many drawn samples in all, fewer resamples are drawn: the interval is narrow by then.
+_MOST_DRAWS = 100_000_000
+_FEWEST_RESAMPLES = 100
+
+Statistic = Callable[..., float]
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a proportion (E. B. Wilson, 1927): sane at 0 and 1, and for few trials.
+
+    Raises:
+        ValueError: `trials` is not positive, or `successes` is not among them.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"expected 0 <= successes <= trials and at least one trial, got {successes} of {trials}")
+    share, z2 = successes / trials, _Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    # The bounds at 0 and 1 are exact; rounding would put them a hair inside or outside.
+    return (
+        0.0 if successes == 0 else min(share, max(0.0, centre - half)),
+        1.0 if successes == trials else max(share, min(1.0, centre + half)),
+    )
+
+
+def bootstrap(rows: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % percentile interval of `statistic(*rows)` over resampled samples (Efron, 1979).
+
+    Args:
+        rows: arrays whose first axis is the samples, e.g. predictions [N] and labels [N]; drawn together.
+        statistic: gives NaN for a draw it is not defined on, such as one with a single class.
+        seed: the same rows and seed give the same interval.
+
+    Returns:
+        Bounds that enclose the statistic of the rows themselves; NaN where too few draws were defined.
+    """
+    count = len(rows[0])
+    resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWS // count))
+    generator = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for i in range(resamples):
+        drawn = generator.integers(0, count, count)
+        values[i] = statistic(*(array[drawn] for array in rows))
+    defined = values[~np.isnan(values)]
+    if defined.size < resamples // 2:
+        return math.nan, math.nan
+    low, high = np.percentile(defined, (2.5, 97.5))
+    value = statistic(*rows)
+    return float(min(low, value)), float(max(high, value))
+
+
+def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
+    """Returns the two-sided p-value of McNemar's exact test: do two models err on equally many of the same samples?
+
+    Args:
+        hits_a, hits_b: whether each model was right, [N], sample by sample.
+    """
+    from scipy.special import bdtr  # scipy.stats would take a second to import
+
+    a, b = np.asarray(hits_a, bool), np.asarray(hits_b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    # The discordant pairs are fair coin tosses if the models are equally good.
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def paired_permutation(
+    rows_a: Sequence[np.ndarray], rows_b: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0
+) -> float:
+    """Returns the two-sided p-value of the difference of a statistic between two models on the same samples.
+
+    Where the models are equally good, swapping their results sample by sample changes nothing: the p-value is the
+    share of random swaps that differ at least as much (Fisher, 1935), never under 1/(resamples + 1).
+
+    Args:
+        rows_a, rows_b: what `statistic` takes from each model, first axis the samples.
+    """
+    observed = abs(statistic(*rows_a) - statistic(*rows_b))
+    if math.isnan(observed):
+        return math.nan
+    count = len(rows_a[0])
+    resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWS // count))
+    generator = np.random.default_rng(seed)
+    as_far = 0
+    for _ in range(resamples):
+        swap = generator.integers(0, 2, count, dtype=np.uint8).astype(bool)
+        pairs = [(_choose(swap, b, a), _choose(swap, a, b)) for a, b in zip(rows_a, rows_b)]
+        difference = abs(statistic(*(a for a, _ in pairs)) - statistic(*(b for _, b in pairs)))
+        # Sums taken in another order differ in the last bits; an undefined draw speaks for no difference.
+        as_far += not difference < observed * (1 - 1e-12)
+    return (1 + as_far) / (1 + resamples)
+
+
+def _choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    return np.where(mask.reshape(-1, *(1,) * (yes.ndim - 1)), yes, no)

@@ -1,0 +1,1 @@
+"""What a `.tflite` file holds, read from its bytes without an interpreter: bytes go in, facts come out."""

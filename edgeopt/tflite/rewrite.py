@@ -1,0 +1,101 @@
+"""Small changes to a `.tflite` file: bytes go in, bytes come out; weights and graph stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgeopt import frameworks
+from edgeopt.errors import ModelError
+from edgeopt.tflite import op_versions, reader
+
+# Kernels and TFLM read weights in place; the schema asks for this alignment.
+_ALIGNMENT = 16
+# What converters write about themselves: it changes with the converter's version, not with the model.
+_CONVERTER_METADATA = ("CONVERSION_METADATA", "min_runtime_version")
+
+
+def with_metadata(content: bytes, name: str, payload: bytes) -> bytes:
+    """Returns the file with the metadata entry `name` holding `payload`, replaced or added.
+
+    Raises:
+        ModelError: `content` is no `.tflite` file, or one with data behind its flatbuffer.
+    """
+
+    def change(model: Any, schema: Any) -> None:
+        entry = next((m for m in model.metadata or [] if m.name == name.encode()), None)
+        if entry is None:
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = name, len(model.buffers)
+            model.buffers.append(schema.BufferT())
+            model.metadata = [*(model.metadata or []), entry]
+        model.buffers[entry.buffer].data = payload
+
+    return _changed(content, change)
+
+
+def with_truthful_versions(content: bytes) -> bytes:
+    """Returns the file with operator versions raised to what the operands demand (`op_versions.DEMANDS`).
+
+    An old runtime then refuses the file where it would have computed it wrongly. Unchanged where all is true already.
+    """
+    versions = op_versions.truthful_versions(reader.read(content))
+
+    def change(model: Any, schema: Any) -> None:
+        for code, version in versions.items():
+            model.operatorCodes[code].version = version
+
+    return _changed(content, change) if versions else content
+
+
+def normalized(content: bytes) -> bytes:
+    """Returns the file without what its converter says of itself, so that two conversions compare by their bytes."""
+
+    def change(model: Any, schema: Any) -> None:
+        model.description = None
+        kept = []
+        for entry in model.metadata or []:
+            if entry.name.decode() in _CONVERTER_METADATA:
+                model.buffers[entry.buffer].data = None
+            else:
+                kept.append(entry)
+        model.metadata = kept
+
+    return _changed(content, change)
+
+
+def _changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
+    import flatbuffers
+
+    parsed = reader.read(content)
+    schema = frameworks.load("litert_schema")
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if any(buffer.offset > 1 for buffer in model.buffers):
+        raise ModelError(
+            "Expected a .tflite file whose weights are inside its flatbuffer, got one with data behind it. "
+            "Try a file under 2 GB."
+        )
+    change(model, schema)
+    model.buffers = [_AlignedBuffer(schema, buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(parsed.size_bytes + 1024)
+    builder.Finish(model.Pack(builder), reader.IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _AlignedBuffer:
+    """Stands in for the schema's BufferT, whose `Pack` forgets the alignment."""
+
+    def __init__(self, schema: Any, data: Any) -> None:
+        self._schema = schema
+        self._data = b"" if data is None else bytes(data)
+
+    def Pack(self, builder: Any) -> int:
+        if self._data:
+            builder.StartVector(1, len(self._data), _ALIGNMENT)
+            builder.head -= len(self._data)
+            builder.Bytes[builder.head : builder.head + len(self._data)] = self._data
+            vector = builder.EndVector()
+        self._schema.BufferStart(builder)
+        if self._data:
+            self._schema.BufferAddData(builder, vector)
+        return int(self._schema.BufferEnd(builder))

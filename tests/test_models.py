@@ -1,0 +1,320 @@
+"""The reference models: shapes and sizes as published, training that learns, repeats itself and says what it refuses."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeopt import data
+from edgeopt.errors import ConfigError, DataError
+from edgeopt.frameworks import load
+
+MODELS = Path(__file__).parents[1] / "models"
+sys.path.insert(0, str(MODELS))
+
+import autoencoder  # noqa: E402
+import digits_cnn  # noqa: E402
+import ds_cnn  # noqa: E402
+import mobilenet_v2  # noqa: E402
+import resnet8  # noqa: E402
+import training  # noqa: E402
+
+ARCHITECTURES = {module.__name__: module for module in (digits_cnn, ds_cnn, resnet8, mobilenet_v2, autoencoder)}
+
+
+def batch_norm(channels: int) -> int:
+    return 4 * channels
+
+
+def tiny(shape: tuple[int, ...], *, dtype: str = "float32", high: float = 1.0, samples: int = 24) -> dict[str, Any]:
+    """Two classes that differ in brightness, so that one epoch has something to learn."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(samples) % 2
+    x = (rng.random((samples, *shape)) * (0.5 + 0.5 * labels.reshape(-1, *[1] * len(shape))) * high).astype(dtype)
+    return {"x_train": x, "y_train": labels, "x_test": x[:8], "y_test": labels[:8]}
+
+
+# --- architectures ---------------------------------------------------------------------------------------------------
+
+
+def test_resnet8_has_the_published_parameters() -> None:
+    def residual(channels_in: int, channels: int) -> int:
+        shortcut = 0 if channels_in == channels else channels_in * channels + channels
+        convolutions = 9 * channels_in * channels + channels + 9 * channels * channels + channels
+        return convolutions + 2 * batch_norm(channels) + shortcut
+
+    stem = 9 * 3 * 16 + 16 + batch_norm(16)
+    expected = stem + residual(16, 16) + residual(16, 32) + residual(32, 64) + 64 * 10 + 10
+    assert resnet8.build().count_params() == expected == 78_666
+
+
+def test_autoencoder_has_as_many_weights_as_mlperf_tiny_s_file(shared: Path) -> None:
+    import h5py
+
+    sizes: list[int] = []
+    with h5py.File(shared / "models" / "ad01.h5") as file:
+        file["model_weights"].visititems(lambda _, item: sizes.append(item.size) if hasattr(item, "size") else None)
+    assert autoencoder.build((640,)).count_params() == sum(sizes)
+
+
+@pytest.mark.parametrize(("width", "size"), [(0.35, 96), (1.0, 32)])
+def test_mobilenet_v2_has_the_parameters_of_keras_own(width: float, size: int) -> None:
+    theirs = load("keras").applications.MobileNetV2((size, size, 3), alpha=width, weights=None, classes=10)
+    assert mobilenet_v2.build((size, size, 3), 10, width=width).count_params() == theirs.count_params()
+
+
+@pytest.mark.parametrize(("size", "last_map"), [(32, 4), (48, 3), (64, 4), (96, 3), (128, 4), (224, 7)])
+def test_mobilenet_v2_keeps_a_map_of_3_by_3_on_small_pictures(size: int, last_map: int) -> None:
+    assert size // math.prod(mobilenet_v2.strides_for(size)) == last_map
+
+
+@pytest.mark.parametrize(("bands", "width", "columns"), [(10, 4, 5), (40, 8, 10), (80, 16, 10)])
+def test_ds_cnn_reads_wider_spectrograms_in_wider_steps(bands: int, width: int, columns: int) -> None:
+    model = ds_cnn.build((49, bands, 1), 12)
+    stem = next(layer for layer in model.layers if "conv2d" in layer.name)
+    assert stem.output.shape == (None, 25, columns, 64)
+    blocks = 4 * (9 * 64 + 64 * 64 + 2 * batch_norm(64))
+    assert model.count_params() == 10 * width * 64 + batch_norm(64) + blocks + 64 * 12 + 12
+
+
+def test_digits_cnn_holds_what_compression_meets_and_stays_small() -> None:
+    model = digits_cnn.build()
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert {"Conv2D", "DepthwiseConv2D", "BatchNormalization", "Add", "GlobalAveragePooling2D", "Dense"} <= kinds
+    assert 15_000 <= model.count_params() <= 60_000
+
+
+def test_width_narrows_every_architecture() -> None:
+    for name, module in ARCHITECTURES.items():
+        shape = (64,) if name == "autoencoder" else (16, 16, 1)
+        small, large = (module.build(shape, 10, width=width).count_params() for width in (0.25, 1.0))
+        assert small < 0.4 * large, name
+
+
+@pytest.mark.parametrize(
+    ("base", "width", "expected"), [(64, 1.0, 64), (64, 0.35, 24), (32, 0.35, 16), (16, 0.1, 8), (24, 0.75, 24)]
+)
+def test_channels_are_multiples_of_8_and_never_far_under_what_was_asked(
+    base: int, width: float, expected: int
+) -> None:
+    assert training.channels(base, width) == expected
+    assert training.channels(base, width) % 8 == 0
+    assert training.channels(base, width) >= 0.9 * base * width
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"autoencoder"}))
+def test_vectors_are_refused_where_images_are_needed(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"Expected samples of shape \(height, width, channels\), got \(64,\)\. Try"):
+        ARCHITECTURES[name].build((64,), 10)
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_shift_moves_each_sample_by_its_own_distance_and_repeats_the_edge() -> None:
+    x = np.random.default_rng(0).random((40, 8, 6, 2), dtype=np.float32)
+    for axis, length in ((1, 8), (2, 6)):
+        moved = training.shift(x, [1, 2], axis=axis, share=1 / 3).numpy()
+        most = round(length / 3)
+        distances = []
+        for before, after in zip(x, moved):
+            at = {by: np.clip(np.arange(length) + by, 0, length - 1) for by in range(-most, most + 1)}
+            distances += [by for by, index in at.items() if np.array_equal(before.take(index, axis - 1), after)]
+        assert len(distances) == 40
+        assert set(distances) == set(range(-most, most + 1))
+
+
+def test_flip_mirrors_some_pictures_and_leaves_the_others() -> None:
+    x = np.random.default_rng(0).random((40, 4, 4, 3), dtype=np.float32)
+    flipped = training.flip(x, [3, 4]).numpy()
+    kept = [np.array_equal(a, b) for a, b in zip(x, flipped)]
+    mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(x, flipped)]
+    assert sum(kept) + sum(mirrored) == 40
+    assert 10 < sum(kept) < 30
+
+
+def test_mask_hides_one_stripe_behind_the_sample_s_mean() -> None:
+    x = np.random.default_rng(0).random((40, 20, 10, 1), dtype=np.float32)
+    masked = training.mask(x, [5, 6], axis=1, share=0.25).numpy()
+    widths = []
+    for before, after in zip(x, masked):
+        rows = np.flatnonzero((before != after).any(axis=(1, 2)))
+        widths.append(len(rows))
+        if len(rows):
+            assert rows.tolist() == list(range(rows[0], rows[-1] + 1))
+            np.testing.assert_allclose(after[rows], before.mean(), rtol=1e-5)
+    assert max(widths) == 20 * 0.25
+    assert min(widths) < 2
+
+
+def test_augmentation_changes_from_batch_to_batch_and_repeats_with_the_seed() -> None:
+    part = data.load(tiny((8, 8, 1), samples=8)).training
+    settings = training.Training(batch_size=8, augment="image", seed=3)
+
+    def two_epochs() -> list[np.ndarray]:
+        return [np.sort(x, axis=0) for x, _ in training.stream(part, settings).take(2).as_numpy_iterator()]
+
+    first, second = two_epochs(), two_epochs()
+    assert not np.array_equal(first[0], first[1])
+    np.testing.assert_array_equal(first, second)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+TINY_DATA = {
+    "digits_cnn": tiny((8, 8, 1)),
+    "ds_cnn": tiny((20, 10, 1), dtype="float16"),
+    "resnet8": tiny((16, 16, 3), dtype="uint8", high=255),
+    "mobilenet_v2": tiny((16, 16, 3), dtype="uint8", high=255),
+    "autoencoder": tiny((6, 6, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_one_epoch_on_tiny_data_gives_a_plain_keras_file(name: str, tmp_path: Path) -> None:
+    keras = load("keras")
+    reconstructs = name == "autoencoder"
+    task, kind = ("reconstruct", "inputs") if reconstructs else ("classify", "auto")
+    augment = {"ds_cnn": "spectrogram", "resnet8": "image", "mobilenet_v2": "image"}.get(name, "none")
+    dataset = data.load(TINY_DATA[name], labels=kind)
+    settings = training.Training(epochs=1, batch_size=8, task=task, augment=augment)
+    model = training.fit(ARCHITECTURES[name].build, dataset, settings, width=0.1)
+
+    value = training.score(model, dataset.validation, task)
+    assert value.name == ("reconstruction" if reconstructs else "top1")
+    assert value.samples == 8
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = TINY_DATA[name]["x_test"].astype("float32")
+    np.testing.assert_array_equal(again.predict_on_batch(x), model.predict_on_batch(x))
+    assert again.evaluate(x, x if reconstructs else TINY_DATA[name]["y_test"], verbose=0) is not None
+    assert "adam" in model.optimizer.name
+    # No optimizer slots: the file is the weights and little else.
+    assert zipfile.ZipFile(tmp_path / "model.keras").getinfo("model.weights.h5").file_size < 4 * 1.2 * (
+        model.count_params() + 40_000
+    )
+
+
+def test_raw_integers_go_in_and_are_scaled_inside_the_model() -> None:
+    raw = tiny((16, 16, 3), dtype="uint8", high=255)
+    raw["x_train"][0, 0, 0] = (0, 255, 7)
+    settings = training.Training(epochs=1, batch_size=24)
+    model = training.fit(resnet8.build, data.load(raw), settings, width=0.1)
+    (rescaling,) = [layer for layer in model.layers if type(layer).__name__ == "Rescaling"]
+    assert (rescaling.scale, rescaling.offset) == (pytest.approx(1 / 255), 0)
+
+
+def test_data_in_0_to_1_need_no_scaling_layer() -> None:
+    kinds = {type(layer).__name__ for layer in digits_cnn.build(scale=1.0, offset=0.0).layers}
+    assert "Rescaling" not in kinds
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
+    dataset = data.load(tiny((8, 8, 1)))
+
+    def weights(seed: int) -> np.ndarray:
+        settings = training.Training(epochs=2, batch_size=8, augment="shift", seed=seed)
+        return np.concatenate([w.ravel() for w in training.fit(digits_cnn.build, dataset, settings).get_weights()])
+
+    first = weights(1)
+    np.testing.assert_array_equal(first, weights(1))
+    assert not np.array_equal(first, weights(2))
+
+
+def test_what_cannot_be_trained_on_is_refused_in_words() -> None:
+    settings = training.Training(epochs=1, batch_size=8)
+    x = tiny((8, 8, 1))["x_train"]
+
+    def refused(kind: type[Exception], match: str, spec: Any, **changes: Any) -> None:
+        with pytest.raises(kind, match=match):
+            training.fit(digits_cnn.build, data.load(spec), training.replace(settings, **changes))
+
+    refused(DataError, "Expected class labels to train on, got none.*Try data with y_train", {"x": x})
+    refused(DataError, "Expected samples that differ, got 0 everywhere. Try", {"x": 0 * x, "y": np.arange(24) % 2})
+    refused(
+        ConfigError,
+        r"Expected images or spectrograms to augment, got samples \(64,\). Try --augment none",
+        {"x": x.reshape(24, 64), "y": np.arange(24) % 2},
+        augment="shift",
+    )
+    refused(
+        ConfigError,
+        "Expected training to converge, got weights that are no numbers at --learning-rate 1e[+]30. Try a tenth",
+        {"x": x, "y": np.arange(24) % 2},
+        learning_rate=1e30,
+        warmup=0.0,
+    )
+    two = {"x_train": {"a": x, "b": x}, "y_train": np.arange(24) % 2}
+    refused(DataError, "Expected training samples with one input, got 24 samples with 2. Try", two)
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------------
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(MODELS / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+def test_digits_reach_97_percent_and_the_printed_score_is_the_file_s(tmp_path: Path) -> None:
+    output = tmp_path / "digits.keras"
+    done = script("digits_cnn", "-o", output)
+    assert done.returncode == 0, done.stderr
+    printed = re.search(r"top1 ([\d.]+) \(([\d.]+) to ([\d.]+)\) on (\d+) held-out samples", done.stdout)
+    assert printed
+    accuracy = float(printed[1])
+    assert accuracy >= 0.97
+    held_out = data.load("digits").validation
+    assert int(printed[4]) == len(held_out)
+    everything = held_out.arrays()
+    model = load("keras").models.load_model(output)
+    predicted = model.predict(next(iter(everything.inputs.values())), verbose=0).argmax(axis=1)
+    assert accuracy == pytest.approx((predicted == everything.labels).mean(), abs=5e-5)
+
+
+def test_scripts_refuse_before_they_train(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.keras"
+    taken.write_text("somebody's")
+    for arguments, message in (
+        (("-o", taken), "exists already. Try another name, or --force"),
+        (("-o", tmp_path / "model.h5"), "Expected an output that ends in .keras, got .*model.h5. Try .*model.keras"),
+        (("-o", tmp_path / "m.keras", "--data", tmp_path / "none.npz"), "which does not exist"),
+        (("-o", tmp_path / "m.keras", "--epochs", 0), "Invalid value for '--epochs'"),
+    ):
+        done = script("digits_cnn", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert re.search(message, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert taken.read_text() == "somebody's"
+    assert sorted(tmp_path.iterdir()) == [taken]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_help_is_quick_and_says_what_the_model_is(name: str) -> None:
+    done = script(name, "--help")
+    assert done.returncode == 0
+    assert "--learning-rate" in done.stdout
+    assert ARCHITECTURES[name].__doc__.splitlines()[0][:40] in done.stdout  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_the_readme_s_table_is_what_the_models_are(tmp_path: Path) -> None:
+    from edgeopt.inspection import inspect_file
+
+    rows = re.findall(r"^\| `(\w+)\.py` \|.*?\| (\S+) → .*?\| ([\d,]+) \| ([\d,]+) \|", (MODELS / "README.md").read_text(), re.M)
+    assert {row[0] for row in rows} == set(ARCHITECTURES)
+    for name, shape, parameters, macs in rows:
+        model = ARCHITECTURES[name].build()
+        assert shape == "×".join(map(str, model.input_shape[1:]))
+        model.save(tmp_path / f"{name}.keras")
+        inspection = inspect_file(tmp_path / f"{name}.keras")
+        assert (f"{inspection.parameters:,}", f"{inspection.macs:,}") == (parameters, macs), name
+        assert inspection.parameters == model.count_params()
