@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -168,28 +167,38 @@ def build(folder: Path, make: Callable[[Any], Any], *, integer: bool) -> Path:
     return file
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; exit status 1 where outputs differ."""
+def section(files: Sequence[Path] = (), *, samples: int = 5000, repeats: int = 7) -> str:
+    """Returns the table of this benchmark as Markdown.
+
+    Raises:
+        ValueError: outputs differ.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = files or [
+            build(Path(folder), make, integer=integer) for make in (resnet8, small_cnn) for integer in (True, False)
+        ]
+        for file in chosen:
+            interpreter = frameworks.load("litert").Interpreter(str(file))
+            shape = interpreter.get_input_details()[0]["shape"][1:]
+            generator = np.random.default_rng(0)
+            x = generator.random((samples, *shape), np.float32)
+            y = generator.integers(0, interpreter.get_output_details()[0]["shape"][-1], samples)
+            rows.append(measure(file, x, y, repeats=repeats))
+    if unequal := [row.name for row in rows if not row.equal]:
+        raise ValueError(f"outputs differ from the loop's: {', '.join(unequal)}")
+    return table(rows)
+
+
+def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("files", nargs="*", type=Path, help="classifiers with one float or quantized input")
     parser.add_argument("--samples", type=int, default=5000, help="random ones (default: 5000)")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of runs (default: 7)")
-    options = parser.parse_args(arguments)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        files = options.files or [
-            build(Path(folder), make, integer=integer) for make in (resnet8, small_cnn) for integer in (True, False)
-        ]
-        for file in files:
-            interpreter = frameworks.load("litert").Interpreter(str(file))
-            shape = interpreter.get_input_details()[0]["shape"][1:]
-            generator = np.random.default_rng(0)
-            x = generator.random((options.samples, *shape), np.float32)
-            y = generator.integers(0, interpreter.get_output_details()[0]["shape"][-1], options.samples)
-            rows.append(measure(file, x, y, repeats=options.repeats))
-    print(table(rows))
-    return 0 if all(row.equal for row in rows) else 1
+    options = parser.parse_args()
+    print(section(options.files, samples=options.samples, repeats=options.repeats))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -105,7 +105,7 @@ def convert(
     files.require_free(output, force=force)
     promises = tuple(parse(text) for text in runtimes)
     dataset = None if data is None else load_data(data)
-    options = ConvertOptions(batch_size, dataset and dataset.calibration, custom_objects, trust)
+    options = ConvertOptions(batch_size, None if dataset is None else dataset.calibration, custom_objects, trust)
     with (
         _as_path(model) as path,
         IsolatedConverter(path, options) as converter,

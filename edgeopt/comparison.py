@@ -349,7 +349,7 @@ def _tensor_runs(
             yield {
                 name: dequantize(array, specs[name])
                 for name, array in session.tensors().items()
-                if name in specs and array.dtype.kind in "fiu"
+                if name in specs and (array.dtype.kind == "f" or specs[name].quantization is not None)
             }
     finally:
         session.close()
@@ -430,7 +430,7 @@ def _first_difference(layers: Sequence[_Layer]) -> str:
         dropped = math.isfinite(before) and now < min(_GOOD_DB, before - _SHARP_DROP_DB)
         if now >= _BAD_DB and not dropped:
             continue
-        came = "straight from the inputs" if math.isinf(before) else f"from {before:.1f} dB before it"
+        came = "with no difference before it" if math.isinf(before) else f"from {before:.1f} dB before it"
         return f"They part at {layer.operator} {layer.error.tensor!r} ({place} of {count}): {now:.1f} dB, {came}."
     if all(math.isinf(layer.error.sqnr_db) for layer in layers):
         return f"They do not part: all {count} intermediate tensors are equal."

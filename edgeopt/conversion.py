@@ -23,6 +23,7 @@ from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import Request
 from edgeopt.runtimes.promises import refusals
 from edgeopt.schemes import scheme as scheme_named
+from edgeopt.tflite.rewrite import with_truthful_versions
 from edgeopt.vocabulary import Scheme, TensorSpec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ModelSummary:
 class Converter:
     """Turns one loaded model into any number of schemes; lowers and calibrates it at most once.
 
-    Runs TensorFlow in this process: `isolated` is the same thing in a worker.
+    Runs TensorFlow in this process; IsolatedConverter is the same in a worker.
     """
 
     def __init__(self, model: LoadedModel, options: ConvertOptions) -> None:
@@ -157,10 +158,9 @@ class Converter:
             if per_tensor_dense:
                 rules.append(_recipe_rule("FULLY_CONNECTED", "TENSORWISE", "INT", 8))
             work.load_quantization_recipe(rules)
-        quantized = bytes(work.quantize().quantized_model)
         # ai-edge-quantizer writes version 1 for every operator, and a runtime that is too old for the file would
-        # compute garbage instead of refusing it. TensorFlow's exporter writes the versions anew.
-        return bytes(frameworks.load("tf_lite_convert").mlir_quantize(quantized))
+        # compute garbage instead of refusing it.
+        return with_truthful_versions(bytes(work.quantize().quantized_model))
 
     def _static(self, scheme: Scheme, per_tensor_dense: bool) -> bytes:
         tf = frameworks.load("tensorflow")

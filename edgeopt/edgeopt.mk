@@ -58,8 +58,10 @@ define edgeopt_model_rules
 $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1))))
 $(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),$(edgeopt_data_file),$$(edgeopt_data))))
 
-# The folder's own time would call a failed run done.
+# The folder's own time would call a failed or killed run done, and so would a missing stamp: it is there from the
+# start, older than any model. Somebody else's folder gets none, and edgeopt refuses it.
 %.report/.edgeopt/made: %.$(1) $(edgeopt_data_file)
+	@if [ ! -e $$*.report ] || [ -d $$(@D) ]; then mkdir -p $$(@D) && touch -t 197001020000 $$@; fi
 	$$(call edgeopt_run,optimize,-o $$*.report $$(edgeopt_data) $$(edgeopt_schemes) $$(edgeopt_runtimes) $$(edgeopt_threads))
 	@touch $$@
 endef
@@ -92,7 +94,7 @@ edgeopt-help:
 edgeopt-data: $(edgeopt_data_file)
 
 .DELETE_ON_ERROR:
-# What stands between a model and the file asked for is kept.
+# What stands between a model and the file asked for is kept, and so is the stamp of a run that failed.
 .PRECIOUS: $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES),%.$(scheme).tflite) %.report/.edgeopt/made
 
 .DEFAULT_GOAL := $(edgeopt_goal_before)

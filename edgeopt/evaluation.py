@@ -170,24 +170,28 @@ def evaluate_keras(
     Raises:
         ConfigError, DataError: see `evaluate`.
     """
+    _require_samples(part)
     specs = [TensorSpec(_keras_name(t), tuple(t.shape), np.dtype(_dtype_name(t)).name) for t in model.inputs]
-    bound = bind(_require_samples(part), specs)
-    names = list(model.output_names)
-    name = chosen(names, output)
+    bound = bind(part, specs)
 
-    def values(batch: Batch) -> np.ndarray:
+    def outputs(batch: Batch) -> dict[str, np.ndarray]:
         inputs = [batch.inputs[spec.name] for spec in specs]
         results = model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
         if isinstance(results, Mapping):
-            return np.asarray(results[name])
-        return np.asarray(results[names.index(name)] if isinstance(results, (list, tuple)) else results)
+            return {key: np.asarray(value) for key, value in results.items()}
+        several = results if isinstance(results, (list, tuple)) else [results]
+        return {key: np.asarray(value) for key, value in zip(model.output_names, several)}
 
     first = next(bound.batches(batch_size))
-    one = metrics.metric(metric or metrics.default_name(values(first), first))
+    values = outputs(first)
+    name = chosen(list(values), output)
+    one = metrics.metric(metric or metrics.default_name(values[name], first))
     start = time.perf_counter()
-    rows, odd = _collected((_scored(one, values(batch), batch) for batch in bound.batches(batch_size)), len(part))
+    pieces = (_scored(one, outputs(batch)[name], batch) for batch in bound.batches(batch_size))
+    rows, odd = _collected(pieces, len(part))
+    seconds = time.perf_counter() - start
     settled = one.settle(*rows)
-    return Evaluation(one.value(settled), settled, "keras", batch_size, 1, time.perf_counter() - start, _odd_note(odd))
+    return Evaluation(one.value(settled), settled, "keras", batch_size, 1, seconds, _odd_note(odd))
 
 
 class Predictor:
@@ -407,10 +411,9 @@ def _odd_note(odd: int) -> tuple[str, ...]:
     return (f"outputs of {odd} samples are not finite",) if odd else ()
 
 
-def _require_samples(part: Part) -> Part:
+def _require_samples(part: Part) -> None:
     if not len(part):
         raise DataError("Expected samples to evaluate on, got none. Try data with a test split (x_test, y_test).")
-    return part
 
 
 def chosen(names: Sequence[str], wanted: str | None) -> str:

@@ -71,7 +71,7 @@ def functional(layer: Any) -> Any | None:
 
     A class of the user's that overrides `call` has none: what it computes is in its code.
     """
-    classes = {_qualified(base): base for base in type(layer).__mro__}
+    classes: dict[str, Any] = {_qualified(base): base for base in type(layer).__mro__}
     core = layer
     if "keras.src.models.sequential.Sequential" in classes:
         core = layer._functional
@@ -84,7 +84,11 @@ def functional(layer: Any) -> Any | None:
         standard = classes["tf_keras.src.engine.functional.Functional"].call
     else:
         return None
-    if type(layer).call is not standard or core is None or not getattr(core, "_nodes_by_depth", None):
+    if (
+        classes[_qualified(type(layer))].call is not standard
+        or core is None
+        or not getattr(core, "_nodes_by_depth", None)
+    ):
         return None
     return core
 
@@ -170,7 +174,7 @@ def build(model: Any, keras: Any, step: Step, *, as_float32: bool = True) -> Any
     inputs = []
     for name, tensor in input_names(model):
         shape = tuple(tensor.shape)
-        dtype = _dtype_name(tensor)
+        dtype = dtype_name(tensor)
         if as_float32 and dtype in OTHER_FLOATS:
             dtype = "float32"
         if keras.__name__ == "tf_keras":
@@ -239,7 +243,7 @@ def set_weights(layer: Any, values: Sequence[np.ndarray]) -> None:
     Raises:
         ModelError: the layer holds other weights than `values`.
     """
-    shapes = [tuple(weight.shape) for weight in layer.weights]
+    shapes = [weight.shape for weight in layer.get_weights()]
     fits = len(shapes) == len(values) and all(value.size == math.prod(s) for value, s in zip(values, shapes))
     if not fits:
         raise ModelError(
@@ -264,10 +268,15 @@ def takes_training(layer: Any) -> bool:
 
 
 def structured_inputs(model: Any, values: Sequence[Any]) -> Any:
-    """Returns `values`, one for each of `input_names(model)`, in the structure that the model takes: list, dict, one."""
+    """Returns `values`, one for each of `input_names(model)`, in the structure (one, list, dict) the model takes."""
     structure = _structures(_graph_of(model))[0]
     given = {id(tensor): value for (_, tensor), value in zip(input_names(model), values)}
     return map_leaves(lambda tensor: given[id(tensor)], structure)
+
+
+def dtype_name(tensor: Any) -> str:
+    """Returns the NumPy name of a symbolic tensor's dtype, of either Keras."""
+    return getattr(tensor.dtype, "name", None) or str(tensor.dtype)
 
 
 def policies(model: Any) -> set[str]:
@@ -464,10 +473,6 @@ def _history(tensor: Any) -> Any:
 
 def _is_symbolic(value: Any) -> bool:
     return hasattr(value, "_keras_history")
-
-
-def _dtype_name(tensor: Any) -> str:
-    return getattr(tensor.dtype, "name", None) or str(tensor.dtype)
 
 
 def _float32_dtype(dtype: Any) -> Any:

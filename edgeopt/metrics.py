@@ -207,7 +207,7 @@ def _top(k: int) -> Metric:
     def settle(*rows: np.ndarray) -> Rows:
         if len(rows) == 1:
             return rows
-        return ((k > 1) | (decide(rows[0]) == rows[1]).astype(np.float64),)
+        return (((k > 1) | (decide(rows[0]) == rows[1])).astype(np.float64),)
 
     what = "the right class has the highest score" if k == 1 else f"the right class is among the {k} highest scores"
     return Metric(f"top{k}", f"share of samples where {what}", per_sample, _mean, is_share=True, settle=settle)

@@ -35,7 +35,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(
-    kind: type[Result], value: Any, where: str = "value", *, derived: Mapping[type, set[str]] | None = None
+    kind: type[Result], value: Any, where: str = "value", *, derived: Mapping[Any, set[str]] | None = None
 ) -> Result:
     """Returns what `to_plain` wrote as the dataclass `kind`; a None in place of a float becomes NaN.
 
@@ -52,7 +52,7 @@ def from_plain(
     return built
 
 
-def _build(hint: Any, value: Any, where: str, derived: Mapping[type, set[str]]) -> Any:
+def _build(hint: Any, value: Any, where: str, derived: Mapping[Any, set[str]]) -> Any:
     """Returns `value`, plain JSON, as the type `hint`: a dataclass, tuple, mapping, optional or leaf."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -77,7 +77,7 @@ def _build(hint: Any, value: Any, where: str, derived: Mapping[type, set[str]]) 
     return _expect(hint, value, where) if hint in (str, int, bool) else value
 
 
-def _build_dataclass(hint: Any, value: Any, where: str, derived: Mapping[type, set[str]]) -> Any:
+def _build_dataclass(hint: Any, value: Any, where: str, derived: Mapping[Any, set[str]]) -> Any:
     _expect(dict, value, where)
     hints = typing.get_type_hints(hint)
     keys = set(value) - derived.get(hint, set())

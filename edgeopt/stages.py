@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from edgeopt import __version__, files, machine, parity, progress
 from edgeopt import data as datasets
-from edgeopt.benchmarking import benchmark
+from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.comparison import layer_errors
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset
@@ -63,7 +63,6 @@ class Settings:
 @dataclass(frozen=True)
 class _Timings:
     results: tuple[tuple[str, RuntimeResult], ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,14 @@ class Run:
                 delegate=self.settings.delegate,
                 inputs=self.data.calibration,
             )
-            notes = tuple(note for row in table.rows for note in row.notes)
-            return _Timings(tuple((v.name, row.result) for v, row in zip(made, table.rows)), notes + table.notes)
+            return _Timings(tuple((v.name, row.result) for v, row in zip(made, table.rows)))
 
         key = {"files": [v.sha256 for v in made], "runtime": self.settings.runtime, "threads": self.settings.threads}
         timings = self._stage("time", {**key, "delegate": self.settings.delegate}, _Timings, measure)
-        self.warnings += tuple(dict.fromkeys(note for note in timings.notes if "busy" in note or "noisy" in note))
         measured = dict(timings.results)
+        noisy = [name for name, row in measured.items() if row.latency_ms and (row.latency_ms.noise or 0) > NOISY]
+        if noisy:
+            self.warnings += (f"the machine was noisy while {', '.join(noisy)} ran: trust ratios more than times",)
         return [_with_timing(variant, measured.get(variant.name)) for variant in variants]
 
     def compared_by_layer(self, variants: Sequence[Variant]) -> list[Variant]:
@@ -176,12 +176,14 @@ class Run:
         def add(variant: Variant) -> Variant:
             if baseline is None or variant.file is None or variant is baseline:
                 return variant
-            pair = [self.output / str(v.file) for v in (baseline, variant)]
+            ours, theirs = self.output / variant.file, self.output / str(baseline.file)
             key = {"files": [baseline.sha256, variant.sha256]}
+
+            def compare() -> _LayerErrors:
+                return _LayerErrors(layer_errors(theirs, ours, self.data.calibration))
+
             try:
-                errors = self._stage(
-                    "layers", key, _LayerErrors, lambda: _LayerErrors(layer_errors(*pair, self.data.calibration))
-                )
+                errors = self._stage("layers", key, _LayerErrors, compare)
             except EdgeoptError as error:
                 return replace(variant, notes=(*variant.notes, f"layers not compared: {error}"))
             return replace(variant, layer_errors=errors.errors)

@@ -38,11 +38,11 @@ def even_digits() -> Dataset:
 
 
 def build(folder: Path) -> None:
-    """Writes into `folder`, with a float32 and an int8 file of each net; runs in a worker.
+    """Writes into `folder`; runs in a worker.
 
-    net: digits, three epochs, also with float I/O and as keras2.h5; bad: net with one layer's weights multiplied, so
-    that its int8 file is poor; even: one sigmoid; logit: one logit; autoencoder; heads: two outputs; stuck: a graph
-    for batch 1 alone.
+    net: digits, in float32, int8 and int8 with float I/O, and as keras2.h5. bad: the same function with weights that
+    leave nothing of it in int8. even: one sigmoid; logit: the same without it. autoencoder. heads: two outputs.
+    stuck: a graph for batch 1 alone.
     """
     tf, keras = frameworks.load("tensorflow"), frameworks.load("tf_keras")
     layers = keras.layers
@@ -60,7 +60,7 @@ def build(folder: Path) -> None:
                 converter.inference_input_type = converter.inference_output_type = tf.int8
         (folder / f"{name}.tflite").write_bytes(converter.convert())
 
-    def trained(outputs: object, loss: str, targets: object, epochs: int = 3) -> object:
+    def trained(outputs: object, loss: str, targets: object, *, epochs: int = 1) -> object:
         model = keras.Model(picture, outputs)
         model.compile("adam", loss)
         model.fit(x, targets, epochs=epochs, batch_size=16, verbose=0)
@@ -73,7 +73,9 @@ def build(folder: Path) -> None:
         deep = layers.Conv2D(8, 3, strides=2, activation="relu", name="middle")(deep)
         return layers.Dense(16, activation="relu", name="late")(layers.Flatten()(deep))
 
-    net = trained(layers.Dense(10, activation="softmax", name="kind")(body()), "sparse_categorical_crossentropy", y)
+    net = trained(
+        layers.Dense(10, activation="softmax", name="kind")(body()), "sparse_categorical_crossentropy", y, epochs=3
+    )
     write("net-float32", net, integer=False)
     write("net-int8", net)
     write("net-int8-float-io", net, float_io=True)
@@ -94,22 +96,15 @@ def build(folder: Path) -> None:
     sigmoid = trained(layers.Dense(1, activation="sigmoid", name="even")(body()), "binary_crossentropy", even)
     write("even-float32", sigmoid, integer=False)
     write("even-int8", sigmoid)
-    logit = keras.Model(picture, layers.Dense(1, name="logit")(sigmoid.layers[-2].output))
-    sigmoid_layer = sigmoid.get_layer("even")
-    keras.Model(sigmoid.input, sigmoid.layers[-2].output)
     logit = keras.Model(sigmoid.input, layers.Dense(1, name="logit")(sigmoid.layers[-2].output))
-    logit.get_layer("logit").set_weights(sigmoid_layer.get_weights())
+    logit.get_layer("logit").set_weights(sigmoid.get_layer("even").get_weights())
     write("logit-float32", logit, integer=False)
 
     flat = layers.Dense(12, activation="relu")(layers.Flatten()(picture))
     back = layers.Reshape((8, 8, 1), name="back")(layers.Dense(64)(flat))
-    autoencoder = trained(back, "mse", x)
-    write("autoencoder-float32", autoencoder, integer=False)
-    write("autoencoder-int8", autoencoder)
+    write("autoencoder-float32", trained(back, "mse", x), integer=False)
 
-    heads = keras.Model(picture, [net.layers[-1](net.layers[-2].output), net.layers[-2].output][:1])
-    feature = net.get_layer("late").output
-    heads = keras.Model(net.input, {"kind": net.output, "feature": feature})
+    heads = keras.Model(net.input, {"kind": net.output, "feature": net.get_layer("late").output})
     write("heads-float32", heads, integer=False)
 
     one = layers.Input((8, 8, 1), batch_size=1, name="picture")

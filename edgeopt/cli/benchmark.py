@@ -57,7 +57,7 @@ def command(
             warmup=warmup,
             profile=profile,
             delegate=common.delegate_from(delegate, delegate_settings),
-            inputs=dataset and dataset.validation,
+            inputs=None if dataset is None else dataset.calibration,
             seed=data["seed"],
         )
     common.print_json(result) if as_json else _show(result)

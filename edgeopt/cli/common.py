@@ -143,6 +143,13 @@ def load_data(
     )
 
 
+def required_data(**options: Any) -> Dataset:
+    """Returns the Dataset of a command whose --data click has made sure of."""
+    dataset = load_data(**options)
+    assert dataset is not None
+    return dataset
+
+
 def delegate_from(library: Path | None, settings: tuple[str, ...]) -> Delegate | None:
     """Returns the delegate that `--delegate` and its options describe."""
     if library is None:

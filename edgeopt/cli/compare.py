@@ -46,7 +46,7 @@ def command(
     """
     from edgeopt import api
 
-    dataset = common.load_data(**data, validation_share=1.0)
+    dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
         result = api.compare(
             a,

@@ -45,7 +45,7 @@ def command(
     from edgeopt import api
 
     # What is not split already is scored whole.
-    dataset = common.load_data(**data, validation_share=1.0)
+    dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
         result = api.evaluate(
             file,

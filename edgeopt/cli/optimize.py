@@ -75,7 +75,7 @@ def command(
     with common.progress_shown(quiet=quiet or as_json):
         report = api.optimize(
             model,
-            common.load_data(**data),
+            common.required_data(**data),
             output,
             force=force,
             schemes=schemes,

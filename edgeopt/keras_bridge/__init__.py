@@ -132,8 +132,11 @@ def to_keras3(model: Any) -> Any:
 
     def step(call: graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         replacement = made.get(id(call.layer))
-        if replacement is None:
-            return operations.to_keras3(call, args, kwargs)
+        if replacement is None or not isinstance(replacement.layer, keras.Layer):
+            result = replacement(*args, **kwargs) if replacement else operations.to_keras3(call, args, kwargs)
+            # keras.ops name what they make by themselves, and may take a name that a layer has.
+            graph.leaves(result)[0]._keras_history.operation.name = call.name
+            return result
         if isinstance(call.layer, tf_keras.layers.RNN | tf_keras.layers.Bidirectional) and isinstance(args[0], list):
             args, kwargs = (args[0][0],), {**kwargs, "initial_state": args[0][1:]}
         return replacement(*args, **kwargs)
@@ -254,6 +257,8 @@ def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replaceme
     ours = type(layer) is getattr(keras.layers, kind, None)
     if ours and kind in REFUSED:
         raise configs.Unfit(REFUSED[kind])
+    if getattr(layer, "quantization_mode", None):
+        raise configs.Unfit(f"its weights are already quantized by Keras ({layer.quantization_mode})")
     if graph.is_model(layer):
         raise configs.Unfit("it is a subclassed model: its graph is in its code")
     if ours and kind == "Lambda":
@@ -263,17 +268,22 @@ def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replaceme
     if standard is not None:
         return standard
     if ours and kind == "Activation":
-        return graph.Replacement(_activation_layer(layer, call.name), ())
+        config = {**layer.get_config(), "name": call.name}
+        replacement = _activation(config["activation"], call.name)
+        if replacement is not None:
+            return graph.Replacement(replacement, ())
     weights = [_value(weight) for weight in layer.weights]
     if ours and kind not in KEPT and not any(_only_keras3_arguments(c) for c in calls):
         try:
             config = {**layer.get_config(), "name": call.name}
-            then = _layer_as_activation(config)
+            then: tuple[Any, ...] = ()
+            if "recurrent_activation" not in config:
+                after = _activation(config.get("activation"), f"{call.name}_activation")
+                if after is not None:
+                    config["activation"], then = "linear", (after,)
             config = configs.to_keras2(kind, config, notes)
             return graph.Replacement(getattr(tf_keras.layers, kind).from_config(config), weights, then)
         except configs.Unfit as error:
-            if "quantized" in str(error):
-                raise
             notes.append(f"layer {call.name!r} stays a Keras 3 layer inside tf_keras: {error}")
     elif not ours:
         notes.append(f"layer {call.name!r} ({kind}) stays a Keras 3 layer inside tf_keras")
@@ -283,27 +293,22 @@ def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replaceme
     return graph.Replacement(holder, weights)
 
 
-def _activation_layer(layer: Any, name: str) -> Any:
+def _activation(activation: Any, name: str) -> Any | None:
+    """Returns the tf_keras layer for an activation in a Keras 3 config that tf_keras has no function for, or None."""
     library = frameworks.load("tf_keras").layers
-    activation = layer.get_config()["activation"]
+    if isinstance(activation, Mapping) and activation.get("module") == "keras.layers":
+        kind = activation["class_name"]
+        config = configs.to_keras2(kind, {**activation["config"], "name": name}, [])
+        return getattr(library, kind).from_config(config)
+    if not isinstance(activation, str):
+        return None
     if activation == "relu6":
         return library.ReLU(max_value=6.0, name=name)
     if activation == "leaky_relu":
         return library.LeakyReLU(alpha=0.2, name=name)
-    return library.Activation(configs.activation_for_keras2(activation), name=name)
-
-
-def _layer_as_activation(config: dict[str, Any]) -> tuple[Any, ...]:
-    """Takes a layer out of a Keras 3 config's `activation` and returns its tf_keras twin, to come after."""
-    activation = config.get("activation")
-    if not isinstance(activation, Mapping) or activation.get("module") != "keras.layers":
-        return ()
-    kind = activation["class_name"]
-    own = {**activation["config"], "name": f"{config['name']}_activation"}
-    own = configs.to_keras2(kind, own, [])
-    twin = getattr(frameworks.load("tf_keras").layers, kind).from_config(own)
-    config["activation"] = "linear"
-    return (twin,)
+    activation = configs.SYNONYMS.get(activation, activation)
+    own = activation in layers.KERAS3_ACTIVATIONS
+    return layers.classes().KerasActivation(activation, name=name) if own else None
 
 
 def _only_keras3_arguments(call: graph.Call) -> bool:
@@ -322,15 +327,17 @@ def _in_keras3(call: graph.Call) -> graph.Replacement | None:
     if isinstance(layer, own.KerasOperation):
         operation = layers.from_json(layers.to_json(layer.operation))
         return graph.Replacement(_operation_in_keras3(operation, layer.arguments))
-    weights = [_value(weight) for weight in layer.weights]
     if isinstance(layer, own.KerasLayer):
-        return graph.Replacement(layers.from_json(layers.to_json(layer.layer)), weights)
+        return graph.Replacement(layers.from_json(layers.to_json(layer.layer)), layer.get_weights())
+    weights = [_value(weight) for weight in layer.weights]
+    if isinstance(layer, own.KerasActivation):
+        return graph.Replacement(keras.layers.Activation(layer.activation.__name__, name=call.name), ())
     if kind == "ThresholdedReLU":
         threshold = float(layer.theta)
         return graph.Replacement(lambda x: keras.ops.threshold(x, threshold, 0.0))
     standard = standard_form(layer)
     if standard is not None:
-        layer, kind, weights = standard.layer, type(standard.layer).__name__, standard.weights
+        layer, kind, weights = standard.layer, type(standard.layer).__name__, list(standard.weights or ())
     if type(layer) is not getattr(tf_keras.layers, kind, None):
         raise configs.Unfit(f"it is a {kind} of {type(layer).__module__}, which plain Keras 3 does not know")
     if kind == "Lambda":
@@ -339,7 +346,10 @@ def _in_keras3(call: graph.Call) -> graph.Replacement | None:
     then: tuple[Callable[..., Any], ...] = ()
     if config.get("activation") == "hard_sigmoid" and "recurrent_activation" not in config:
         # Keras 2's hard_sigmoid is clip(0.2 x + 0.5, 0, 1); the function of that name in Keras 3 is another one.
-        then = (keras.layers.Rescaling(0.2, 0.5), keras.layers.ReLU(max_value=1.0))
+        then = (
+            keras.layers.Rescaling(0.2, 0.5, name=f"{call.name}_scaled"),
+            keras.layers.ReLU(max_value=1.0, name=f"{call.name}_clipped"),
+        )
         config["activation"] = "linear"
     config = configs.to_keras3(kind, config, [])
     twin = getattr(keras.layers, kind).from_config(config)
@@ -357,7 +367,8 @@ def _operation_in_keras3(operation: Any, arguments: layers.Arguments) -> Callabl
 
 def _value(variable: Any) -> np.ndarray:
     """Returns a variable of either Keras as a NumPy array, float32 for every floating dtype."""
-    array = np.asarray(frameworks.load("keras").ops.convert_to_numpy(variable) if hasattr(variable, "path") else variable)
+    is_keras3 = hasattr(variable, "path")
+    array = np.asarray(frameworks.load("keras").ops.convert_to_numpy(variable) if is_keras3 else variable)
     floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if floating else array
 

@@ -88,7 +88,7 @@ COMMON_ACTIVATIONS = (
 SYNONYMS = {"silu": "swish", "hard_swish": "hard_silu"}
 
 _ACTIVATION_OPTIONS = ("activation", "recurrent_activation")
-_OBJECT_MODULES = ("initializers", "regularizers", "constraints")
+_OBJECTS = ("initializer", "regularizer", "constraint")
 
 
 def to_keras2(class_name: str, config: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -103,11 +103,9 @@ def to_keras2(class_name: str, config: Mapping[str, Any], notes: list[str]) -> d
     renamed = {RENAMED.get((class_name, key), key): value for key, value in config.items()}
     if class_name == "MultiHeadAttention":
         renamed |= {"query_shape": None, "key_shape": None, "value_shape": None}
-    return {
-        key: _value_for_keras2(key, value, notes, config.get("name", class_name))
-        for key, value in renamed.items()
-        if _kept(key, value, target, ONLY_KERAS3, also=UNNAMED.get(class_name, ()))
-    }
+    also = UNNAMED.get(class_name, ())
+    kept = {key: value for key, value in renamed.items() if _kept(key, value, target, ONLY_KERAS3, also)}
+    return _values(kept, notes, "tf_keras", activation_for_keras2, to_keras2)
 
 
 def to_keras3(class_name: str, config: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -121,11 +119,10 @@ def to_keras3(class_name: str, config: Mapping[str, Any], notes: list[str]) -> d
         raise Unfit(f"Keras 3 has no {class_name}")
     back = {new: old for (kind, old), new in RENAMED.items() if kind == class_name}
     renamed = {back.get(key, key): plain(value) for key, value in config.items()}
-    return {
-        key: _value_for_keras3(key, value, notes, config.get("name", class_name))
-        for key, value in renamed.items()
-        if _kept(key, value, target, ONLY_KERAS2)
-    }
+    kept = {key: value for key, value in renamed.items() if _kept(key, value, target, ONLY_KERAS2)}
+    if isinstance(kept.get("axis"), list) and len(kept["axis"]) == 1:
+        kept["axis"] = kept["axis"][0]
+    return _values(kept, notes, "keras", activation_for_keras3, to_keras3)
 
 
 def activation_for_keras2(activation: Any) -> Any:
@@ -186,55 +183,51 @@ def _accepted(target: type) -> set[str]:
             return names | {"name", "dtype", "trainable", "activity_regularizer"}
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
         names.update(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             break
     return names
 
 
-def _value_for_keras2(key: str, value: Any, notes: list[str], layer: str) -> Any:
-    if key in _ACTIVATION_OPTIONS:
-        return activation_for_keras2(value)
-    return _value(key, value, notes, layer, "tf_keras", to_keras2)
+def _values(
+    config: Mapping[str, Any],
+    notes: list[str],
+    other: str,
+    activation: Callable[[Any], Any],
+    convert: Callable[[str, Mapping[str, Any], list[str]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Returns a config's values in the form of the `other` Keras, without objects of classes that it lacks."""
+    library, found = frameworks.load(other), {}
+    for key, value in config.items():
+        kind = next((k for k in _OBJECTS if key.endswith(f"_{k}")), None)
+        if key in _ACTIVATION_OPTIONS:
+            found[key] = activation(value)
+        elif key == "dtype":
+            found[key] = _dtype(value)
+        elif not isinstance(value, Mapping) or "class_name" not in value:
+            cells = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+            found[key] = [_layer(key, item, notes, other, convert) for item in value] if cells else value
+        elif kind is None:
+            found[key] = _layer(key, value, notes, other, convert)
+        elif hasattr(getattr(library, f"{kind}s"), value["class_name"]):
+            cls = getattr(getattr(library, f"{kind}s"), value["class_name"])
+            options = inspect.signature(cls).parameters
+            own = {name: item for name, item in value["config"].items() if name in options}
+            found[key] = {**value, "module": f"keras.{kind}s", "registered_name": None, "config": own}
+        else:
+            notes.append(f"layer {config.get('name')!r}: its {key} {value['class_name']} was dropped, {other} has none")
+    return found
 
 
-def _value_for_keras3(key: str, value: Any, notes: list[str], layer: str) -> Any:
-    if key in _ACTIVATION_OPTIONS:
-        return activation_for_keras3(value)
-    if key == "axis" and isinstance(value, list) and len(value) == 1:
-        return value[0]
-    return _value(key, value, notes, layer, "keras", to_keras3)
-
-
-def _value(key: str, value: Any, notes: list[str], layer: str, other: str, convert: Callable[..., Any]) -> Any:
-    if key == "dtype":
-        return _dtype(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_value("", item, notes, layer, other, convert) for item in value)
-    if not isinstance(value, Mapping) or "class_name" not in value:
-        return value
-    kind = str(value.get("module", "")).removeprefix("tf_").removeprefix("keras.")
-    if kind in _OBJECT_MODULES:
-        known = getattr(frameworks.load(other), kind)
-        if hasattr(known, value["class_name"]):
-            parameters = inspect.signature(getattr(known, value["class_name"]).__init__).parameters
-            config = {name: item for name, item in value["config"].items() if name in parameters}
-            return {**value, "config": config}
-    if kind == "layers":
+def _layer(key: str, value: Any, notes: list[str], other: str, convert: Callable[..., Any]) -> Any:
+    if isinstance(value, Mapping) and value.get("module") == "keras.layers":
         return {**value, "config": convert(value["class_name"], value["config"], notes)}
-    if key.endswith(("_initializer", "_regularizer", "_constraint")):
-        notes.append(f"layer {layer!r}: {key} {value['class_name']} has no equal in {other} and was dropped")
-        return "zeros" if key.endswith("_initializer") else None
-    raise Unfit(f"its option {key} holds a {value['class_name']}, which {other} does not know")
+    raise Unfit(f"its option {key} holds {_said(value)}, which {other} does not know")
 
 
 def _dtype(value: Any) -> str:
-    name = value
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "QuantizedDTypePolicy" or "_from_" in str(value["config"].get("name")):
-            raise Unfit("its weights are already quantized")
-        name = value["config"]["name"]
+    name = value["config"]["name"] if isinstance(value, Mapping) else value
     return "float32" if name in graph.OTHER_FLOATS else str(name)
 
 

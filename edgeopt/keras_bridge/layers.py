@@ -84,8 +84,7 @@ def arguments_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Argu
         if not hasattr(leaf, "_keras_history"):
             return leaf
         tensors.append(leaf)
-        dtype = getattr(leaf.dtype, "name", None) or str(leaf.dtype)
-        return TensorStandIn(len(tensors) - 1, tuple(leaf.shape), dtype)
+        return TensorStandIn(len(tensors) - 1, tuple(leaf.shape), graph.dtype_name(leaf))
 
     args, kwargs = graph.map_leaves(stand_in, (args, dict(kwargs)))
     return Arguments(args, kwargs), tensors
@@ -93,11 +92,7 @@ def arguments_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Argu
 
 @functools.cache
 def activations() -> dict[str, Callable[..., Any]]:
-    """Returns KERAS3_ACTIVATIONS by name as functions that tf_keras serializes and finds again.
-
-    One function, not a handful of layers: the converter recognizes it (hard_silu becomes one HARD_SWISH), and
-    quantization-aware training has one output to watch.
-    """
+    """Returns KERAS3_ACTIVATIONS by name as functions that tf_keras serializes, for layers that need a function."""
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
 
     def stand_in(name: str) -> Callable[..., Any]:
@@ -114,11 +109,28 @@ def activations() -> dict[str, Callable[..., Any]]:
 
 @functools.cache
 def classes() -> SimpleNamespace:
-    """Returns the tf_keras classes `KerasLayer` and `KerasOperation`, defined when first asked for."""
+    """Returns the tf_keras classes KerasActivation, KerasLayer and KerasOperation, defined when first asked for."""
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
+    Layer: Any = tf_keras.layers.Layer
+    Activation: Any = tf_keras.layers.Activation
 
     @tf_keras.utils.register_keras_serializable(PACKAGE)
-    class KerasLayer(tf_keras.layers.Layer):
+    class KerasActivation(Activation):
+        """One of KERAS3_ACTIVATIONS, by name.
+
+        One layer, not a handful that compute the same: the converter recognizes it (hard_silu becomes one HARD_SWISH),
+        and quantization-aware training has one output to watch. Not a function in `activation` either: tf_keras
+        cannot read registered functions back from HDF5.
+        """
+
+        def __init__(self, activation: str, **kwargs: Any) -> None:
+            super().__init__(activations()[activation], **kwargs)
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "activation": self.activation.__name__}
+
+    @tf_keras.utils.register_keras_serializable(PACKAGE)
+    class KerasLayer(Layer):
         """A Keras 3 layer as a tf_keras layer that owns its weights.
 
         Args:
@@ -149,11 +161,19 @@ def classes() -> SimpleNamespace:
         def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
             return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
 
+        def get_weights(self) -> list[Any]:
+            """Returns the weights in the order of the Keras 3 layer, which is not always that of `weights`."""
+            return self.layer.get_weights()
+
+        def set_weights(self, weights: Any) -> None:
+            """Sets the weights, given in the order of `get_weights`."""
+            self.layer.set_weights(weights)
+
         def get_config(self) -> dict[str, Any]:
             return {**super().get_config(), "layer": to_json(self.layer), "arguments": self._arguments.to_json()}
 
     @tf_keras.utils.register_keras_serializable(PACKAGE)
-    class KerasOperation(tf_keras.layers.Layer):
+    class KerasOperation(Layer):
         """One call of a Keras 3 operation (`keras.ops.*`) as a tf_keras layer of that call's tensors.
 
         Args:
@@ -179,7 +199,7 @@ def classes() -> SimpleNamespace:
             config = {"operation": to_json(self.operation), "arguments": self.arguments.to_json()}
             return {**super().get_config(), **config}
 
-    return SimpleNamespace(KerasLayer=KerasLayer, KerasOperation=KerasOperation)
+    return SimpleNamespace(KerasActivation=KerasActivation, KerasLayer=KerasLayer, KerasOperation=KerasOperation)
 
 
 def to_json(keras_object: Any) -> str:

@@ -123,7 +123,9 @@ def _standard_layer(call: graph.Call, args: tuple[Any, ...], kwargs: Mapping[str
         return None
     shape = tuple(args[0].shape)
     if kind in ACTIVATIONS:
-        return library.Activation(configs.activation_for_keras2(ACTIVATIONS[kind]), name=name)
+        activation = configs.SYNONYMS.get(ACTIVATIONS[kind], ACTIVATIONS[kind])
+        common = activation in configs.COMMON_ACTIVATIONS
+        return (library.Activation if common else layers.classes().KerasActivation)(activation, name=name)
     if kind == "Relu":
         return library.ReLU(name=name)
     if kind == "Relu6":
@@ -135,7 +137,7 @@ def _standard_layer(call: graph.Call, args: tuple[Any, ...], kwargs: Mapping[str
     if kind in ("Mean", "Max") and len(shape) == 4 and _axes(operation.axis, 4) == (1, 2):
         pooling = library.GlobalAveragePooling2D if kind == "Mean" else library.GlobalMaxPooling2D
         return pooling(keepdims=bool(operation.keepdims), data_format="channels_last", name=name)
-    if kind == "Transpose" and operation.axes is not None and tuple(operation.axes)[0] == 0:
+    if kind == "Transpose" and operation.axes is not None and operation.axes[0] == 0:
         return library.Permute(tuple(operation.axes)[1:], name=name)
     if kind in ("Reshape", "ExpandDims", "Squeeze"):
         return _reshape(call, shape)
@@ -159,7 +161,8 @@ def _floating(value: Any) -> bool:
 
 
 def _axes(axis: Any, rank: int) -> tuple[int, ...]:
-    return () if axis is None else tuple(sorted(a % rank for a in (axis if isinstance(axis, (list, tuple)) else [axis])))
+    axes = axis if isinstance(axis, (list, tuple)) else () if axis is None else (axis,)
+    return tuple(sorted(a % rank for a in axes))
 
 
 def _slices(spec: Any) -> Any:

@@ -340,11 +340,9 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error)
-        lost = ("Unknown layer", "Could not locate class", "Could not deserialize class", "Unknown object", "custom obj")
+        lost = ("Unknown layer", "Could not locate class", "Unknown object", "custom object")
         if "Only input tensors may be passed as positional" in text or "Unknown layer: 'NotEqual'" in text:
-            hint = (
-                "Keras 3 cannot read operations (x * 2, keras.ops, masks) back from HDF5. Try saving it as a .keras file."
-            )
+            hint = "Keras 3 cannot read operations (x * 2, keras.ops, masks) back from HDF5. Try saving it as .keras."
         elif any(sign in text for sign in lost):
             hint = "It holds a layer or function of its author's. Try --custom-objects FILE.py that defines it."
         else:
@@ -360,7 +358,7 @@ def _first_line(error: BaseException) -> str:
 
 def _specs(tensors: list[tuple[str, Any]], names: list[str]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(graph.legal_name(name), tuple(tensor.shape), getattr(tensor.dtype, "name", None) or str(tensor.dtype))
+        TensorSpec(graph.legal_name(name), tuple(tensor.shape), graph.dtype_name(tensor))
         for name, (_, tensor) in zip(names, tensors)
     )
 
@@ -399,7 +397,7 @@ def _signature(original: Any, path: Path) -> Any:
     signatures = getattr(original, "signatures", {})
     if signatures:
         return signatures.get("serving_default") or signatures[min(signatures)]
-    concrete = [f for f in getattr(getattr(original, "__call__", None), "concrete_functions", ())]
+    concrete = list(getattr(original.__call__, "concrete_functions", ())) if callable(original) else []
     if concrete:
         return min(concrete, key=lambda f: len(f.structured_input_signature[0]))
     raise ModelError(

@@ -66,7 +66,9 @@ def identify(path: Path) -> Source:
         return _hdf5(path)
     if head[4:8] == b"TFL3":
         return Source(path, "tflite")
-    raise ModelError(f"Expected {EXPECTED}, got {path}, which {_looks_like(head)}. Try the file that model.save() wrote.")
+    raise ModelError(
+        f"Expected {EXPECTED}, got {path}, which {_looks_like(head)}. Try the file that model.save() wrote."
+    )
 
 
 def extension_note(source: Source) -> tuple[str, ...]:
@@ -86,7 +88,9 @@ def _folder(path: Path) -> Source:
             f"Expected {EXPECTED}, got the folder {path}, which is an unpacked .keras archive. "
             "Try the .keras file itself."
         )
-    raise ModelError(f"Expected a SavedModel folder, got {path}, which holds no saved_model.pb. Try the folder above it.")
+    raise ModelError(
+        f"Expected a SavedModel folder, got {path}, which holds no saved_model.pb. Try the folder above it."
+    )
 
 
 def _archive(path: Path) -> Source:
@@ -162,7 +166,9 @@ def _check_links(content: Any, path: Path) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
-                raise ModelError(f"{path} points to data in another file ({link.filename}). Try a file that holds them.")
+                raise ModelError(
+                    f"{path} points to data in another file ({link.filename}). Try a file that holds them."
+                )
             item = group[name] if isinstance(link, h5py.HardLink) else None
             if isinstance(item, h5py.Group):
                 visit(item)

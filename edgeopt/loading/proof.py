@@ -13,7 +13,6 @@ from edgeopt.errors import ModelError
 TOLERANCE = 1e-5  # of an output's range
 REDUCED_TOLERANCE = 5e-2  # of it, against a model that computes in 16 bits itself
 
-_SAMPLES = 2
 # Sizes tried for free dimensions, of images and of sequences: large enough for most networks, then larger.
 _FREE_SIZES = ((64, 16), (160, 64), (299, 256))
 
@@ -50,12 +49,12 @@ def prove(
 
 def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the outputs of a functional model of either Keras, in the order of `graph.output_names`."""
-    tensors = [np.asarray(value) for value in inputs]
-    results = model(graph.structured_inputs(model, tensors), training=False)
-    return [np.asarray(leaf).astype(np.float32) if _is_bfloat(leaf) else np.asarray(leaf) for leaf in graph.leaves(results)]
+    results = model(graph.structured_inputs(model, [np.asarray(value) for value in inputs]), training=False)
+    arrays = [np.asarray(leaf) for leaf in graph.leaves(results)]
+    return [array.astype(np.float32) if array.dtype.name == "bfloat16" else array for array in arrays]
 
 
-def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = _SAMPLES) -> list[np.ndarray]:
+def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = 2) -> list[np.ndarray]:
     """Returns inputs that a model can take, always the same: normal floats, integers that its embeddings know.
 
     Args:
@@ -70,7 +69,7 @@ def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samp
     for _, tensor in graph.input_names(model):
         free = image_size if len(tensor.shape) >= 4 else length
         shape = [samples if i == 0 and size is None else size or free for i, size in enumerate(tensor.shape)]
-        dtype = getattr(tensor.dtype, "name", None) or str(tensor.dtype)
+        dtype = graph.dtype_name(tensor)
         if dtype == "bool":
             inputs.append(generator.random(shape) < 0.7)
         elif dtype.startswith(("int", "uint")):
@@ -112,7 +111,3 @@ def _integer_limit(model: Any) -> int:
         if isinstance(getattr(call.layer, option, None), int)
     ]
     return min(limits, default=100)
-
-
-def _is_bfloat(value: Any) -> bool:
-    return "bfloat16" in str(getattr(value, "dtype", ""))

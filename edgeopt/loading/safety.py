@@ -134,6 +134,7 @@ def _check_module(part: Mapping[str, Any], name: str, settings: Any, path: Path,
         return
     package, *rest = str(module).split(".")
     plain = package in ("keras", "tf_keras") and not {"utils", "saving"} & set(rest)
+    plain = plain or module == "tensorflow.python.ops.init_ops_v2"  # where EfficientNetV2 takes an initializer from
     if plain or (module == "builtins" and name == "function"):
         return
     raise ModelError(

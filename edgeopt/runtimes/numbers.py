@@ -30,14 +30,17 @@ def quantize(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
             )
         return array.astype(dtype)
     scales, zero_points = _broadcast(spec.quantization, array.ndim)
-    ratio = array.astype(np.float32) / scales
+    ratio = np.divide(array, scales, dtype=np.float32)
     if np.isnan(ratio).any():
         raise DataError(f"Expected numbers for the {spec.dtype} tensor {spec.name!r}, got NaN. Try cleaning the data.")
-    whole = np.trunc(ratio)
-    with np.errstate(invalid="ignore"):  # an infinity less itself; it saturates below
-        whole += np.where(np.abs(ratio - whole) >= 0.5, np.sign(ratio), np.float32(0))
+    # The largest number under a half: adding it and truncating rounds ties away from zero, in place.
+    ratio += np.copysign(np.nextafter(np.float32(0.5), np.float32(0)), ratio)
+    np.trunc(ratio, out=ratio)
+    if dtype.itemsize > 2:
+        ratio = ratio.astype(np.float64)
+    ratio += zero_points
     limits = np.iinfo(dtype)
-    return np.clip(whole.astype(np.float64) + zero_points, limits.min, limits.max).astype(dtype)
+    return np.clip(ratio, limits.min, limits.max, out=ratio).astype(dtype)
 
 
 def dequantize(array: np.ndarray, spec: TensorSpec) -> np.ndarray:

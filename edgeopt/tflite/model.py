@@ -236,9 +236,14 @@ class TFLiteModel:
             try:
                 return expand(stored, tensor.sparsity, tensor.shape, zero=zero, most=most)
             except ValueError as error:
-                raise ModelError(f"The sparse tensor {tensor.name!r} cannot be expanded: {error}.") from error
+                raise ModelError(
+                    f"The sparse tensor {tensor.name!r} cannot be expanded: {error}. Try converting it again."
+                ) from error
         if stored.size != tensor.elements:
-            raise ModelError(f"Tensor {tensor.name!r} has shape {tensor.shape} but {stored.size} stored values.")
+            raise ModelError(
+                f"Expected {tensor.elements} values stored in {tensor.name!r}, got {stored.size}. "
+                "Try a constant tensor."
+            )
         return stored.reshape(tensor.shape)
 
     def _interface(self, indices: tuple[int, ...], *, outputs: bool) -> tuple[TensorSpec, ...]:

@@ -86,6 +86,7 @@ DEMANDS: tuple[Demand, ...] = (
     Demand("DEPTHWISE_CONV_2D", "int16", "int8", 5),
     Demand("DEPTHWISE_CONV_2D", "int8", "int4", 7),
     Demand("TRANSPOSE_CONV", "float32", "int8", Floor("2.18.0", "1.0.1")),
+    Demand("DEQUANTIZE", "float16", "", 3),
     Demand("DEQUANTIZE", "int8", "", 5, per_channel=True),
     Demand("DEQUANTIZE", "int4", "", 6),
     Demand("DEQUANTIZE", "int2", "", 7),

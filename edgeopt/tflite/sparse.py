@@ -40,8 +40,9 @@ class SparseEncoding:
     def __str__(self) -> str:
         if not self.blocks:
             return "sparse"
-        sizes = self.dimensions[len(self.dimensions) - len(self.blocks) :]
-        return f"sparse in blocks of {'x'.join(str(d.size) for d in sizes)}"
+        rank = len(self.dimensions) - len(self.blocks)
+        sizes = dict(zip(self.blocks, (d.size for d in self.dimensions[rank:])))
+        return f"sparse in blocks of {'x'.join(str(sizes.get(d, 1)) for d in range(rank))}"
 
 
 def expand(stored: np.ndarray, encoding: SparseEncoding, shape: tuple[int, ...], *, zero: int, most: int) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""What the benchmarks share: whole processes timed in turn, and their peak memory with all their children."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+EDGEOPT = (sys.executable, "-m", "edgeopt")
+_SAMPLE_EVERY_S = 0.02
+
+
+def in_turn(commands: Mapping[str, Sequence[str]], *, repeats: int) -> dict[str, list[float]]:
+    """Returns wall-clock seconds of each command, run A B C, A B C … after one untimed round.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for round_number in range(repeats + 1):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Returns the median over rounds of ours / theirs."""
+    return statistics.median(a / b for a, b in zip(ours, theirs))
+
+
+def peak_memory_bytes(command: Sequence[str]) -> int:
+    """Runs `command` and returns the most memory that it and its children held together, sampled every 20 ms.
+
+    Pages shared between processes count once for each, so this is an upper bound.
+    """
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            total = 0
+            for one in (root, *_children(root)):
+                try:
+                    total += one.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak = max(peak, total)
+            time.sleep(_SAMPLE_EVERY_S)
+        assert process.stderr is not None
+        message = process.stderr.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {message}")
+    return peak
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def reference_model(folder: Path, name: str) -> Path:
+    """Builds a model of models/ with random weights and returns its .keras file: speed does not depend on them."""
+    path = folder / f"{name}.keras"
+    code = f"import sys; sys.path.insert(0, 'models'); import {name}; {name}.build().save({str(path)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    return path
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
