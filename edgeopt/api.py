@@ -23,6 +23,7 @@ from edgeopt.evaluation import evaluate
 from edgeopt.inspection import Inspection, inspect_tflite
 from edgeopt.report import Report
 from edgeopt.runtimes import parse
+from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.stages import Settings
 from edgeopt.tflite.model import TFLiteModel
@@ -118,7 +119,7 @@ def convert(
         done = convert_for(converter, wanted.name, temporary, promises=promises)
         file = read(temporary)
         _verify_io(file, wanted.inputs, scheme)
-        samples = parity.samples_of(dataset.calibration, file.inputs) if dataset else parity.random_samples(file.inputs)
+        samples = from_data(dataset.calibration, file.inputs) if dataset else [generated(file.inputs, seed=0)]
         rows = parity.check(temporary, promises or (parse("litert"),), samples)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, output))

@@ -21,6 +21,7 @@ from edgeopt import frameworks, machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError
 from edgeopt.machine import Machine
 from edgeopt.runtimes import Delegate, Runtime, open_session, parse
+from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class _Lane:
             self._stopwatch = self._worker.create(
                 "edgeopt.benchmarking:Stopwatch", self.file, self.runtime, threads=self.threads, delegate=self.delegate
             )
-            given = None if inputs is None else _first_sample(inputs, self._stopwatch.get("inputs"))
+            given = None if inputs is None else from_data(inputs, self._stopwatch.get("inputs"))[0]
             self.facts = self._stopwatch.call("first", given, seed=seed)
             self.median_ns = self._stopwatch.call("warm_up", warmup)
 
@@ -249,8 +250,6 @@ class Stopwatch:
 
     def first(self, inputs: Mapping[str, np.ndarray] | None, *, seed: int) -> RuntimeResult:
         """Runs once and returns all that is known but the latency; random inputs where `inputs` is None."""
-        from edgeopt.runtimes.interpreter import generated
-
         self._inputs = dict(inputs) if inputs is not None else generated(self.inputs, seed=seed)
         start = time.perf_counter_ns()
         self._session.run(self._inputs)
@@ -361,12 +360,3 @@ def _latency(blocks: Sequence[np.ndarray], threads: int) -> Latency:
     medians = np.array([np.median(block) for block in blocks])
     low, middle, high = np.percentile(medians, [10, 50, 90])
     return Latency(p50, p90, p99, len(times), threads, float(times.min()), float((high - low) / middle))
-
-
-def _first_sample(part: Part, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
-    from edgeopt.data import match_inputs
-    from edgeopt.runtimes.numbers import quantize
-
-    names = match_inputs(part, specs)
-    batch = next(iter(part.take(1).batches(1)))
-    return {spec.name: quantize(batch.inputs[names[spec.name]], spec) for spec in specs}

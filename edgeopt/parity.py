@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeopt import data as datasets
 from edgeopt import runtimes, workers
 from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, Runtime
-from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.runtimes.numbers import dequantize
 from edgeopt.runtimes.promises import refusals
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import RuntimeResult, TensorSpec
+from edgeopt.vocabulary import RuntimeResult
 
 if TYPE_CHECKING:
-    from edgeopt.data import Part
+    pass
 
 # Root mean square of the difference over that of the output. Kernel families round differently, by design; a runtime
 # that misreads a file is off by about 1.
@@ -38,33 +37,6 @@ class Outputs:
 
     values: Mapping[str, np.ndarray]
     delegated_share: float | None
-
-
-def random_samples(inputs: Sequence[TensorSpec], *, count: int = 4, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Returns `count` inputs of the shapes and dtypes of `inputs`, from a seeded generator."""
-    generator = np.random.default_rng(seed)
-    samples = []
-    for _ in range(count):
-        sample = {}
-        for spec in inputs:
-            shape = tuple(size or 1 for size in spec.shape)
-            if np.issubdtype(np.dtype(spec.dtype), np.floating):
-                sample[spec.name] = generator.random(shape, dtype=np.float32).astype(spec.dtype)
-            elif spec.quantization is not None:
-                limits = np.iinfo(spec.dtype)
-                sample[spec.name] = generator.integers(limits.min, limits.max, shape, endpoint=True).astype(spec.dtype)
-            else:
-                sample[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
-        samples.append(sample)
-    return samples
-
-
-def samples_of(part: Part, inputs: Sequence[TensorSpec], *, count: int = 4) -> list[dict[str, np.ndarray]]:
-    """Returns the first `count` samples of `part` as the file's inputs take them, batch 1, quantized where needed."""
-    return [
-        {spec.name: quantize(batch.inputs[spec.name], spec) for spec in inputs}
-        for batch in datasets.bind(part.head(count), inputs).batches(1)
-    ]
 
 
 def run_here(
@@ -174,4 +146,3 @@ def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]
 def _same_release(asked: str, installed: str) -> bool:
     wanted = asked.split(".")
     return installed.split(".")[: len(wanted)] == wanted
-

@@ -23,6 +23,7 @@ from edgeopt.errors import ConversionError, EdgeoptError
 from edgeopt.evaluation import Evaluation, evaluate
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
+from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.store import MARKER, Store
 from edgeopt.tflite.macs import count_macs
@@ -31,6 +32,7 @@ from edgeopt.tflite.weights import weigh
 from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, Variant
 
 BASELINE = "float32"
+PARITY_SAMPLES = 4
 Result = TypeVar("Result")
 
 
@@ -138,7 +140,7 @@ class Run:
             file = self.output / variant.file
 
             def check() -> _Rows:
-                samples = parity.samples_of(self.data.calibration, read(file).inputs)
+                samples = from_data(self.data.calibration, read(file).inputs, count=PARITY_SAMPLES)
                 return _Rows(parity.check(file, requests, samples, delegate=self.settings.delegate))
 
             key = {"file": variant.sha256, "requests": requests, "delegate": self.settings.delegate}

@@ -14,6 +14,7 @@ from edgeopt.errors import ConfigError
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.runtimes.numbers import quantize
+from edgeopt.runtimes.samples import from_data
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 HAS_COMPILER = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
@@ -147,8 +148,8 @@ def test_the_first_sample_of_the_data(tmp_path):
     assert [row.result.status for row in done.rows] == ["ok", "ok"]
     assert done.notes[0] == "inputs: the first sample of the data"
     spec = TensorSpec("picture", (1, 8, 8, 1), "int8", Quantization((0.5,), (1,)))
-    given = benchmarking._first_sample(part, [spec])["picture"]
-    np.testing.assert_array_equal(given, quantize(next(iter(part.take(1).batches(1))).inputs[part.specs[0].name], spec))
+    given = from_data(part, [spec])[0]["picture"]
+    np.testing.assert_array_equal(given, quantize(next(part.batches(1)).inputs[part.specs[0].name], spec))
 
 
 def test_wishes_that_make_no_sense():

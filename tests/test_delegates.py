@@ -15,7 +15,7 @@ from runtime_models import models
 from edgeopt import runtimes
 from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.runtimes import RUNTIMES, Delegate, Runtime
-from edgeopt.runtimes.interpreter import generated
+from edgeopt.runtimes.samples import generated
 
 SOURCES = Path(__file__).parent / "delegates"
 HEADERS = Path(runtimes.__file__).parent

@@ -14,9 +14,9 @@ from runtime_models import models
 from edgeopt import runtimes, workers
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
 from edgeopt.runtimes import RUNTIMES, Runtime
-from edgeopt.runtimes.interpreter import generated
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.probe import model as probe_model
+from edgeopt.runtimes.samples import generated
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 LITERT = RUNTIMES["litert"]
@@ -272,7 +272,7 @@ def test_import_order_never_matters(first):
     script = (
         "import sys; from pathlib import Path; from edgeopt import frameworks, runtimes\n"
         f"frameworks.load({first!r}); frameworks.load({second!r})\n"
-        "from edgeopt.runtimes.interpreter import generated\n"
+        "from edgeopt.runtimes.samples import generated\n"
         "session = runtimes.open_session(Path(sys.argv[1]), runtimes.RUNTIMES['tflite-runtime'])\n"
         "tensorflow = frameworks.load('tensorflow').lite.Interpreter(sys.argv[1]); tensorflow.allocate_tensors()\n"
         "print(session.run(generated(session.inputs, seed=0))['kind'].sum())"

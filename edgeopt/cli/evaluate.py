@@ -58,7 +58,8 @@ def command(
             delegate=common.delegate_from(delegate, delegate_settings),
         )
     if as_json:
-        common.print_json({"file": file, **to_plain(replace(result, rows=())), "preprocessing": dataset.validation.preprocessing})
+        plain = {**to_plain(replace(result, rows=())), "preprocessing": dataset.validation.preprocessing}
+        common.print_json({"file": file, **plain})
         return
     console = common.console()
     console.print(

@@ -14,6 +14,7 @@ import numpy as np
 from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.runtimes import Delegate
 from edgeopt.runtimes.native_log import NativeLog, native_log
+from edgeopt.runtimes.samples import generated
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 # What the interpreters raise when they refuse a file, a shape or a delegate.
@@ -335,22 +336,6 @@ def require_inputs(inputs: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
                 f"Expected {spec.dtype} {list(spec.shape)} for the input {spec.name!r}, got {array.dtype} "
                 f"{list(array.shape)}. Try quantize() for the dtype, resize() for the batch."
             )
-
-
-def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray]:
-    """Returns seeded random inputs: normal floats, integers of all values where they are quantized, else 0 and 1."""
-    generator = np.random.default_rng(seed)
-    inputs = {}
-    for spec in specs:
-        dtype, shape = np.dtype(spec.dtype), tuple(size or 1 for size in spec.shape)
-        if dtype.kind == "f":
-            inputs[spec.name] = generator.standard_normal(shape).astype(dtype)
-        elif spec.quantization is not None:
-            limits = np.iinfo(dtype)
-            inputs[spec.name] = generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-        else:  # indices and flags, which must stay in bounds
-            inputs[spec.name] = generator.integers(0, 2, shape).astype(dtype)
-    return inputs
 
 
 def quantization(parameters: Mapping[str, Any]) -> Quantization | None:
