@@ -33,10 +33,12 @@ REFERENCE = "litert-builtin"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a runtime made of some samples: real values by output name, [N, ...]."""
+    """What a runtime made of some samples: real values by output name, [N, ...], and what a delegate took of it."""
 
     values: Mapping[str, np.ndarray]
     delegated_share: float | None
+    delegated: tuple[str, ...]
+    undelegated: tuple[str, ...]
 
 
 def run_here(
@@ -55,7 +57,7 @@ def run_here(
             spec.name: np.concatenate([dequantize(result[spec.name], spec) for result in results])
             for spec in session.outputs
         }
-        return Outputs(values, session.delegated_share)
+        return Outputs(values, session.delegated_share, session.delegated, session.undelegated)
     finally:
         session.close()
 
@@ -126,6 +128,8 @@ def check(
             replace(
                 row,
                 delegated_share=outputs.delegated_share,
+                delegated=outputs.delegated,
+                undelegated=outputs.undelegated,
                 matches_reference=difference <= tolerance,
                 max_difference=difference,
             )

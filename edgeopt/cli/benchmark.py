@@ -45,11 +45,11 @@ def command(
     \b
       edgeopt benchmark model.float32.tflite model.int8.tflite --runtime litert --threads 2
     """
-    from edgeopt import api
+    import edgeopt
 
     dataset = common.load_data(**data)
     with common.progress_shown(quiet=quiet or as_json):
-        result = api.benchmark(
+        result = edgeopt.benchmark(
             files,
             runtimes=runtimes or ("litert",),
             threads=threads,

@@ -239,6 +239,7 @@ def describe_runtime(row: RuntimeResult) -> str:
     words = "runs"
     if row.delegated_share:
         words += f", {row.delegated_share:.0%} of its operators delegated"
+        words += f" (not {', '.join(row.undelegated)})" if row.undelegated else ""
     if row.matches_reference is not None:
         words += ", same results" if row.matches_reference else ", DIFFERENT results"
         words += f" (within {row.max_difference:.1e})"

@@ -44,11 +44,11 @@ def command(
     \b
       edgeopt compare model.float32.tflite model.int8.tflite --data data.npz
     """
-    from edgeopt import api
+    import edgeopt
 
     dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
-        result = api.compare(
+        result = edgeopt.compare(
             a,
             b,
             dataset.validation,

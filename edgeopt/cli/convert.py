@@ -10,7 +10,7 @@ import click
 from edgeopt.cli import common
 
 if TYPE_CHECKING:
-    from edgeopt.api import Conversion
+    from edgeopt.api.convert import Conversion
 
 
 @click.command("convert")
@@ -45,10 +45,10 @@ def command(
     \b
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz
     """
-    from edgeopt import api
+    import edgeopt
 
     with common.progress_shown(quiet=quiet or as_json):
-        result = api.convert(
+        result = edgeopt.convert(
             model,
             output,
             scheme=scheme,

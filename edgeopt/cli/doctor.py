@@ -16,10 +16,10 @@ def command(as_json: bool, quiet: bool) -> None:
     \b
       edgeopt doctor
     """
-    from edgeopt import api
+    import edgeopt
 
     with common.progress_shown(quiet=quiet or as_json):
-        findings = api.examine()
+        findings = edgeopt.examine()
     if as_json:
         common.print_json({"findings": findings})
         return

@@ -42,12 +42,12 @@ def command(
     \b
       edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime
     """
-    from edgeopt import api
+    import edgeopt
 
     # What is not split already is scored whole.
     dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
-        result = api.evaluate(
+        result = edgeopt.evaluate(
             file,
             dataset.validation,
             metric=metric,

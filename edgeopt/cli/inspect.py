@@ -20,11 +20,11 @@ def command(file: Path, custom_objects: Path | None, trust: bool, as_json: bool,
     \b
       edgeopt inspect model.int8.tflite
     """
-    from edgeopt import api
+    import edgeopt
     from edgeopt.inspection import inspection_tables
 
     with common.progress_shown(quiet=quiet or as_json):
-        inspection = api.inspect(file, custom_objects=custom_objects, trust=trust)
+        inspection = edgeopt.inspect(file, custom_objects=custom_objects, trust=trust)
     if as_json:
         common.print_json(inspection)
         return

@@ -69,11 +69,11 @@ def command(
     \b
       edgeopt optimize model.keras --data data.npz -o out --max-drop 1.0 --max-size 64KB
     """
-    from edgeopt import api
+    import edgeopt
 
     budgets = Budgets(max_drop, parse_size(max_size), parse_time_ms(max_latency), runtimes)
     with common.progress_shown(quiet=quiet or as_json):
-        report = api.optimize(
+        report = edgeopt.optimize(
             model,
             common.required_data(**data),
             output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -175,19 +176,20 @@ def _kept(
     raise Unfit(f"its option {key}={_said(value)} has no equal in the other Keras")
 
 
-def _accepted(target: type) -> set[str]:
+@functools.cache
+def _accepted(target: type) -> frozenset[str]:
     """Returns the option names that a layer class and those it passes **kwargs on to take."""
     names: set[str] = set()
     for cls in target.__mro__:
         if cls.__name__ == "Layer":
-            return names | {"name", "dtype", "trainable", "activity_regularizer"}
+            return frozenset(names | {"name", "dtype", "trainable", "activity_regularizer"})
         if "__init__" not in vars(cls):
             continue
         parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
         names.update(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             break
-    return names
+    return frozenset(names)
 
 
 def _values(
@@ -211,13 +213,17 @@ def _values(
         elif kind is None:
             found[key] = _layer(key, value, notes, other, convert)
         elif hasattr(getattr(library, f"{kind}s"), value["class_name"]):
-            cls = getattr(getattr(library, f"{kind}s"), value["class_name"])
-            options = inspect.signature(cls).parameters
+            options = _options(getattr(getattr(library, f"{kind}s"), value["class_name"]))
             own = {name: item for name, item in value["config"].items() if name in options}
             found[key] = {**value, "module": f"keras.{kind}s", "registered_name": None, "config": own}
         else:
             notes.append(f"layer {config.get('name')!r}: its {key} {value['class_name']} was dropped, {other} has none")
     return found
+
+
+@functools.cache
+def _options(cls: type) -> frozenset[str]:
+    return frozenset(inspect.signature(cls).parameters)
 
 
 def _layer(key: str, value: Any, notes: list[str], other: str, convert: Callable[..., Any]) -> Any:

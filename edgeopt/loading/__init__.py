@@ -20,6 +20,7 @@ import numpy as np
 from edgeopt import files, frameworks, graph, keras_bridge
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.loading import formats, proof, safety
+from edgeopt.tflite import reader
 from edgeopt.vocabulary import TensorSpec
 
 __all__ = ["LoadedModel", "load_model", "save_keras3"]
@@ -106,9 +107,10 @@ def load_model(
     known = _define(Path(custom_objects)) if custom_objects is not None else ()
     keras_bridge.register()
     if source.format == "savedmodel":
-        return _saved_model(path, known, trust, probe)
+        return _saved_model(path, trust, probe)
     if not trust:
-        safety.check_config(source.config, path, known)
+        safety.check_config(source.config, path)
+        safety.check_known(source.config, path, known)
     keras_version = 3 if source.format.startswith("keras3") else 2
     model = _read(source, keras_version, trust)
     written = f"Keras {source.version}" if source.version else f"Keras {keras_version}"
@@ -191,16 +193,18 @@ def _in_tf_keras(
 
 def _flat(model: Any) -> Any:
     """Returns the flat float32 form of a tf_keras model."""
-    try:
-        return graph.rebuild(model, keras_bridge.standard_form, as_float32=True)
-    except EdgeoptError:
-        raise
-    # A layer of the user's that cannot be made anew from its config may raise anything.
-    except Exception as error:
-        layer = getattr(error, "layer", model)
-        raise keras_bridge.Unbridgeable(
-            model, "a flat graph", [keras_bridge.Problem(layer.name, _first_line(error))]
-        ) from error
+    problems = {}
+    for call in graph.flat_calls(model):
+        if not type(call.layer).__module__.startswith("tf_keras.src.layers."):
+            try:
+                graph.clone(call.layer)
+            # A layer of the user's may raise anything when it is made anew from its config.
+            except Exception as error:
+                reason = f"it cannot be made anew from its config: {_first_line(error)}"
+                problems[call.layer.name] = keras_bridge.Problem(call.layer.name, reason)
+    if problems:
+        raise keras_bridge.Unbridgeable(model, "a flat tf_keras model", list(problems.values()))
+    return graph.rebuild(model, keras_bridge.standard_form, as_float32=True)
 
 
 def _float32_twin(model: Any) -> Any:
@@ -239,15 +243,18 @@ def _read(source: formats.Source, keras_version: int, trust: bool) -> Any:
         return library.models.load_model(path, **options)
 
 
-def _saved_model(
-    path: Path, known: tuple[str, ...], trust: bool, probe: Mapping[str, np.ndarray] | None
-) -> LoadedModel:
+def _saved_model(path: Path, trust: bool, probe: Mapping[str, np.ndarray] | None) -> LoadedModel:
     tf = frameworks.load("tensorflow")
     if not trust:
-        safety.check_saved_model(path, known)
+        safety.check_saved_model(path)
     metadata = safety.keras_metadata(path)
     notes: tuple[str, ...] = ("read from a SavedModel",)
-    reason = "a SavedModel holds a graph of operations, not layers; saved by Keras 2's model.save() it holds both"
+    unbridged: tuple[tuple[str, str], ...] = (
+        (
+            path.name,
+            "a SavedModel holds a graph of operations, not layers; saved by Keras 2's model.save() it has both",
+        ),
+    )
     if metadata and metadata[0].get("class_name") in ("Functional", "Sequential", "Model"):
         tf_keras = frameworks.load("tf_keras")
         with _reading(path):
@@ -256,17 +263,15 @@ def _saved_model(
             loaded = _brought_in(path, "savedmodel", model, 2, notes, probe)
             if loaded.keras is not None:
                 return loaded
-            reason = "; ".join(f"{layer}: {why}" for layer, why in loaded.unbridged)
+            unbridged = loaded.unbridged
     with _reading(path):
         original = tf.saved_model.load(str(path))
     inputs, outputs = _signature_specs(_signature(original, path))
-    return LoadedModel(path, "savedmodel", inputs, outputs, None, original, notes, ((path.name, reason),))
+    return LoadedModel(path, "savedmodel", inputs, outputs, None, original, notes, unbridged)
 
 
 def _tflite(path: Path, notes: tuple[str, ...]) -> LoadedModel:
-    from edgeopt.tflite.reader import read
-
-    model = read(path)
+    model = reader.read(path)
     quantized = [t.name for graph_of in model.subgraphs for t in graph_of.tensors if t.quantization is not None]
     if quantized:
         raise ModelError(
@@ -338,6 +343,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except EdgeoptError:
         raise
+    # A damaged or foreign file can make a loader raise anything.
     except Exception as error:
         text = str(error)
         lost = ("Unknown layer", "Could not locate class", "Unknown object", "custom object")
@@ -351,7 +357,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    cause = str(error).rpartition("Exception encountered: ")[2]  # Keras puts each layer's words around the next one's
+    lines = [line.strip() for line in cause.splitlines() if line.strip()] or [type(error).__name__]
     line = lines[0] if len(lines[0]) < 300 else f"{lines[0][:299]}…"
     return line if line.endswith((".", "!", "?")) else f"{line}."
 

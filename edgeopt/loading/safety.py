@@ -48,13 +48,12 @@ _REACHING_OUT = frozenset(
 )
 
 
-def check_config(config: Mapping[str, Any], path: Path, known: Collection[str]) -> None:
-    """Raises ModelError where a model's config would run code that is neither Keras's nor the user's own.
+def check_config(config: Mapping[str, Any], path: Path) -> None:
+    """Raises ModelError where a model's config holds Python code, or operations that do more than compute.
 
     Args:
         config: of the model, as it stands in the file.
         path: of the file, for the message.
-        known: names of the user's own classes and functions.
     """
     for part in _objects(config):
         name, settings = str(part.get("class_name")), part.get("config")
@@ -69,10 +68,26 @@ def check_config(config: Mapping[str, Any], path: Path, known: Collection[str]) 
             _check_symbol(str((settings or {}).get("function", (settings or {}).get("cls_symbol", ""))), own, path)
         if name == "TensorFlowOpLayer":
             _check_operation(settings, own, path)
-        _check_module(part, name, settings, path, known)
 
 
-def check_saved_model(path: Path, known: Collection[str]) -> None:
+def check_known(config: Mapping[str, Any], path: Path, known: Collection[str]) -> None:
+    """Raises ModelError where a model's config names a class or function that is neither Keras's nor the user's own.
+
+    Args:
+        config: of the model, as it stands in the file; none of the modules it names is imported.
+        path: of the file, for the message.
+        known: names of the user's own classes and functions.
+    """
+    for part in _objects(config):
+        foreign = _foreign(part, known)
+        if foreign is not None:
+            raise ModelError(
+                f"{path} needs the custom {foreign}, which is not Keras's. "
+                "Try --custom-objects FILE.py with the Python file that defines it."
+            )
+
+
+def check_saved_model(path: Path) -> None:
     """Raises ModelError where a SavedModel's layers or operations would run Python or touch other files."""
     frameworks.load("tensorflow")
     from tensorflow.core.protobuf import saved_model_pb2
@@ -92,7 +107,7 @@ def check_saved_model(path: Path, known: Collection[str]) -> None:
             "Try --trust if you trust its author."
         )
     for metadata in keras_metadata(path):
-        check_config(metadata, path, known)
+        check_config(metadata, path)
 
 
 def keras_metadata(path: Path) -> list[dict[str, Any]]:
@@ -124,23 +139,21 @@ def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _objects(item)
 
 
-def _check_module(part: Mapping[str, Any], name: str, settings: Any, path: Path, known: Collection[str]) -> None:
-    module = part.get("module")
+def _foreign(part: Mapping[str, Any], known: Collection[str]) -> str | None:
+    """Returns what an object of a config is and where from, if neither Keras nor the user's own file defines it."""
+    module, name = part.get("module"), str(part.get("class_name"))
     if module is None or name.startswith("__"):
-        return
-    called = settings if name == "function" else name
-    names = {called, part.get("registered_name"), str(part.get("registered_name")).rpartition(">")[2]}
-    if names & set(known) or str(part.get("registered_name", "")).startswith("edgeopt>"):
-        return
+        return None
+    called = part.get("config") if name == "function" else name
+    registered = str(part.get("registered_name", ""))
+    if {called, registered, registered.rpartition(">")[2]} & set(known) or registered.startswith("edgeopt>"):
+        return None
     package, *rest = str(module).split(".")
     plain = package in ("keras", "tf_keras") and not {"utils", "saving"} & set(rest)
     plain = plain or module == "tensorflow.python.ops.init_ops_v2"  # where EfficientNetV2 takes an initializer from
     if plain or (module == "builtins" and name == "function"):
-        return
-    raise ModelError(
-        f"{path} needs the custom {'function' if name == 'function' else 'class'} {called!r} of {module}, "
-        "which is not Keras's. Try --custom-objects FILE.py with the Python file that defines it."
-    )
+        return None
+    return f"{'function' if name == 'function' else 'class'} {called!r} of {module}"
 
 
 def _check_symbol(symbol: str, layer: Any, path: Path) -> None:

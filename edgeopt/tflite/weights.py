@@ -13,6 +13,8 @@ import numpy as np
 
 from edgeopt.tflite.model import BITS, Operator, Subgraph, Tensor, TFLiteModel
 
+# Distinct values up to which a tensor may be clustered; nobody clusters finer.
+CLUSTERED = 4096
 KINDS = ("weights", "biases", "constants", "metadata", "graph")
 
 # Operand positions of trained numbers. What is missing here (shapes, axes, look-up tables …) counts as a constant.
@@ -73,7 +75,8 @@ class WeightTensor:
         size_bytes: in the file, with the index of a sparse encoding.
         zeros: elements that stand for exactly 0; None where they cannot be counted.
         unique: distinct values, zeros of a sparse encoding included; None as above.
-        unique_per_channel: the most distinct values in any output channel; None for biases and sparse encodings.
+        unique_per_channel: the most distinct values in any output channel; None for biases and sparse encodings, and
+            where the tensor has more than CLUSTERED values, too many for clusters.
         scales: 0 not quantized, 1 one scale, more: per channel.
         encoding: "" for dense tensors, else in words.
     """
@@ -268,10 +271,11 @@ def _count(model: TFLiteModel, tensor: Tensor, kind: str, operator: str) -> tupl
         along = [1] * len(tensor.shape)
         along[tensor.quantization.axis] = -1
         zeros = int(np.count_nonzero(values.reshape(tensor.shape) == np.reshape(zero_points, along)))
-    if kind == "biases" or len(tensor.shape) < 2:
-        return zeros, _distinct(values[None]), None
+    unique = _distinct(values[None])
+    if kind == "biases" or len(tensor.shape) < 2 or unique > CLUSTERED:
+        return zeros, unique, None
     channels = np.moveaxis(values.reshape(tensor.shape), output_axis(operator, tensor), 0)
-    return zeros, _distinct(values[None]), _distinct(channels.reshape(len(channels), -1))
+    return zeros, unique, _distinct(channels.reshape(len(channels), -1))
 
 
 def _distinct(rows: np.ndarray) -> int:

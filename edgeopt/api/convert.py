@@ -1,51 +1,24 @@
-"""What notebooks and the command line call: paths or models at hand go in, plain results come out.
-
-Everything that can crash runs in worker processes; nothing here imports TensorFlow.
-"""
+"""A model and a scheme go in, a verified `.tflite` file comes out."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files, parity, pipeline, workers
-from edgeopt.benchmarking import benchmark
-from edgeopt.comparison import compare
+from edgeopt import files, parity
+from edgeopt.api.models import as_path
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
-from edgeopt.doctor import examine
-from edgeopt.errors import ConfigError, ConversionError, ModelError
-from edgeopt.evaluation import evaluate
-from edgeopt.inspection import Inspection, inspect_tflite
-from edgeopt.report import Report
+from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import parse
 from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.schemes import scheme as scheme_named
-from edgeopt.stages import Settings
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
-from edgeopt.tflite.reader import IDENTIFIER, read
-from edgeopt.vocabulary import Budgets, RuntimeResult, TensorSpec
-
-__all__ = [
-    "Budgets",
-    "Conversion",
-    "Settings",
-    "benchmark",
-    "compare",
-    "convert",
-    "evaluate",
-    "examine",
-    "inspect",
-    "load_data",
-    "optimize",
-]
-
-load_data = datasets.load
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import RuntimeResult, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -91,7 +64,7 @@ def convert(
         model: a path, or a Keras model at hand.
         output: the file to write.
         scheme: name of a row of SCHEMES.
-        data: a Dataset, or what `load_data` takes; calibrates integer schemes and feeds the verification.
+        data: a Dataset, or what `edgeopt.load_data` takes; calibrates integer schemes and feeds the verification.
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
         batch_size: first dimension of the inputs; None leaves it free.
         custom_objects, trust: see `loading.load_model`.
@@ -105,10 +78,10 @@ def convert(
         raise ConfigError(f"Expected an output file ending in .tflite, got {output}. Try {output.stem}.tflite.")
     files.require_free(output, force=force)
     promises = tuple(parse(text) for text in runtimes)
-    dataset = None if data is None else load_data(data)
+    dataset = None if data is None else datasets.load(data)
     options = ConvertOptions(batch_size, None if dataset is None else dataset.calibration, custom_objects, trust)
     with (
-        _as_path(model) as path,
+        as_path(model) as path,
         IsolatedConverter(path, options) as converter,
         files.atomic_path(output) as temporary,
     ):
@@ -137,43 +110,6 @@ def convert(
         rows,
         (*summary.notes, *done, *warnings),
     )
-
-
-def optimize(model: Any, data: Any, output: Path | str, *, force: bool = False, **settings: Any) -> Report:
-    """Runs the main job; see `pipeline.optimize`. `settings` are the fields of Settings."""
-    commands = settings.pop("commands", ())
-    with _as_path(model) as path:
-        return pipeline.optimize(
-            path, load_data(data), output=Path(output), settings=Settings(**settings), force=force, commands=commands
-        )
-
-
-def inspect(model: Any, *, custom_objects: Path | None = None, trust: bool = False) -> Inspection:
-    """Returns what a `.tflite` file or a Keras model holds, and what each technique can do for it."""
-    with _as_path(model) as path:
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(8)[4:] == IDENTIFIER or path.suffix == ".tflite":
-                    return inspect_tflite(path)
-        try:
-            worker = workers.shared("tensorflow")
-            return worker.call("edgeopt.inspection:inspect_file", path, custom_objects=custom_objects, trust=trust)
-        except workers.WorkerCrashed as crash:
-            raise ModelError(f"Loading {path} ended the process: {crash.reason}. Try saving the model anew.") from None
-
-
-@contextlib.contextmanager
-def _as_path(model: Any) -> Iterator[Path]:
-    """Yields the path of `model`; a model at hand is saved for as long as the block lasts."""
-    if isinstance(model, (str, Path)):
-        yield Path(model)
-        return
-    if not hasattr(model, "save"):
-        raise ModelError(f"Expected the path of a model or a Keras model, got {type(model).__name__}.")
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        path = Path(folder) / f"{getattr(model, 'name', 'model')}.keras"
-        model.save(path)
-        yield path
 
 
 def _verify_io(file: TFLiteModel, dtype: str, scheme: str) -> None:
