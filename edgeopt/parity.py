@@ -138,9 +138,13 @@ def check(
 
 
 def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
-    """Returns the largest over outputs of rms(a - b) / rms(b): 0 equal, about 1 unrelated."""
+    """Returns the largest over outputs of rms(a - b) / rms(b): 0 equal, about 1 unrelated.
+
+    Outputs are matched by name, or in order where a runtime has names of its own.
+    """
+    pairs = [(a[name], b[name]) for name in b] if set(a) == set(b) else list(zip(a.values(), b.values()))
     largest = 0.0
-    for (_, left), (_, right) in zip(a.items(), b.items()):
+    for left, right in pairs:
         scale = float(np.sqrt(np.mean(np.square(right, dtype=np.float64))))
         error = float(np.sqrt(np.mean(np.square(left.astype(np.float64) - right))))
         largest = max(largest, error / scale if scale else error)

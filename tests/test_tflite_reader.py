@@ -1,0 +1,230 @@
+"""What the reader finds in real files, and that hostile ones end in a ModelError."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tflite_models as models
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeopt import frameworks
+from edgeopt.errors import ModelError
+from edgeopt.inspection import quantization
+from edgeopt.tflite.macs import count_macs
+from edgeopt.tflite.op_versions import minimum_runtime, unsupported_by
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.weights import weigh
+
+
+def test_a_float_file_as_the_model_was_built() -> None:
+    model = read(models.convert(models.cnn, "float32"))
+    assert [op.name for op in model.main.operators] == [
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "CONV_2D",
+        "MEAN",
+        "FULLY_CONNECTED",
+    ]
+    assert [(spec.name, spec.shape, spec.dtype) for spec in model.inputs] == [("image", (None, 16, 16, 3), "float32")]
+    assert [(spec.name, spec.shape) for spec in model.outputs] == [("classes", (None, 10))]
+    first = model.main.operators[0]
+    kernel, bias = model.main.operand(first, 1), model.main.operand(first, 2)
+    assert kernel is not None
+    assert bias is not None
+    assert kernel.shape == (8, 3, 3, 3)
+    assert model.main.operand(first, 3) is None
+    keras = models.cnn()
+    gamma, _, _, variance = keras.get_layer("norm").get_weights()
+    folded = keras.get_layer("first").get_weights()[0] * gamma / np.sqrt(variance + 1e-3)
+    np.testing.assert_allclose(model.values(kernel), folded.transpose(3, 0, 1, 2), rtol=1e-5)
+    assert (model.signatures[0].key, model.description) == ("serving_default", "MLIR Converted.")
+    assert "min_runtime_version" in model.metadata
+
+
+def test_scales_and_zero_points_are_those_of_the_interpreter(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(models.convert(models.cnn, "int8"))
+    model = read(path)
+    interpreter = frameworks.load("litert").Interpreter(model_path=str(path))
+    for details, specs in (
+        (interpreter.get_input_details(), model.inputs),
+        (interpreter.get_output_details(), model.outputs),
+    ):
+        scale, zero_point = details[0]["quantization"]
+        assert specs[0].dtype == "int8"
+        assert specs[0].quantization is not None
+        assert specs[0].quantization.scales == (pytest.approx(scale),)
+        assert specs[0].quantization.zero_points == (zero_point,)
+    kernel = model.main.operand(model.main.operators[1], 1)
+    assert kernel is not None
+    assert kernel.quantization is not None
+    assert (len(kernel.quantization.scales), kernel.quantization.axis) == (8, 3)
+
+
+def test_shared_models(shared: Path) -> None:
+    model = read(shared / "models" / "kws_ref_model.tflite")
+    assert (model.inputs[0].shape, model.inputs[0].dtype) == ((None, 49, 10, 1), "int8")
+    assert [(u.name, u.version, u.count) for u in model.operator_uses][:2] == [
+        ("CONV_2D", 3, 5),
+        ("DEPTHWISE_CONV_2D", 3, 4),
+    ]
+    autoencoder = read(shared / "models" / "ad01_int8.tflite")
+    assert [(u.name, u.count) for u in autoencoder.operator_uses] == [("FULLY_CONNECTED", 10)]
+
+
+def test_buffers_behind_the_flatbuffer(tmp_path: Path) -> None:
+    """Files over 2 GB keep their weights behind the flatbuffer, at offsets from the start of the file."""
+    content = models.convert(models.dense, "float32")
+    outside = _with_buffers_outside(content)
+    plain, moved = read(content), read(outside)
+    assert moved.metadata == {}
+    for before, after in zip(plain.main.tensors, moved.main.tensors):
+        assert before.size_bytes == after.size_bytes
+        if before.is_constant:
+            np.testing.assert_array_equal(plain.values(before), moved.values(after))
+    expected, result = (models.run(c, "ai_edge_litert", tmp_path) for c in (content, outside))
+    assert result is not None
+    np.testing.assert_array_equal(expected, result)
+    with pytest.raises(ModelError, match=r"truncated or corrupt \(a buffer ends at byte"):
+        read(outside[:-1])
+
+
+def _with_buffers_outside(content: bytes) -> bytes:
+    import flatbuffers
+
+    schema = frameworks.load("litert_schema")
+
+    def packed(start: int) -> tuple[bytes, bytes]:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        model.metadata = []
+        behind = b""
+        for buffer in model.buffers:
+            if buffer.data is not None:
+                behind += bytes(-(start + len(behind)) % 16)
+                buffer.offset, buffer.size = start + len(behind), len(buffer.data)
+                behind += bytes(buffer.data)
+                buffer.data = None
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output()), behind
+
+    flatbuffer, _ = packed(1 << 20)
+    flatbuffer, behind = packed(len(flatbuffer))
+    return flatbuffer + behind
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "got an empty file"),
+        (b"Just some text, not a model", "starts with b'Just som'"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), r"a Keras \.h5 model"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x1c\0\0\0TFL3", "truncated or corrupt"),
+        (b"\x1c\0\0\0TFL3" + bytes(100), "truncated or corrupt"),
+        (np.random.default_rng(0).bytes(4) + b"TFL3" + np.random.default_rng(0).bytes(4000), "truncated or corrupt"),
+    ],
+)
+def test_what_is_no_tflite_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        read(path)
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not exist\. Try another path"):
+        read(tmp_path / "none.tflite")
+    with pytest.raises(ModelError, match="got the folder"):
+        read(tmp_path)
+
+
+def test_every_truncation_is_noticed() -> None:
+    content = models.convert(models.dense, "float32")
+    for length in range(8, len(content) - 1, 97):
+        with pytest.raises(ModelError, match="truncated or corrupt"):
+            read(content[:length])
+
+
+def test_a_vector_that_is_read_over_and_over_is_refused() -> None:
+    """20,000 operators that share one list of 20,000 inputs: 160 kB that would become 400 million numbers."""
+    import flatbuffers
+
+    schema = frameworks.load("litert_schema")
+    count = 20_000
+    builder = flatbuffers.Builder(1 << 18)
+    inputs = builder.CreateNumpyVector(np.zeros(count, np.int32))
+    schema.OperatorStart(builder)
+    schema.OperatorAddInputs(builder, inputs)
+    operator = schema.OperatorEnd(builder)
+
+    def vector(tables: list[int]) -> int:
+        builder.StartVector(4, len(tables), 4)
+        for table in tables:
+            builder.PrependUOffsetTRelative(table)
+        return builder.EndVector()
+
+    operators = vector([operator] * count)
+    parts = {}
+    for name in ("Tensor", "OperatorCode", "Buffer"):
+        getattr(schema, f"{name}Start")(builder)
+        parts[name] = getattr(schema, f"{name}End")(builder)
+    parts = {name: vector([table]) for name, table in parts.items()}
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddOperators(builder, operators)
+    schema.SubGraphAddTensors(builder, parts["Tensor"])
+    graphs = vector([schema.SubGraphEnd(builder)])
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, 3)
+    schema.ModelAddSubgraphs(builder, graphs)
+    schema.ModelAddOperatorCodes(builder, parts["OperatorCode"])
+    schema.ModelAddBuffers(builder, parts["Buffer"])
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    with pytest.raises(ModelError, match="its parts are longer than itself"):
+        read(bytes(builder.Output()))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_mutated_files_are_read_or_refused(data: st.DataObject) -> None:
+    source = data.draw(
+        st.sampled_from(
+            [
+                (models.cnn, "int8"),
+                (models.cnn, "float16"),
+                (models.recurrent, "int8"),
+                (models.dense, "sparse", "pruned"),
+            ]
+        )
+    )
+    content = bytearray(models.convert(*source))
+    interesting = st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
+    words = st.tuples(st.integers(2, len(content) // 4 - 1), interesting)
+    for word, value in data.draw(st.lists(words, min_size=1, max_size=8)):
+        content[word * 4 : word * 4 + 4] = value.to_bytes(4, "little")
+    started = time.process_time()
+    refusal = _everything(bytes(content))
+    assert refusal is None or "Try" in refusal
+    assert time.process_time() - started < 5
+
+
+def _everything(content: bytes) -> str | None:
+    """Reads and counts all there is; returns the words of a ModelError, None without one."""
+    try:
+        model = read(content)
+        weigh(model)
+        count_macs(model)
+        minimum_runtime(model)
+        unsupported_by(model, "tflm")
+        quantization.in_words(model)
+        for tensor in model.main.tensors:
+            if tensor.sparsity is not None:
+                model.values(tensor)
+    except ModelError as error:
+        return str(error)
+    return None

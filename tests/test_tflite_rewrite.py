@@ -1,0 +1,68 @@
+"""Rewritten files hold the same model, aligned, and run alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tflite_models as models
+
+from edgeopt.errors import ModelError
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import normalized, with_metadata, with_truthful_versions
+
+FILES = [
+    (models.cnn, "int8"),
+    (models.cnn, "float16"),
+    (models.recurrent, "int8"),
+    (models.dense, "sparse", "pruned"),
+]
+
+
+@pytest.mark.parametrize("source", FILES, ids=lambda s: f"{s[0].__name__}-{s[1]}")
+def test_metadata_is_added_and_replaced_and_nothing_else_changes(source: tuple[str, ...], tmp_path: Path) -> None:
+    content = models.convert(*source)
+    before = read(content)
+    once = with_metadata(content, "NOTES", b"first, and longer")
+    model = read(with_metadata(once, "NOTES", b"second"))
+    assert bytes(model.buffer(model.metadata["NOTES"])) == b"second"
+    assert set(model.metadata) == {*before.metadata, "NOTES"}
+    assert (model.codes, model.subgraphs, model.signatures) == (before.codes, before.subgraphs, before.signatures)
+    assert all(extent.offset % 16 == 0 for extent in model.buffers)
+    for old, new in zip(before.main.tensors, model.main.tensors):
+        np.testing.assert_array_equal(before.data(old), model.data(new))
+    expected, result = (models.run(c, "ai_edge_litert", tmp_path) for c in (content, once))
+    assert result is not None
+    np.testing.assert_array_equal(expected, result)
+
+
+def test_normalized_files_of_two_conversions_are_equal() -> None:
+    content = models.convert(models.cnn, "int8")
+    other = with_metadata(content, "min_runtime_version", b"9.9.9")
+    assert other != normalized(content)
+    assert normalized(other) == normalized(content) == normalized(normalized(content))
+    model = read(normalized(content))
+    assert (model.metadata, model.description) == ({}, "")
+
+
+def test_truthful_versions_make_an_old_runtime_refuse_what_it_would_get_wrong(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    pytest.importorskip("tflite_runtime")
+    content = models.requantized("dynamic_wi8_afp32")
+    truthful = with_truthful_versions(content)
+    assert models.run(content, "tflite_runtime", tmp_path) is not None
+    assert models.run(truthful, "tflite_runtime", tmp_path) is None
+    expected, result = (models.run(c, "ai_edge_litert", tmp_path) for c in (content, truthful))
+    assert result is not None
+    np.testing.assert_array_equal(expected, result)
+    assert with_truthful_versions(truthful) == truthful
+
+
+def test_files_that_cannot_be_rewritten() -> None:
+    with pytest.raises(ModelError, match=r"is no \.tflite file"):
+        with_metadata(b"text", "NOTES", b"")
+    from test_tflite_reader import _with_buffers_outside
+
+    with pytest.raises(ModelError, match="weights are inside its flatbuffer"):
+        normalized(_with_buffers_outside(models.convert(models.dense, "float32")))
