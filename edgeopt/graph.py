@@ -194,7 +194,7 @@ def rebuild(
     Args:
         model: a functional or built Sequential tf_keras model; it stays as it is.
         layer_fn: asked once for each layer, however often it is called; None (the default, and as an answer) clones
-            the layer with its weights. Names of the flat graph are kept.
+            the layer with its weights. A layer of the same name gets the one that is unique in the flat graph.
         as_float32: whether layers and inputs of other floating dtypes or mixed policies become float32.
 
     Raises:
@@ -207,9 +207,9 @@ def rebuild(
         if id(layer) not in replacements:
             answer = layer_fn(layer) if layer_fn is not None else None
             if answer is None:
-                twin = clone(layer, as_float32=as_float32)
-                twin._name = call.name
-                answer = Replacement(twin, layer.get_weights())
+                answer = Replacement(clone(layer, as_float32=as_float32), layer.get_weights())
+            if getattr(answer.layer, "name", None) == layer.name:
+                answer.layer._name = call.name  # type: ignore[attr-defined]
             replacements[id(layer)] = answer
         return replacements[id(layer)]
 

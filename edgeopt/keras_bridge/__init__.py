@@ -85,12 +85,15 @@ def to_keras2(model: Any) -> tuple[Any, tuple[str, ...]]:
     keras = frameworks.load("keras")
     made: dict[int, graph.Replacement] = {}
     problems: list[Problem] = []
-    for calls in _by_layer(model, "tf_keras").values():
+    by_layer = _by_layer(model, "tf_keras")
+    names = {calls[0].name for calls in by_layer.values()}
+    for calls in by_layer.values():
         if isinstance(calls[0].layer, keras.Layer):
             try:
-                made[id(calls[0].layer)] = _in_keras2(calls, notes)
-            except configs.Unfit as error:
-                problems.append(Problem(calls[0].layer.name, str(error)))
+                made[id(calls[0].layer)] = _in_keras2(calls, names, notes)
+            # Unfit, or whatever a constructor of tf_keras or of the user's raises: it is the reason.
+            except Exception as error:
+                problems.append(Problem(calls[0].layer.name, _first_line(error)))
     if problems:
         raise Unbridgeable(model, "tf_keras", problems)
 
@@ -120,13 +123,16 @@ def to_keras3(model: Any) -> Any:
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
     made: dict[int, graph.Replacement] = {}
     problems: list[Problem] = []
-    for calls in _by_layer(model, "Keras 3").values():
+    by_layer = _by_layer(model, "Keras 3")
+    names = {calls[0].name for calls in by_layer.values()}
+    for calls in by_layer.values():
         try:
-            replacement = _in_keras3(calls[0])
+            replacement = _in_keras3(calls[0], names)
             if replacement is not None:
                 made[id(calls[0].layer)] = replacement
-        except configs.Unfit as error:
-            problems.append(Problem(calls[0].layer.name, str(error)))
+        # Unfit, or whatever a constructor of Keras 3 raises: it is the reason.
+        except Exception as error:
+            problems.append(Problem(calls[0].layer.name, _first_line(error)))
     if problems:
         raise Unbridgeable(model, "Keras 3", problems)
 
@@ -249,8 +255,8 @@ def _built(model: Any, keras: Any, other: str, step: graph.Step, made: Mapping[i
     return built
 
 
-def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replacement:
-    """Returns the tf_keras layer for a Keras 3 layer, from all its calls."""
+def _in_keras2(calls: Sequence[graph.Call], names: set[str], notes: list[str]) -> graph.Replacement:
+    """Returns the tf_keras layer for a Keras 3 layer, from all its calls; `names` are taken."""
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
     call = calls[0]
     layer, kind = call.layer, type(call.layer).__name__
@@ -266,6 +272,7 @@ def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replaceme
         return graph.Replacement(function, ())
     standard = standard_form(layer)
     if standard is not None:
+        standard.layer._name = call.name  # type: ignore[attr-defined]
         return standard
     if ours and kind == "Activation":
         config = {**layer.get_config(), "name": call.name}
@@ -278,7 +285,7 @@ def _in_keras2(calls: Sequence[graph.Call], notes: list[str]) -> graph.Replaceme
             config = {**layer.get_config(), "name": call.name}
             then: tuple[Any, ...] = ()
             if "recurrent_activation" not in config:
-                after = _activation(config.get("activation"), f"{call.name}_activation")
+                after = _activation(config.get("activation"), _free_name(f"{call.name}_activation", names))
                 if after is not None:
                     config["activation"], then = "linear", (after,)
             config = configs.to_keras2(kind, config, notes)
@@ -311,14 +318,24 @@ def _activation(activation: Any, name: str) -> Any | None:
     return layers.classes().KerasActivation(activation, name=name) if own else None
 
 
+def _free_name(name: str, taken: set[str]) -> str:
+    """Returns `name`, or with a number where it is taken, and takes it."""
+    free = next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+    taken.add(free)
+    return free
+
+
 def _only_keras3_arguments(call: graph.Call) -> bool:
     """Whether a call names arguments that tf_keras's layers do not take, but for those left at None."""
     given = {key for key, value in call.kwargs.items() if value is not None}
     return bool(given & {"query_mask", "value_mask", "key_mask"})
 
 
-def _in_keras3(call: graph.Call) -> graph.Replacement | None:
-    """Returns the Keras 3 layer or function for a tf_keras layer; None for a bare TensorFlow function."""
+def _in_keras3(call: graph.Call, names: set[str]) -> graph.Replacement | None:
+    """Returns the Keras 3 layer or function for a tf_keras layer; None for a bare TensorFlow function.
+
+    `names` are taken.
+    """
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
     layer, kind = call.layer, type(call.layer).__name__
     own = layers.classes()
@@ -347,8 +364,8 @@ def _in_keras3(call: graph.Call) -> graph.Replacement | None:
     if config.get("activation") == "hard_sigmoid" and "recurrent_activation" not in config:
         # Keras 2's hard_sigmoid is clip(0.2 x + 0.5, 0, 1); the function of that name in Keras 3 is another one.
         then = (
-            keras.layers.Rescaling(0.2, 0.5, name=f"{call.name}_scaled"),
-            keras.layers.ReLU(max_value=1.0, name=f"{call.name}_clipped"),
+            keras.layers.Rescaling(0.2, 0.5, name=_free_name(f"{call.name}_scaled", names)),
+            keras.layers.ReLU(max_value=1.0, name=_free_name(f"{call.name}_clipped", names)),
         )
         config["activation"] = "linear"
     config = configs.to_keras3(kind, config, [])

@@ -194,17 +194,28 @@ def _in_tf_keras(
 def _flat(model: Any) -> Any:
     """Returns the flat float32 form of a tf_keras model."""
     problems = {}
-    for call in graph.flat_calls(model):
-        if not type(call.layer).__module__.startswith("tf_keras.src.layers."):
-            try:
-                graph.clone(call.layer)
-            # A layer of the user's may raise anything when it is made anew from its config.
-            except Exception as error:
-                reason = f"it cannot be made anew from its config: {_first_line(error)}"
-                problems[call.layer.name] = keras_bridge.Problem(call.layer.name, reason)
+    for layer in {id(call.layer): call.layer for call in graph.flat_calls(model)}.values():
+        reason = _why_not_cloned(layer)
+        if reason:
+            problems[layer.name] = keras_bridge.Problem(layer.name, reason)
     if problems:
         raise keras_bridge.Unbridgeable(model, "a flat tf_keras model", list(problems.values()))
     return graph.rebuild(model, keras_bridge.standard_form, as_float32=True)
+
+
+def _why_not_cloned(layer: Any) -> str:
+    """Returns why a layer of the user's cannot be made anew from its config; "" where it can."""
+    modules = [base.__module__ for base in type(layer).__mro__]
+    if modules[0].startswith("tf_keras.src.layers."):
+        return ""
+    if any(module.startswith("tf_keras.src.saving.legacy.saved_model") for module in modules):
+        return f"the code of its class {type(layer).__name__} is not at hand; try --custom-objects FILE.py"
+    try:
+        graph.clone(layer)
+    # A constructor or get_config of the user's may raise anything.
+    except Exception as error:
+        return f"it cannot be made anew from its config: {_first_line(error)}"
+    return ""
 
 
 def _float32_twin(model: Any) -> Any:
