@@ -35,9 +35,12 @@ demo: setup models/digits.keras ## train a real network, make every scheme of it
 	@echo "Open demo/report.html"
 
 models/digits.keras: models/digits_cnn.py models/training.py | $(VENV)/.ready
-	$(BIN)/python models/digits_cnn.py -o $@
+	$(BIN)/python models/digits_cnn.py -o $@ --force
 
-models: models/digits.keras ## train the reference model on embedded data (others: models/README.md)
+models: setup models/digits.keras ## train the digits model; `make models/resnet8.keras DATA=cifar10` trains another
+
+models/%.keras: models/%.py models/training.py | $(VENV)/.ready
+	$(BIN)/python $< --data $(DATA) -o $@ --force
 
 test: setup ## all tests but the slow ones
 	$(BIN)/python -m pytest

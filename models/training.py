@@ -189,7 +189,7 @@ def score(model: Any, part: Part, task: str) -> MetricValue:
     metric = metrics.metric("top1" if task == "classify" else "reconstruction")
     parts = []
     for batch in part.batches(256):
-        outputs = model.predict_on_batch(next(iter(batch.inputs.values())))
+        outputs = np.asarray(model(next(iter(batch.inputs.values())), training=False))
         parts.append(metric.per_sample(outputs, batch))
     return metric.value(metric.settle(*(np.concatenate(rows) for rows in zip(*parts))))
 

@@ -1,4 +1,4 @@
-"""The reference models: shapes and sizes as published, training that learns, repeats itself and says what it refuses."""
+"""The reference models: sizes as published, training that learns, repeats itself and says what it refuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 import subprocess
 import sys
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,7 @@ def test_width_narrows_every_architecture() -> None:
 @pytest.mark.parametrize(
     ("base", "width", "expected"), [(64, 1.0, 64), (64, 0.35, 24), (32, 0.35, 16), (16, 0.1, 8), (24, 0.75, 24)]
 )
-def test_channels_are_multiples_of_8_and_never_far_under_what_was_asked(
-    base: int, width: float, expected: int
-) -> None:
+def test_channels_are_multiples_of_8_and_never_far_under_what_was_asked(base: int, width: float, expected: int) -> None:
     assert training.channels(base, width) == expected
     assert training.channels(base, width) % 8 == 0
     assert training.channels(base, width) >= 0.9 * base * width
@@ -169,8 +167,18 @@ def test_augmentation_changes_from_batch_to_batch_and_repeats_with_the_seed() ->
 
 # --- training --------------------------------------------------------------------------------------------------------
 
+
+def small(shape: tuple[int, ...], classes: int, *, width: float, scale: float, offset: float) -> Any:
+    """An architecture that is traced in no time."""
+    layers = load("keras").layers
+    inputs = layers.Input(shape)
+    x = training.rescaled(inputs, scale, offset)
+    if len(shape) == 3:
+        x = layers.BatchNormalization()(layers.Conv2D(8, 3)(x))
+    return load("keras").Model(inputs, layers.Dense(classes, "softmax")(layers.Flatten()(x)))
+
+
 TINY_DATA = {
-    "digits_cnn": tiny((8, 8, 1)),
     "ds_cnn": tiny((20, 10, 1), dtype="float16"),
     "resnet8": tiny((16, 16, 3), dtype="uint8", high=255),
     "mobilenet_v2": tiny((16, 16, 3), dtype="uint8", high=255),
@@ -178,12 +186,13 @@ TINY_DATA = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", ["ds_cnn", "resnet8", "autoencoder", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
+)
 def test_one_epoch_on_tiny_data_gives_a_plain_keras_file(name: str, tmp_path: Path) -> None:
-    keras = load("keras")
     reconstructs = name == "autoencoder"
     task, kind = ("reconstruct", "inputs") if reconstructs else ("classify", "auto")
-    augment = {"ds_cnn": "spectrogram", "resnet8": "image", "mobilenet_v2": "image"}.get(name, "none")
+    augment = {"ds_cnn": "spectrogram", "autoencoder": "none"}.get(name, "image")
     dataset = data.load(TINY_DATA[name], labels=kind)
     settings = training.Training(epochs=1, batch_size=8, task=task, augment=augment)
     model = training.fit(ARCHITECTURES[name].build, dataset, settings, width=0.1)
@@ -192,22 +201,16 @@ def test_one_epoch_on_tiny_data_gives_a_plain_keras_file(name: str, tmp_path: Pa
     assert value.name == ("reconstruction" if reconstructs else "top1")
     assert value.samples == 8
     model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    again = load("keras").models.load_model(tmp_path / "model.keras", safe_mode=True)
     x = TINY_DATA[name]["x_test"].astype("float32")
-    np.testing.assert_array_equal(again.predict_on_batch(x), model.predict_on_batch(x))
-    assert again.evaluate(x, x if reconstructs else TINY_DATA[name]["y_test"], verbose=0) is not None
-    assert "adam" in model.optimizer.name
-    # No optimizer slots: the file is the weights and little else.
-    assert zipfile.ZipFile(tmp_path / "model.keras").getinfo("model.weights.h5").file_size < 4 * 1.2 * (
-        model.count_params() + 40_000
-    )
+    np.testing.assert_array_equal(again(x), model(x))
+    assert len(model.optimizer.variables) == 2  # its step and rate: the file holds no slots
 
 
 def test_raw_integers_go_in_and_are_scaled_inside_the_model() -> None:
     raw = tiny((16, 16, 3), dtype="uint8", high=255)
     raw["x_train"][0, 0, 0] = (0, 255, 7)
-    settings = training.Training(epochs=1, batch_size=24)
-    model = training.fit(resnet8.build, data.load(raw), settings, width=0.1)
+    model = training.fit(small, data.load(raw), training.Training(epochs=1, batch_size=24))
     (rescaling,) = [layer for layer in model.layers if type(layer).__name__ == "Rescaling"]
     assert (rescaling.scale, rescaling.offset) == (pytest.approx(1 / 255), 0)
 
@@ -222,7 +225,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
 
     def weights(seed: int) -> np.ndarray:
         settings = training.Training(epochs=2, batch_size=8, augment="shift", seed=seed)
-        return np.concatenate([w.ravel() for w in training.fit(digits_cnn.build, dataset, settings).get_weights()])
+        return np.concatenate([w.ravel() for w in training.fit(small, dataset, settings).get_weights()])
 
     first = weights(1)
     np.testing.assert_array_equal(first, weights(1))
@@ -235,7 +238,7 @@ def test_what_cannot_be_trained_on_is_refused_in_words() -> None:
 
     def refused(kind: type[Exception], match: str, spec: Any, **changes: Any) -> None:
         with pytest.raises(kind, match=match):
-            training.fit(digits_cnn.build, data.load(spec), training.replace(settings, **changes))
+            training.fit(small, data.load(spec), replace(settings, **changes))
 
     refused(DataError, "Expected class labels to train on, got none.*Try data with y_train", {"x": x})
     refused(DataError, "Expected samples that differ, got 0 everywhere. Try", {"x": 0 * x, "y": np.arange(24) % 2})
@@ -252,7 +255,7 @@ def test_what_cannot_be_trained_on_is_refused_in_words() -> None:
         learning_rate=1e30,
         warmup=0.0,
     )
-    two = {"x_train": {"a": x, "b": x}, "y_train": np.arange(24) % 2}
+    two = {"x_train_left": x, "x_train_right": x, "y_train": np.arange(24) % 2, "x_test_left": x, "x_test_right": x}
     refused(DataError, "Expected training samples with one input, got 24 samples with 2. Try", two)
 
 
@@ -309,11 +312,13 @@ def test_help_is_quick_and_says_what_the_model_is(name: str) -> None:
 def test_the_readme_s_table_is_what_the_models_are(tmp_path: Path) -> None:
     from edgeopt.inspection import inspect_file
 
-    rows = re.findall(r"^\| `(\w+)\.py` \|.*?\| (\S+) → .*?\| ([\d,]+) \| ([\d,]+) \|", (MODELS / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)\.py` \|.*?\| (\S+) → .*?\| ([\d,]+) \| ([\d,]+) \|", (MODELS / "README.md").read_text(), re.M
+    )
     assert {row[0] for row in rows} == set(ARCHITECTURES)
     for name, shape, parameters, macs in rows:
         model = ARCHITECTURES[name].build()
-        assert shape == "×".join(map(str, model.input_shape[1:]))
+        assert shape.split("\N{MULTIPLICATION SIGN}") == [str(size) for size in model.input_shape[1:]]
         model.save(tmp_path / f"{name}.keras")
         inspection = inspect_file(tmp_path / f"{name}.keras")
         assert (f"{inspection.parameters:,}", f"{inspection.macs:,}") == (parameters, macs), name
