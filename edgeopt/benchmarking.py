@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeopt import frameworks, machine, progress, workers
-from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError
+from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.machine import Machine
 from edgeopt.runtimes import Delegate, Runtime, open_session, parse
 from edgeopt.runtimes.samples import from_data, generated
@@ -80,7 +80,7 @@ class Benchmark:
 
 
 def benchmark(
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     *,
     runtimes: Sequence[str] = ("litert",),
     threads: int = 1,
@@ -111,12 +111,17 @@ def benchmark(
 
     Raises:
         ConfigError: no file or runtime, or an unknown one; a number that is no count.
+        ModelError: a file is not there.
     """
     if not files or not runtimes:
         raise ConfigError("Expected at least one file and one runtime to time, got none. Try FILE.tflite.")
     if (runs is not None and runs < 1) or warmup < 0 or min_seconds < 0:
         raise ConfigError(f"Expected positive numbers, got runs={runs}, warmup={warmup}, min_seconds={min_seconds}.")
-    rows = [(file, parse(name).runtime) for file in files for name in runtimes]
+    paths = [Path(file) for file in files]
+    for file in paths:
+        if not file.is_file():
+            raise ModelError(f"Expected a .tflite file, got {file}, which does not exist. Try another path.")
+    rows = [(file, parse(name).runtime) for file in paths for name in runtimes]
     description, versions = machine.describe(), machine.versions()
     with contextlib.ExitStack() as stack:
         lanes = []

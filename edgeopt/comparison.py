@@ -88,8 +88,8 @@ class Comparison:
 
 
 def compare(
-    a: Path,
-    b: Path,
+    a: Path | str,
+    b: Path | str,
     part: Part,
     *,
     runtime: str = "litert",
@@ -116,6 +116,7 @@ def compare(
         ConfigError, DataError, ModelError, UnavailableError: see `evaluation.evaluate`; ModelError also when the two
             have no outputs of the same shape.
     """
+    a, b = Path(a), Path(b)
     used = (require(runtime).runtime, require(runtime_b or runtime).runtime)
     settings = {"metric": metric, "output": output, "layer_samples": layer_samples, "threads": threads}
     if not isolate:

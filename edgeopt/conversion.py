@@ -320,7 +320,13 @@ def _crash_in_words(name: str, summary: ModelSummary, crash: workers.WorkerCrash
 
 @contextlib.contextmanager
 def _refusals_as_conversion_errors(scheme: Scheme) -> Iterator[None]:
-    refusals = (RuntimeError, ValueError, NotImplementedError, frameworks.load("tf_lite_convert").ConverterError)
+    refusals = (
+        RuntimeError,
+        ValueError,
+        NotImplementedError,
+        frameworks.load("tf_lite_convert").ConverterError,
+        frameworks.load("tensorflow").errors.OpError,  # as when the disk is full
+    )
     try:
         yield
     except refusals as error:

@@ -9,6 +9,7 @@ import contextvars
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -135,7 +136,7 @@ def _package(name: str, worker: workers.Worker) -> Finding:
             "package", framework.distribution, False, version, f"its import ends the process: {crash.reason}", hint
         )
     seconds = round(time.perf_counter() - start, 2)
-    return Finding("package", framework.distribution, True, version, framework.note, seconds=seconds)
+    return Finding("package", framework.distribution, True, version, f"imported in {seconds:.1f} s", seconds=seconds)
 
 
 def _import(name: str) -> None:
@@ -180,5 +181,11 @@ def _tools() -> list[Finding]:
             )
             continue
         line = (done.stdout or done.stderr).strip().splitlines()
-        rows.append(Finding("tool", name, True, line[0] if line else "", f"for {tool.purpose}"))
+        rows.append(Finding("tool", name, True, _version_in(line[0] if line else ""), f"for {tool.purpose}"))
     return rows
+
+
+def _version_in(line: str) -> str:
+    """Returns the version in what a program says of itself, without its packager's: "gcc (Debian 12.2.0-14) 12.2.0"."""
+    found = re.search(r"(?<![\w:.+-])\d+(\.\d+)+(?![\w.+-])", line)
+    return found[0] if found else line

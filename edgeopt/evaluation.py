@@ -88,7 +88,7 @@ class Evaluation:
 
 
 def evaluate(
-    file: Path,
+    file: Path | str,
     part: Part,
     *,
     metric: str | None = None,
@@ -120,7 +120,7 @@ def evaluate(
         ModelError: the runtime refuses the file or dies on it.
         UnavailableError: the runtime, its version or the delegate is not to be had here.
     """
-    request = require(runtime)
+    file, request = Path(file), require(runtime)
     settings = {"metric": metric, "output": output, "threads": threads, "batch_size": batch_size, "delegate": delegate}
     if not isolate:
         return evaluate_here(file, part, request.runtime, **settings)  # type: ignore[arg-type]

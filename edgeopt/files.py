@@ -34,6 +34,16 @@ def require_free(path: Path, *, force: bool, made_by_us: str | None = None) -> N
     raise ConfigError(f"{path} exists already. Try another name, or --force to overwrite it.")
 
 
+def require_writable(path: Path) -> None:
+    """Raises ConfigError when nothing can be written at `path`: before the work, where it would only show after it."""
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigError(f"Could not write {path}: {error.strerror or error}. Try another output path.") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that becomes `path` on success and vanishes on any failure.

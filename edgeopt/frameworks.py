@@ -40,7 +40,11 @@ FRAMEWORKS: dict[str, Framework] = {
     # The parts of TFLiteConverter that quantize a float file which is there already.
     "tf_lite_convert": Framework("tensorflow.lite.python.convert", "tensorflow"),
     "tf_calibrator": Framework("tensorflow.lite.python.optimize.calibrator", "tensorflow"),
+    "tf_op_registry": Framework("tensorflow.python.framework.op_def_registry", "tensorflow"),
+    "tf_saved_model_proto": Framework("tensorflow.core.protobuf.saved_model_pb2", "tensorflow"),
     "tf_keras": Framework("tf_keras", "tf-keras"),
+    "tf_keras_metadata_proto": Framework("tf_keras.protobuf.saved_metadata_pb2", "tf-keras"),
+    "tf_keras_convnext": Framework("tf_keras.src.applications.convnext", "tf-keras"),
     "keras": Framework("keras", "keras"),
     "tfmot": Framework("tensorflow_model_optimization", "tensorflow-model-optimization"),
     "ai_edge_quantizer": Framework("ai_edge_quantizer.quantizer", "ai-edge-quantizer"),
@@ -106,7 +110,7 @@ def _why(error: ImportError, framework: Framework) -> str:
 
 def _quiet_environment() -> None:
     # Read once, when the native libraries load: set before the import or never.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if os.environ.get("EDGEOPT_VERBOSE") else "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 

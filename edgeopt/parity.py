@@ -6,10 +6,10 @@ accepts come out as garbage there. So a promise is checked by running.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from edgeopt.runtimes.numbers import dequantize
 from edgeopt.runtimes.promises import refusals
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import RuntimeResult
-
-if TYPE_CHECKING:
-    pass
 
 # Root mean square of the difference over that of the output. Kernel families round differently, by design; a runtime
 # that misreads a file is off by about 1.
@@ -92,7 +89,8 @@ def check(
 ) -> tuple[RuntimeResult, ...]:
     """Runs `file` on every runtime asked for and compares each with LiteRT's built-in kernels on the same samples.
 
-    A version that is not the installed one is judged by the operator versions in the file alone, and says so.
+    A version that is not the installed one is judged by the operator versions in the file alone, and says so. Where
+    LiteRT's built-in kernels do not run the file, the first runtime that does is what the others are compared with.
     """
     quantized = any(tensor.quantization is not None for tensor in read(file).subgraphs[0].tensors)
     tolerance = QUANTIZED_TOLERANCE if quantized else FLOAT_TOLERANCE
@@ -118,36 +116,45 @@ def check(
             status = "failed" if isinstance(error, ModelError) else "skipped"
             rows.append(replace(row, status=status, reason=str(error)))
             continue
-        if reference is None:
-            try:
-                reference = run(file, RUNTIMES[REFERENCE], samples)
-            except (ModelError, UnavailableError):
-                reference = outputs  # nothing better to compare with
-        difference = relative_difference(outputs.values, reference.values)
-        rows.append(
-            replace(
-                row,
-                delegated_share=outputs.delegated_share,
-                delegated=outputs.delegated,
-                undelegated=outputs.undelegated,
-                matches_reference=difference <= tolerance,
-                max_difference=difference,
-            )
+        row = replace(
+            row,
+            delegated_share=outputs.delegated_share,
+            delegated=outputs.delegated,
+            undelegated=outputs.undelegated,
         )
+        if reference is None:
+            reference = _reference(file, samples) or outputs
+        if reference is not outputs:
+            difference = relative_difference(outputs.values, reference.values)
+            row = replace(row, matches_reference=difference <= tolerance, max_difference=difference)
+        rows.append(row)
     return tuple(rows)
+
+
+def _reference(file: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> Outputs | None:
+    """Returns what LiteRT's built-in kernels compute, or None where they do not run the file."""
+    try:
+        return run(file, RUNTIMES[REFERENCE], samples)
+    except (ModelError, UnavailableError):
+        return None
 
 
 def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
     """Returns the largest over outputs of rms(a - b) / rms(b): 0 equal, about 1 unrelated.
 
-    Outputs are matched by name, or in order where a runtime has names of its own.
+    Infinite where one of the two is, or is NaN, and the other is not. Outputs are matched by name, or in order where a
+    runtime has names of its own.
     """
     pairs = [(a[name], b[name]) for name in b] if set(a) == set(b) else list(zip(a.values(), b.values()))
     largest = 0.0
     for left, right in pairs:
-        scale = float(np.sqrt(np.mean(np.square(right, dtype=np.float64))))
-        error = float(np.sqrt(np.mean(np.square(left.astype(np.float64) - right))))
-        largest = max(largest, error / scale if scale else error)
+        finite = np.isfinite(left) & np.isfinite(right)
+        if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
+            return math.inf
+        if finite.any():
+            scale = float(np.sqrt(np.mean(np.square(right[finite], dtype=np.float64))))
+            error = float(np.sqrt(np.mean(np.square(left[finite].astype(np.float64) - right[finite]))))
+            largest = max(largest, error / scale if scale else error)
     return largest
 
 

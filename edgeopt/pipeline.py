@@ -10,8 +10,12 @@ from edgeopt import files
 from edgeopt.data import Dataset
 from edgeopt.report import Report, broken_budgets, write_report
 from edgeopt.report.verdict import faster, smaller
+from edgeopt.report.words import Numbers
 from edgeopt.stages import Run, Settings
 from edgeopt.vocabulary import Variant
+
+# Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
+DEFAULT_MAX_DROP = 1.0
 
 
 def optimize(
@@ -57,22 +61,39 @@ def optimize(
 def recommended(report: Report) -> Report:
     """Returns the report with the variant to ship, and why.
 
-    Of the variants that keep every budget, the one with the smallest product of size and latency, both relative to
-    the float baseline; where none does, the one that breaks the fewest budgets.
+    Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
+    and latency, both relative to the float baseline, the first of equal ones; where none does, the one that breaks the
+    fewest budgets. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken where no
+    other keeps the budgets.
     """
     made = [variant for variant in report.variants if variant.error is None]
     if not made:
         return report
+    made = [variant for variant in made if _works(report, variant)] or made
+    strict = report
+    if report.budgets.max_drop is None and any(variant.drop for variant in made):
+        strict = replace(report, budgets=replace(report.budgets, max_drop=DEFAULT_MAX_DROP))
     keeping = [variant for variant in made if not broken_budgets(report, variant)]
-    if len(keeping) == 1:
-        best, reason = keeping[0], "the only one that keeps every budget"
-    elif keeping:
-        best = min(keeping, key=lambda variant: _cost(report, variant))
-        reason = f"of the {len(keeping)} that keep every budget, the one with the least size times latency"
-    else:
-        best = min(made, key=lambda variant: (len(broken_budgets(report, variant)), _cost(report, variant)))
-        reason = "none keeps every budget; this one breaks the fewest"
-    return replace(report, best=best.name, best_reason=reason)
+    sound = [variant for variant in keeping if not broken_budgets(strict, variant)]
+    best = min(sound or keeping or made, key=lambda v: (len(broken_budgets(report, v)), _cost(report, v)))
+    return replace(report, best=best.name, best_reason=_reason(report, len(keeping), len(sound)))
+
+
+def _works(report: Report, variant: Variant) -> bool:
+    rows = [row for row in variant.runtimes if row.name == report.runtime]
+    return all(row.loads and row.matches_reference is not False for row in rows)
+
+
+def _reason(report: Report, keeping: int, sound: int) -> str:
+    if not keeping:
+        return "none keeps every budget; this one breaks the fewest"
+    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or keeping
+    keeps, loses = ("keeps", "loses") if count == 1 else ("keep", "lose")
+    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < sound < keeping else "")
+    doubt = "" if sound else f"; it loses more than {allowance}"
+    if count == 1:
+        return f"the only one that {condition}{doubt}"
+    return f"of the {count} that {condition}, the one with the least size times latency{doubt}"
 
 
 def _cost(report: Report, variant: Variant) -> float:

@@ -19,8 +19,8 @@ from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.comparison import layer_errors
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset
-from edgeopt.errors import ConversionError, EdgeoptError
-from edgeopt.evaluation import Evaluation, evaluate
+from edgeopt.errors import ConversionError, EdgeoptError, ModelError
+from edgeopt.evaluation import Evaluation, evaluate, require
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
 from edgeopt.runtimes.samples import from_data
@@ -33,6 +33,8 @@ from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, Variant
 
 BASELINE = "float32"
 PARITY_SAMPLES = 4
+# As the user sees them go by.
+_STEPS = ("loading", "converting", "scoring", "trying runtimes", "timing", "comparing layers")
 Result = TypeVar("Result")
 
 
@@ -63,6 +65,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class _Loaded:
+    summary: ModelSummary
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Timings:
     results: tuple[tuple[str, RuntimeResult], ...]
 
@@ -82,23 +90,29 @@ class Run:
 
     def __init__(self, model: Path, data: Dataset, output: Path, settings: Settings, *, force: bool = False) -> None:
         files.require_free(output, force=force, made_by_us=MARKER)
+        files.require_writable(output)
         self.model, self.data, self.output, self.settings = model, data, output, settings
         self.promises = tuple(parse(text) for text in settings.budgets.runtimes)
         self.main_runtime = parse(settings.runtime)
+        require(self.main_runtime.runtime.name)
         self._converter: IsolatedConverter | None = None
         self._store = Store(output)
         self._seconds: dict[str, float] = {}
         self._versions = machine.versions()
         self._inputs = {
-            "model": files.sha256(model),
+            "model": _content(model),
             "data": datasets.fingerprint(data),
             "versions": f"edgeopt {__version__}, {dict(self._versions)}",
+            "custom objects": "" if settings.custom_objects is None else _content(settings.custom_objects),
         }
+        with _told("loading"):
+            loaded = self._stage("load", {}, _Loaded, self._load)
+        # Written after what could not be used was refused: a run that never began leaves nothing.
         changed = self._store.changes(self._inputs)
         self.warnings = tuple(f"the {name} changed since the last run in this folder: done anew" for name in changed)
-        self.summary = self._stage("load", {}, ModelSummary, lambda: self._opened().summary())
+        self.warnings += loaded.warnings
+        self.summary = loaded.summary
         self.data = datasets.bind(data, self.summary.inputs)
-        self.warnings += datasets.check(data, self.summary.inputs, self.summary.outputs, rescales=self.summary.rescales)
 
     def __enter__(self) -> Run:
         return self
@@ -109,7 +123,7 @@ class Run:
     def converted(self) -> list[Variant]:
         """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
         names = dict.fromkeys((BASELINE, *(scheme(name).name for name in self.settings.schemes or SCHEMES)))
-        variants = [self._converted(name) for name in progress.track(names, "converting", len(names))]
+        variants = [self._converted(name) for name in progress.track(names, _step("converting"), len(names))]
         self._close_converter()  # TensorFlow's memory is not needed any more
         if all(variant.error for variant in variants):
             raise ConversionError(f"Not one variant of {self.model} could be made. {variants[0].error}")
@@ -117,13 +131,16 @@ class Run:
 
     def scored(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds the metric of each variant on the validation part, and its paired difference to the baseline."""
-        scores = {v.name: self._score(v) for v in progress.track(variants, "scoring", len(variants)) if v.file}
-        baseline = scores.get(BASELINE)
+        scores = {v.name: self._score(v) for v in progress.track(variants, _step("scoring"), len(variants)) if v.file}
+        reference = scores.get(BASELINE)
+        baseline = reference if isinstance(reference, Evaluation) else None
 
         def add(variant: Variant) -> Variant:
             score = scores.get(variant.name)
             if score is None:
                 return variant
+            if isinstance(score, ModelError):
+                return replace(variant, notes=(*variant.notes, f"not scored: {score}"))
             drop = None if baseline is None or score is baseline else score.difference(baseline)
             return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
 
@@ -146,7 +163,7 @@ class Run:
             key = {"file": variant.sha256, "requests": requests, "delegate": self.settings.delegate}
             return replace(variant, runtimes=self._stage("runtimes", key, _Rows, check).results)
 
-        return [add(v) for v in progress.track(variants, "trying runtimes", len(variants))]
+        return [add(v) for v in progress.track(variants, _step("trying runtimes"), len(variants))]
 
     def timed(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds latencies on the main runtime, all variants taking turns so that they meet the same machine."""
@@ -163,8 +180,15 @@ class Run:
             )
             return _Timings(tuple((v.name, row.result) for v, row in zip(made, table.rows)))
 
-        key = {"files": [v.sha256 for v in made], "runtime": self.settings.runtime, "threads": self.settings.threads}
-        timings = self._stage("time", {**key, "delegate": self.settings.delegate}, _Timings, measure)
+        key = {
+            "files": [v.sha256 for v in made],
+            "runtime": self.settings.runtime,
+            "threads": self.settings.threads,
+            "delegate": self.settings.delegate,
+            "cpu": machine.describe().cpu,
+        }
+        with _told("timing"):
+            timings = self._stage("time", key, _Timings, measure)
         measured = dict(timings.results)
         noisy = [name for name, row in measured.items() if row.latency_ms and (row.latency_ms.noise or 0) > NOISY]
         if noisy:
@@ -190,7 +214,7 @@ class Run:
                 return replace(variant, notes=(*variant.notes, f"layers not compared: {error}"))
             return replace(variant, layer_errors=errors.errors)
 
-        return [add(v) for v in progress.track(variants, "comparing layers", len(variants))]
+        return [add(v) for v in progress.track(variants, _step("comparing layers"), len(variants))]
 
     def report(self, variants: Sequence[Variant], commands: Sequence[str]) -> Report:
         """Returns all that was measured as a report without a recommendation."""
@@ -233,6 +257,10 @@ class Run:
             warnings=tuple(dict.fromkeys(self.warnings)),
         )
 
+    def _load(self) -> _Loaded:
+        summary = self._opened().summary()
+        return _Loaded(summary, datasets.check(self.data, summary.inputs, summary.outputs, rescales=summary.rescales))
+
     def _converted(self, name: str) -> Variant:
         file = self.output / "variants" / f"{self.model.stem}.{name}.tflite"
         key = {"scheme": name, "promises": self.promises, "batch_size": self.settings.batch_size}
@@ -259,20 +287,28 @@ class Run:
 
         return self._stage("convert", key, Variant, convert, still_holds=untouched)
 
-    def _score(self, variant: Variant) -> Evaluation:
-        key = {"file": variant.sha256, "runtime": self.settings.runtime, "metric": self.settings.metric}
-        return self._stage(
-            "score",
-            {**key, "delegate": self.settings.delegate},
-            Evaluation,
-            lambda: evaluate(
+    def _score(self, variant: Variant) -> Evaluation | ModelError:
+        """Returns the score, or why the main runtime gives none."""
+        key = {
+            "file": variant.sha256,
+            "runtime": self.settings.runtime,
+            "metric": self.settings.metric,
+            "delegate": self.settings.delegate,
+        }
+
+        def score() -> Evaluation:
+            return evaluate(
                 self.output / str(variant.file),
                 self.data.validation,
                 metric=self.settings.metric,
                 runtime=self.main_runtime.runtime.name,
                 delegate=self.settings.delegate,
-            ),
-        )
+            )
+
+        try:
+            return self._stage("score", key, Evaluation, score)
+        except ModelError as error:
+            return error
 
     def _stage(
         self, name: str, key: Mapping[str, Any], kind: type[Result], compute: Callable[[], Result], **options: Any
@@ -303,6 +339,22 @@ class Run:
         if self._converter is not None:
             self._converter.close()
             self._converter = None
+
+
+def _content(path: Path) -> str:
+    """Returns a hash; what is missing is for its reader to say."""
+    return files.sha256(path) if path.exists() else ""
+
+
+def _step(name: str) -> str:
+    return f"step {_STEPS.index(name) + 1} of {len(_STEPS)}: {name}"
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    progress.tell(_step(name), 0, 1)
+    yield
+    progress.tell(_step(name), 1, 1)
 
 
 def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:

@@ -11,6 +11,8 @@ import atexit
 import contextlib
 import importlib
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +30,8 @@ from edgeopt.errors import EdgeoptError
 
 _POLL_S = 0.2
 _LOG_TAIL_BYTES = 4000
+# Information and warnings of Abseil's logging: "I0000 00:00:1795228285.250010   16607 cudart_stub.cc:31] …".
+_CHATTER = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\]")
 
 
 class WorkerCrashed(Exception):
@@ -51,18 +55,28 @@ class WorkerDefect(Exception):
 class Worker:
     """One worker process, started at the first call and started anew after a crash.
 
-    Objects made with `create` live in the worker until it ends; a crash takes them along.
+    Objects made with `create` live in the worker until it ends; a crash takes them along. So do its temporary files.
+
+    Args:
+        environment: variables it gets beside ours.
+        memory_limit_bytes: it is ended when it takes more.
+        verbose: what it writes goes to our standard error; by default where EDGEOPT_VERBOSE is set.
     """
 
     def __init__(
-        self, *, environment: dict[str, str] | None = None, memory_limit_bytes: int | None = None, verbose: bool = False
+        self,
+        *,
+        environment: dict[str, str] | None = None,
+        memory_limit_bytes: int | None = None,
+        verbose: bool | None = None,
     ) -> None:
         self._environment = environment or {}
         self._memory_limit_bytes = memory_limit_bytes
-        self._verbose = verbose
+        self._verbose = bool(os.environ.get("EDGEOPT_VERBOSE")) if verbose is None else verbose
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._log: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
 
     def call(self, function: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
@@ -81,8 +95,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process; a later call starts a fresh one."""
-        process, connection, log = self._process, self._connection, self._log
-        self._process = self._connection = self._log = None
+        process, connection, log, folder = self._process, self._connection, self._log, self._folder
+        self._process = self._connection = self._log = self._folder = None
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.close()
@@ -91,6 +105,8 @@ class Worker:
             process.wait()
         if log is not None:
             log.close()
+        if folder is not None:
+            folder.cleanup()
 
     def __enter__(self) -> Worker:
         return self
@@ -101,11 +117,13 @@ class Worker:
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
         self._log = None if self._verbose else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self._environment}
+        # It is ended without warning and cannot clear up; nor can TensorFlow after a segmentation fault.
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-", ignore_cleanup_errors=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": self._folder.name, **self._environment}
         # The child must find this very package (and the user's modules), also when it runs from a checkout.
         environment["PYTHONPATH"] = os.pathsep.join(p for p in [*sys.path, os.environ.get("PYTHONPATH", "")] if p)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeopt.workers", str(theirs.fileno())],
+            [sys.executable, "-m", "edgeopt.workers", str(theirs.fileno()), self._folder.name],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno() if self._verbose else self._log,
@@ -168,7 +186,7 @@ class Worker:
         if self._log is not None:
             size = self._log.seek(0, os.SEEK_END)
             self._log.seek(max(0, size - _LOG_TAIL_BYTES))
-            log = self._log.read().decode(errors="replace").strip()
+            log = _telling(self._log.read().decode(errors="replace"))
         self.close()
         return WorkerCrashed(reason, log)
 
@@ -226,6 +244,11 @@ def _memory_limit() -> int | None:
     return int(float(value) * 1e9) if value else None
 
 
+def _telling(log: str) -> str:
+    """Returns a log without the lines that TensorFlow writes at every start."""
+    return "\n".join(line for line in log.splitlines() if not _CHATTER.match(line)).strip()
+
+
 def _exit_in_words(code: int | None) -> str:
     if code is None:
         return "stopped answering"
@@ -238,9 +261,9 @@ def _exit_in_words(code: int | None) -> str:
 # --- the other side ------------------------------------------------------------------------------------------------
 
 
-def _serve(file_descriptor: int) -> None:
+def _serve(file_descriptor: int, folder: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it ends us when it has to
-    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(os.getppid(), folder), daemon=True).start()
     connection = Connection(file_descriptor)
     sending = threading.Lock()
 
@@ -279,11 +302,12 @@ def _perform(message: tuple[Any, ...], objects: list[Any]) -> Any:
     return result
 
 
-def _die_with_parent(parent: int) -> None:
+def _die_with_parent(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), sys.argv[2])

@@ -15,3 +15,20 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"optional benchmark data not found in {folder} (set EDGEOPT_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `cli_models.build` writes."""
+    from edgeopt import workers
+
+    folder = tmp_path_factory.mktemp("keras-files")
+    with workers.fresh() as worker:
+        worker.call("cli_models:build", folder, timeout_s=300)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_model(keras_files: Path) -> Path:
+    """A small trained Keras 3 model of scikit-learn's digits, 8x8x1 in and ten probabilities out."""
+    return keras_files / "digits.keras"

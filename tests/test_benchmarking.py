@@ -10,7 +10,7 @@ from runtime_models import models
 from test_delegates import built
 
 from edgeopt import benchmarking, data, machine, runtimes
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ModelError
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.runtimes.numbers import quantize
@@ -159,9 +159,8 @@ def test_wishes_that_make_no_sense():
         benchmarking.benchmark([models()["int8"]], runs=0)
     with pytest.raises(ConfigError, match="Expected a runtime, as NAME or NAME==VERSION, got 'nothing'"):
         benchmarking.benchmark([models()["int8"]], runtimes=["nothing"])
-    (row,) = benchmarking.benchmark([models()["int8"].with_name("none.tflite")]).rows
-    assert row.result.status == "failed"
-    assert "No such file" in row.result.reason
+    with pytest.raises(ModelError, match=r"none\.tflite, which does not exist\. Try another path"):
+        benchmarking.benchmark([models()["int8"].with_name("none.tflite")])
 
 
 def test_the_table_is_plain_data(result):

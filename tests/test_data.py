@@ -31,7 +31,7 @@ DIGITS_OUTPUT = (TensorSpec("scores", (None, CLASSES)),)
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Sixty digits sorted by class: x uint8 [60, 8, 8, 1] in 0 to 16, y int64 [60]."""
-    whole = data.load("digits", validation_share=1.0).validation.arrays()
+    whole = data.load("digits").validation.arrays()
     chosen = np.concatenate([np.flatnonzero(whole.labels == c)[:PER_CLASS] for c in range(CLASSES)])
     return (whole.inputs["x"][chosen] * 16).astype(np.uint8), whole.labels[chosen]
 
@@ -289,6 +289,12 @@ def test_calibration_data_alone(digits: Any) -> None:
     assert [len(part) for part in loaded.parts.values()] == [20, 0, 0]
     assert len(loaded.validation.arrays()) == 0
     assert list(loaded.validation.batches(4, repeat=True)) == []
+
+
+def test_a_dataset_says_what_it_is_in_one_line(digits: Any) -> None:
+    loaded = data.load("digits")
+    assert repr(loaded) == "Dataset(digits: 200 calibration, 1438 training, 359 validation)"
+    assert repr(loaded.validation) == "Part(359 samples of x float32[8, 8, 1])"
 
 
 def test_a_loaded_dataset_is_handed_back(digits: Any) -> None:

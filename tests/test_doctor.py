@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import pytest
@@ -73,8 +74,22 @@ def test_tools(monkeypatch, tmp_path):
     )
     here, absent, broken_row = doctor._tools()
     assert here.works
-    assert here.version.startswith("Python 3")
+    assert here.version == platform.python_version()
     assert (absent.works, absent.detail) == (False, "not found; for nothing")
     assert absent.hint == "apt-get install no-package"
     assert not broken_row.works
     assert "does not run" in broken_row.detail
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("cc (Debian 12.2.0-14+deb12u1) 12.2.0", "12.2.0"),
+        ("cmake version 3.25.1", "3.25.1"),
+        ("arm-none-eabi-gcc (15:12.2.rel1-1) 12.2.1 20221205", "12.2.1"),
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", "7.2.22"),
+        ("a tool without one", "a tool without one"),
+    ],
+)
+def test_the_version_in_what_a_tool_says(line, version):
+    assert doctor._version_in(line) == version

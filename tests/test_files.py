@@ -15,22 +15,28 @@ from edgeopt.errors import ConfigError, suggestion
 def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "model.tflite"
     target.write_bytes(b"before")
-    with pytest.raises(RuntimeError, match="half way"), files.atomic_path(target) as temporary:
-        temporary.write_bytes(b"hal")
-        raise RuntimeError("half way")
+
+    def fail() -> None:
+        with files.atomic_path(target) as temporary:
+            temporary.write_bytes(b"hal")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
     assert target.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "model.tflite"
-    with (
-        pytest.raises(ConfigError, match=r"Could not write .*No space left on device.*Try another output path"),
-        files.atomic_path(target) as temporary,
-        Path("/dev/full").open("wb") as full,
-    ):
-        temporary.write_bytes(b"x")
-        full.write(b"x" * 100_000)
+
+    def fill() -> None:
+        with files.atomic_path(target) as temporary, Path("/dev/full").open("wb") as full:
+            temporary.write_bytes(b"x")
+            full.write(b"x" * 100_000)
+
+    with pytest.raises(ConfigError, match=r"Could not write .*No space left on device.*Try another output path"):
+        fill()
     assert not any(tmp_path.iterdir())
 
 

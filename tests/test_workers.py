@@ -45,7 +45,7 @@ def test_last_words_are_kept() -> None:
 
 
 def test_time_limit() -> None:
-    with workers.fresh() as worker, pytest.raises(workers.WorkerCrashed, match="took longer than 0.5 s"):
+    with workers.fresh() as worker, pytest.raises(workers.WorkerCrashed, match=r"took longer than 0\.5 s"):
         worker.call("time:sleep", 60, timeout_s=0.5)
 
 

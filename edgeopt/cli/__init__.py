@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import click
 
@@ -29,15 +31,38 @@ COMMANDS: dict[str, str] = {
     "makefile": "edgeopt.cli.makefile",
 }
 
+_INTERRUPTED = "Interrupted: nothing half-written is left. An `edgeopt optimize` continues when it is run again."
+_UNBREAKABLE_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
+
+class _Formatter(click.HelpFormatter):
+    """Help that breaks lines between words, not inside `tflite-runtime`."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *args: Any, **kwargs: Any) -> None:
+        super().write_dl([(term, text.replace("-", _UNBREAKABLE_HYPHEN)) for term, text in rows], *args, **kwargs)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_UNBREAKABLE_HYPHEN, "-")
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
 
 class _Commands(click.Group):
     """The table above as a click group that imports a command's module when it is used."""
+
+    context_class = _Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return importlib.import_module(COMMANDS[name]).command if name in COMMANDS else None
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[name]).command
+        command.context_class = _Context
+        return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -58,33 +83,50 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; the exit status says what happened: 0 done, 1 our defect, 2 the user's, 3 a budget."""
-    # Worker processes do the heavy work; what a user has said about logs reaches them through the environment.
+    # Half-written files and worker processes go the same way as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _ended)
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="edgeopt", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.Abort:
+        _say(_INTERRUPTED)
+        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except click.exceptions.Abort:
-        _say("Interrupted. What was finished is kept.")
-        sys.exit(130)
     except EdgeoptError as error:
         _say(f"Error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("Interrupted. What was finished is kept.")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:
+        _show_traceback_if_asked()
+        where = f" {error.filename}" if error.filename else ""
+        _say(f"Error: Could not read or write{where}: {error.strerror or error}. Try another path, or freeing space.")
+        sys.exit(2)
     except Exception as error:
-        if os.environ.get("EDGEOPT_DEBUG"):
-            traceback.print_exc()
+        _show_traceback_if_asked()
         _say(
-            f"This is a defect of edgeopt, not yours: {type(error).__name__}: {error}\n"
+            f"This is a defect of edgeopt, not yours: {_gist(error)}\n"
             "Please report it with the output of the same command under EDGEOPT_DEBUG=1."
         )
         sys.exit(1)
+
+
+def _ended(number: int, _: Any) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _gist(error: Exception) -> str:
+    """Returns an unexpected error in one line; one from a worker process is its whole traceback."""
+    from edgeopt.workers import WorkerDefect
+
+    if isinstance(error, WorkerDefect):
+        return str(error).strip().splitlines()[-1]
+    return f"{type(error).__name__}: {error}"
+
+
+def _show_traceback_if_asked() -> None:
+    if os.environ.get("EDGEOPT_DEBUG"):
+        traceback.print_exc()
 
 
 def _say(message: str) -> None:

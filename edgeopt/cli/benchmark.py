@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeopt.cli import common
+from edgeopt.errors import ModelError
 
 if TYPE_CHECKING:
-    from edgeopt.benchmarking import Benchmark
+    from edgeopt.benchmarking import Benchmark, Row
 
 
-@click.command("benchmark")
+@click.command("benchmark", short_help="Time .tflite files: percentiles, load time, memory, profile.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.data_options(required=False)
 @common.runtime_option
@@ -60,6 +62,8 @@ def command(
             inputs=None if dataset is None else dataset.calibration,
             seed=data["seed"],
         )
+    if not any(row.result.latency_ms for row in result.rows):
+        raise ModelError(f"Nothing ran. {' '.join(dict.fromkeys(row.result.reason for row in result.rows))}")
     common.print_json(result) if as_json else _show(result)
 
 
@@ -67,24 +71,25 @@ def _show(result: Benchmark) -> None:
     from rich.table import Table
 
     console = common.console()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("file", overflow="fold")
-    table.add_column("runtime")
-    for heading in ("p50 ms", "p90", "p99", "ratio [95 %]", "load ms", "memory MB", "delegated"):
-        table.add_column(heading, justify="right")
+    files = dict.fromkeys(row.file for row in result.rows)
+    runtimes = dict.fromkeys(f"{row.result.name} {row.result.version}" for row in result.rows)
+    labels = {id(row): _label(row, files, several_runtimes=len(runtimes) > 1) for row in result.rows}
+    only_file = f" of {next(iter(files))}" if len(files) == 1 else ""
+    only_runtime = f" on {next(iter(runtimes))}" if len(runtimes) == 1 else ""
+    title = f"Milliseconds of one inference{only_file}{only_runtime}"
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for heading in ("p50", "p90", "p99", "ratio [95 %]", "load", "MB", "delegated"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
-        one = row.result
-        name = f"{one.name} {one.version}"
+        one, ratio = row.result, row.ratio
         if one.latency_ms is None:
-            table.add_row(str(row.file), name, one.status, "", "", "", "", "", "")
+            table.add_row(labels[id(row)], one.status)
             continue
-        ratio = row.ratio
+        times = (one.latency_ms.p50, one.latency_ms.p90, one.latency_ms.p99)
         table.add_row(
-            str(row.file),
-            name,
-            f"{one.latency_ms.p50:.4g}",
-            f"{one.latency_ms.p90:.4g}",
-            f"{one.latency_ms.p99:.4g}",
+            labels[id(row)],
+            *(f"{time:.3g}" for time in times),
             "1" if ratio is None else f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]",
             "" if one.load_ms is None else f"{one.load_ms:.3g}",
             "" if one.peak_memory_bytes is None else f"{one.peak_memory_bytes / 1e6:.1f}",
@@ -96,10 +101,17 @@ def _show(result: Benchmark) -> None:
             console.print(f"{row.file}, {row.result.name}: {row.result.status}: {row.result.reason}")
         if row.operators:
             console.print(_profile(row.file, row.operators))
-    notes = [note for row in result.rows for note in row.notes]
+    notes = [f"{labels[id(row)]}: {note}" if labels[id(row)] else note for row in result.rows for note in row.notes]
     for note in dict.fromkeys((*notes, *result.notes)):
         console.print(f"note: {note}")
-    console.print(result.machine.describe())
+    console.print(f"{', '.join(runtimes)}; {result.machine.describe()}")
+
+
+def _label(row: Row, files: Collection[Path], *, several_runtimes: bool) -> str:
+    """Returns what tells a row from the others: the file without folder and suffix where that does, the runtime."""
+    stems = {file.name.removesuffix(".tflite") for file in files}
+    name = row.file.name.removesuffix(".tflite") if len(stems) == len(files) else str(row.file)
+    return " on ".join(([name] if len(files) > 1 else []) + ([row.result.name] if several_runtimes else []))
 
 
 def _profile(file: Path, operators: tuple[Any, ...]) -> Any:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from edgeopt import progress
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
@@ -25,10 +26,27 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# Tables in files and pipes are as wide as they need to be, within reason.
+_PIPE_COLUMNS = 160
+
 DATA_HELP = (
     "FILE.npz, a folder of images in class folders, FILE.csv, FILE.tfrecord, package.module:function, "
     "or a name: digits, mnist, cifar10 …"
 )
+
+
+class Named(click.Choice):
+    """One of some names; the nearest is suggested for any other."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(list(names))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            near = suggestion(str(value), self.choices)
+            known = "" if near.startswith(" Known") else f" Known: {', '.join(self.choices)}."
+            self.fail(f"there is none called {value!r}.{near}{known}", param, ctx)
+        return str(value)
 
 
 def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -42,6 +60,12 @@ def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
+def _verbose(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    # Read where frameworks are imported and worker processes are started.
+    if wanted:
+        os.environ["EDGEOPT_VERBOSE"] = "1"
+
+
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 output_option = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
 force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
@@ -49,13 +73,18 @@ metric_option = click.option(
     "--metric", help="top1, top5, f1, auc, mse, mae … or package.module:function; chosen from the model if not given."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+quiet_option = options(
+    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option(
+        "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show what the frameworks log."
+    ),
+)
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each interpreter."
 )
 scheme_option = click.option(
-    "--scheme", type=click.Choice(list(SCHEMES)), default="float32", show_default=True, help="How numbers are stored."
+    "--scheme", type=Named(SCHEMES), default="float32", show_default=True, help="How numbers are stored."
 )
 
 model_options = options(
@@ -107,13 +136,13 @@ def data_options(*, required: bool) -> Callable[[Function], Function]:
         ),
         click.option(
             "--labels",
-            type=click.Choice(["auto", "classes", "values", "inputs", "none"]),
+            type=Named(["auto", "classes", "values", "inputs", "none"]),
             default="auto",
             show_default=True,
             help="What labels are: class numbers, values to predict, or the inputs themselves (autoencoders).",
         ),
         click.option("--labels-column", metavar="NAME", help="The column of a CSV file or TFRecord that holds them."),
-        click.option("--color", type=click.Choice(["rgb", "grayscale"]), help="How image files are read."),
+        click.option("--color", type=Named(["rgb", "grayscale"]), help="How image files are read."),
         preprocessing_options,
     )
 
@@ -167,52 +196,42 @@ def delegate_from(library: Path | None, settings: tuple[str, ...]) -> Delegate |
 
 def print_json(result: Any) -> None:
     """Prints one JSON object to standard output."""
-    click.echo(json.dumps(to_plain(result), indent=2, ensure_ascii=False))
+    try:
+        click.echo(json.dumps(to_plain(result), indent=2, ensure_ascii=False))
+    except BrokenPipeError:
+        _reader_left()
 
 
 def console(*, stderr: bool = False) -> Any:
-    """Returns a rich console; plain text where the output is no terminal."""
+    """Returns a rich console: the words of files and models are plain text, also where the output is no terminal."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 160, soft_wrap=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            _reader_left()
+
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _PIPE_COLUMNS
+    return Plain(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-@contextlib.contextmanager
-def progress_shown(*, quiet: bool) -> Iterator[None]:
-    """Shows the news of everything inside the block on one line of a terminal; nothing in a pipe."""
+def _reader_left() -> NoReturn:
+    """Ends as a program does that writes to `head`, which has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns "1 thread" or "1,797 samples"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def progress_shown(*, quiet: bool) -> contextlib.AbstractContextManager[None]:
+    """Shows the news of everything inside the block on a terminal; nothing in a pipe."""
     if quiet or not sys.stderr.isatty():
-        with progress.listening(None):
-            yield
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+        return progress.listening(None)
+    from edgeopt.cli import bars
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
-        row = bar.add_task("starting", total=None)
-        task = ""
-        shown = 0.0
-
-        def show(news: progress.Progress) -> None:
-            nonlocal task, shown
-            now = time.monotonic()
-            if news.task != task:
-                bar.reset(row, description=news.task, total=news.total)
-                task = news.task
-            elif now - shown < 0.05 and news.done != news.total:
-                return
-            shown = now
-            bar.update(row, completed=news.done, total=news.total)
-
-        with progress.listening(show):
-            yield
+    return bars.shown(console(stderr=True))
 
 
 def describe_spec(spec: TensorSpec) -> str:
@@ -227,9 +246,8 @@ def describe_spec(spec: TensorSpec) -> str:
 def describe_metric(metric: MetricValue) -> str:
     """Returns a metric with its interval in one line."""
     form = ".2%" if metric.is_share else ".5g"
-    return (
-        f"{metric.name} {metric.value:{form}} [{metric.low:{form}}, {metric.high:{form}}] on {metric.samples:,} samples"
-    )
+    interval = f"[{metric.low:{form}}, {metric.high:{form}}]"
+    return f"{metric.name} {metric.value:{form}} {interval} on {counted(metric.samples, 'sample')}"
 
 
 def describe_runtime(row: RuntimeResult) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeopt.comparison import Comparison
 
 
-@click.command("compare")
+@click.command("compare", short_help="Say how far two .tflite files lie apart, and from which layer on.")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @common.data_options(required=True)
@@ -72,10 +72,11 @@ def _show(result: Comparison) -> None:
         unit = "points" if result.metric_a is not None and result.metric_a.is_share else "%"
         p_value = result.difference.p_value
         doubt = "" if p_value is None else f", p = {p_value:.3g}"
-        console.print(f"B is {result.difference.value:.3g} {unit} worse{doubt}")
+        console.print(f"B is {_apart(result.difference.value, unit)}{doubt}")
     if result.agreement is not None:
-        low, high = result.agreement.low, result.agreement.high
-        console.print(f"same class on {result.agreement.value:.2%} [{low:.2%}, {high:.2%}] of {result.samples} samples")
+        share = result.agreement
+        samples = common.counted(result.samples, "sample")
+        console.print(f"same class on {share.value:.2%} [{share.low:.2%}, {share.high:.2%}] of {samples}")
     for output in result.outputs:
         console.print(
             f"output {output.name}: SQNR {output.sqnr_db:.1f} dB, cosine {output.cosine:.6f}, "
@@ -92,3 +93,9 @@ def _show(result: Comparison) -> None:
     console.print(result.first_difference)
     for note in result.notes:
         console.print(f"note: {note}")
+
+
+def _apart(loss: float, unit: str) -> str:
+    if f"{abs(loss):.3g}" == "0":
+        return "as good as A"
+    return f"{abs(loss):.3g} {unit} {'worse' if loss > 0 else 'better'}"

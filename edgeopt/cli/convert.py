@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeopt.api.convert import Conversion
 
 
-@click.command("convert")
+@click.command("convert", short_help="Convert in one scheme, calibrated with your data and verified.")
 @common.model_argument
 @common.output_option
 @common.scheme_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from edgeopt.cli import common
 from edgeopt.plain import to_plain
 
 
-@click.command("evaluate")
+@click.command("evaluate", short_help="Score a .tflite file on your data, with a 95 % interval.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.data_options(required=True)
 @common.metric_option
@@ -58,13 +57,14 @@ def command(
             delegate=common.delegate_from(delegate, delegate_settings),
         )
     if as_json:
-        plain = {**to_plain(replace(result, rows=())), "preprocessing": dataset.validation.preprocessing}
-        common.print_json({"file": file, **plain})
+        plain = to_plain(result)
+        del plain["rows"]  # a number or more for each sample, for paired tests
+        common.print_json({"file": file, **plain, "preprocessing": dataset.validation.preprocessing})
         return
     console = common.console()
     console.print(
         f"{file}: {common.describe_metric(result.metric)} on {result.runtime} "
-        f"({result.seconds:.2f} s, batches of {result.batch_size}, {result.threads} threads)"
+        f"({result.seconds:.2f} s, batches of {result.batch_size}, {common.counted(result.threads, 'thread')})"
     )
     for note in result.notes:
         console.print(f"  note: {note}")

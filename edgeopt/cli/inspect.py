@@ -9,7 +9,7 @@ import click
 from edgeopt.cli import common
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what a model holds, and what each technique can do for it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.model_options
 @common.json_option
@@ -29,5 +29,7 @@ def command(file: Path, custom_objects: Path | None, trust: bool, as_json: bool,
         common.print_json(inspection)
         return
     console = common.console()
-    for table in inspection_tables(inspection):
+    for number, table in enumerate(inspection_tables(inspection)):
+        if number:
+            console.print()
         console.print(table)

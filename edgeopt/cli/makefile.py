@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("makefile")
+@click.command("makefile", short_help="Print the path of the packaged pattern rules for make.")
 def command() -> None:
     """Print the path of the packaged pattern rules for make.
 

@@ -18,11 +18,11 @@ from edgeopt.vocabulary import Budgets
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
 
 
-@click.command("optimize")
+@click.command("optimize", short_help="Make every scheme, measure it on real runtimes, recommend one.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=True)
-@click.option("--max-drop", type=float, help="Loss allowed against float32, in percentage points.")
+@click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
 @click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
 @click.option("--max-latency", metavar="TIME", help="Median of one inference: 5ms, 800us …")
 @common.runtime_option
@@ -30,7 +30,7 @@ _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
     "--scheme",
     "schemes",
     multiple=True,
-    type=click.Choice(list(SCHEMES)),
+    type=common.Named(SCHEMES),
     help="Repeatable; all of them if not given. float32 is always made, as the baseline.",
 )
 @common.metric_option
@@ -90,6 +90,9 @@ def command(
         )
     from edgeopt.report import broken_budgets, headline, terminal_table, to_json
 
+    best = report.variant(report.best)
+    assert best is not None  # a run without any variant raises
+    broken = broken_budgets(report, best)
     if as_json:
         common.print_json(to_json(report))
     else:
@@ -98,10 +101,13 @@ def command(
         console.print(f"{headline(report)}.")
         for warning in report.warnings:
             console.print(f"Note: {warning}")
-        console.print(f"Report: {output / 'report.html'}   Recommended file: {output / 'best.tflite'}")
-    best = report.variant(report.best)
-    if best is not None and (broken := broken_budgets(report, best)):
-        raise BudgetError(f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}.")
+        console.print(f"Report: {output / 'report.html'}")
+        console.print(f"{'Nearest' if broken else 'Recommended'} file: {output / 'best.tflite'}")
+    if broken:
+        raise BudgetError(
+            f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "
+            f"{output / 'best.tflite'} all the same."
+        )
 
 
 def parse_size(text: str | None) -> int | None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from edgeopt.errors import ModelError
 
-@click.command("view")
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+
+@click.command("view", short_help="Look at a model's graph in Netron.")
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of the local server.")
 @click.option("--no-browser", is_flag=True, help="Only serve; print the address.")
 def command(file: Path, port: int, no_browser: bool) -> None:
@@ -19,6 +21,8 @@ def command(file: Path, port: int, no_browser: bool) -> None:
     """
     from edgeopt import frameworks
 
+    if not file.exists():
+        raise ModelError(f"Expected a model file, got {file}, which does not exist. Try another path.")
     netron = frameworks.load("netron")
     host, used = netron.start(str(file), address=("127.0.0.1", port), browse=not no_browser)
     click.echo(f"http://{host}:{used}")

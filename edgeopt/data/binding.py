@@ -96,6 +96,8 @@ def _fold(found: Shape, wanted: Shape) -> tuple[int, ...] | None:
 
 
 def _remedy(found: Shape, wanted: Shape) -> str:
+    if len(found) == 2 and len(wanted) == 3 and wanted[2] == 1:
+        found = (*found, 1)  # grayscale pictures
     if len(found) == len(wanted) == 3 and found[2] != wanted[2]:
         if (found[2], wanted[2]) in ((1, 3), (3, 1)):
             return f"data in {'colour (RGB)' if wanted[2] == 3 else 'grayscale'}"

@@ -32,7 +32,7 @@ class Bound:
     dtype: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Part(Described):
     """Some samples of a table, preprocessed as they are read. It holds a description and pickles as one.
 
@@ -53,6 +53,11 @@ class Part(Described):
 
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
+
+    def __repr__(self) -> str:
+        """Returns what it is in one line."""
+        inputs = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in self.specs)
+        return f"Part({len(self)} samples of {inputs})"
 
     @property
     def has_labels(self) -> bool:
@@ -82,8 +87,8 @@ class Part(Described):
         specs = []
         for spec in self.table.inputs:
             shape, steps = spec.shape, self._steps(spec)
-            if steps.resize and len(shape) == 3:
-                shape = (*steps.resize, shape[2])
+            if steps.resize and len(shape) in (2, 3):
+                shape = (*steps.resize, *shape[2:])
             specs.append(TensorSpec(spec.name, shape, steps.dtype))
         return tuple(specs)
 
@@ -274,7 +279,7 @@ class Origin:
         return combined(*(part.table.digest() for part in parts))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Described):
     """The three parts that a run needs, and what is to be said about them.
 
@@ -293,6 +298,11 @@ class Dataset(Described):
     origins: tuple[Origin, ...] = ()
     notes: tuple[str, ...] = ()
     seed: int = 0
+
+    def __repr__(self) -> str:
+        """Returns what it is in one line; the arrays it may hold would fill a notebook."""
+        counts = ", ".join(f"{len(part)} {name}" for name, part in self.parts.items())
+        return f"Dataset({', '.join(origin.name for origin in self.origins)}: {counts})"
 
     @property
     def parts(self) -> Mapping[str, Part]:

@@ -19,13 +19,15 @@ def preprocess(array: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     ((resized * scale) - mean) / std, in float32, then cast; integer dtypes are rounded and clipped.
 
     Args:
-        array: [N, ...]; images are [N, height, width, channels].
+        array: [N, ...]; images are [N, height, width, channels], or [N, height, width].
 
     Raises:
         DataError: `mean` or `std` has neither one value nor one per channel.
     """
-    if preprocessing.resize and array.ndim == 4 and array.shape[1:3] != preprocessing.resize:
-        array = resize_bilinear(array, preprocessing.resize)
+    if preprocessing.resize and array.ndim in (3, 4) and array.shape[1:3] != preprocessing.resize:
+        pictures = array if array.ndim == 4 else array[..., np.newaxis]  # grayscale ones may lack their channel
+        resized = resize_bilinear(pictures, preprocessing.resize)
+        array = resized if array.ndim == 4 else resized[..., 0]
     dtype = np.dtype(preprocessing.dtype)
     if replace(preprocessing, resize=None).is_identity and (dtype.kind == "f" or array.dtype == dtype):
         return array.astype(dtype, copy=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ def inspection_tables(inspection: Inspection) -> list[Table]:
 
 
 def _summary(inspection: Inspection) -> Table:
-    table = _table(inspection.path, ("", {"style": "bold"}), "")
+    table = _table(inspection.path, ("", {"style": "bold", "no_wrap": True}), "")
     table.show_header = False
     size = f"{inspection.size_bytes:,} bytes"
     if inspection.gzip_bytes is not None:
@@ -71,24 +74,26 @@ def _affine(spec: TensorSpec) -> tuple[str, str]:
 
 
 def _rows(inspection: Inspection) -> Table:
-    right = {"justify": "right"}
+    number = {"justify": "right", "no_wrap": True}
+    noted = any(row.note for row in inspection.rows)
     table = _table(
         "Operators" if inspection.operators else "Layers",
-        ("", right),
+        ("", number),
         "name",
         "kind",
-        "output",
-        ("parameters", right),
-        ("MACs", right),
-        "weights",
-        ("zeros", right),
-        ("distinct", right),
-        "note",
+        ("output", {"no_wrap": True}),
+        ("params", number),
+        ("MACs", number),
+        ("weights", {"no_wrap": True}),
+        ("zeros", number),
+        ("distinct", number),
+        *(("note",) if noted else ()),
     )
+    shared = _shared_folder([row.name for row in inspection.rows])
     for row in inspection.rows:
         table.add_row(
             str(row.index),
-            _text(row.name),
+            _text(row.name.removeprefix(shared)),
             _text(row.kind if row.version is None else f"{row.kind} v{row.version}"),
             _shape(row.output_shape),
             f"{row.parameters:,}" if row.parameters else "",
@@ -96,22 +101,31 @@ def _rows(inspection: Inspection) -> Table:
             row.weight_dtype,
             "" if row.sparsity is None else f"{row.sparsity:.1%}",
             "" if row.unique_weights is None else f"{row.unique_weights:,}",
-            _text(row.note),
+            *((_text(row.note),) if noted else ()),
         )
     return table
 
 
+def _shared_folder(names: Sequence[str]) -> str:
+    """Returns the "model/" that most tensors of a file are in: it says nothing, and there is little room."""
+    heads = Counter(name.partition("/")[0] + "/" for name in names if "/" in name)
+    head, count = heads.most_common(1)[0] if heads else ("", 0)
+    return head if count > len(names) / 2 else ""
+
+
 def _advice(inspection: Inspection) -> Table:
-    table = _table("What each technique can do here", ("technique", {"style": "bold"}), "possible", "gain", "why")
-    for advice in inspection.advice:
-        table.add_row(advice.technique, "yes" if advice.possible else "no", _text(advice.gain), _text(advice.reason))
+    name = {"style": "bold", "no_wrap": True}
+    table = _table("What each technique can do here", ("technique", name), "possible", "gain", "why")
+    for (possible, gain, reason), several in groupby(inspection.advice, lambda a: (a.possible, a.gain, a.reason)):
+        techniques = "\n".join(advice.technique for advice in several)
+        table.add_row(techniques, "yes" if possible else "no", _text(gain), _text(reason))
     return table
 
 
 def _table(title: str, *columns: str | tuple[str, dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    table = Table(title=_text(title), title_justify="left")
+    table = Table(title=_text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         name, options = column if isinstance(column, tuple) else (column, {})
         table.add_column(name, overflow="fold", **options)

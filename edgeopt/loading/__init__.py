@@ -328,9 +328,7 @@ def _define(path: Path) -> tuple[str, ...]:
 
 def _applications_own() -> dict[str, Any]:
     """Returns the layer classes that tf_keras.applications define and forget to register."""
-    frameworks.load("tf_keras")
-    from tf_keras.src.applications import convnext
-
+    convnext = frameworks.load("tf_keras_convnext")
     return {"LayerScale": convnext.LayerScale, "StochasticDepth": convnext.StochasticDepth}
 
 

@@ -89,10 +89,7 @@ def check_known(config: Mapping[str, Any], path: Path, known: Collection[str]) -
 
 def check_saved_model(path: Path) -> None:
     """Raises ModelError where a SavedModel's layers or operations would run Python or touch other files."""
-    frameworks.load("tensorflow")
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    model = saved_model_pb2.SavedModel()
+    model = frameworks.load("tf_saved_model_proto").SavedModel()
     try:
         model.ParseFromString((path / "saved_model.pb").read_bytes())
     # protobuf's DecodeError is another class in each of its implementations.
@@ -115,10 +112,7 @@ def keras_metadata(path: Path) -> list[dict[str, Any]]:
     file = path / "keras_metadata.pb"
     if not file.is_file():
         return []
-    frameworks.load("tf_keras")
-    from tf_keras.protobuf import saved_metadata_pb2
-
-    metadata = saved_metadata_pb2.SavedMetadata()
+    metadata = frameworks.load("tf_keras_metadata_proto").SavedMetadata()
     try:
         metadata.ParseFromString(file.read_bytes())
         return [json.loads(node.metadata) for node in metadata.nodes if node.metadata]
@@ -168,7 +162,7 @@ def _check_symbol(symbol: str, layer: Any, path: Path) -> None:
 
 def _check_operation(settings: Any, layer: Any, path: Path) -> None:
     tf = frameworks.load("tensorflow")
-    from tensorflow.python.framework import op_def_registry
+    op_def_registry = frameworks.load("tf_op_registry")
 
     node = settings.get("node_def", "") if isinstance(settings, Mapping) else ""
     if isinstance(node, str):

@@ -1,0 +1,366 @@
+"""The command line: help, options, exit statuses, and what reaches standard output and standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+from command_line import COMMAND, assert_clean, edgeopt, surroundings
+
+from edgeopt import makefile, progress
+from edgeopt.cli import COMMANDS, cli, common, optimize
+from edgeopt.errors import ConfigError
+from edgeopt.report import schema
+from edgeopt.runtimes import RUNTIMES
+from edgeopt.schemes import SCHEMES
+from edgeopt.tflite.reader import read
+
+ASKED_BYTES = 1000  # fewer than any variant has
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_holds_one_example_that_parses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = edgeopt(name, "--help", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    example = next(line.strip() for line in done.stdout.splitlines() if line.startswith("    "))
+    if name == "makefile":
+        assert example == "include $(shell edgeopt makefile)"
+        return
+    words = example.split()
+    assert words[:2] == ["edgeopt", name]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    monkeypatch.chdir(tmp_path)
+    for word in words[2:]:
+        if word.endswith(".tflite"):
+            Path(word).touch()
+    command.make_context(name, words[2:])
+
+
+def test_help_needs_no_heavy_package(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from edgeopt.cli import COMMANDS, cli\n"
+        "for words in ([], *([name] for name in COMMANDS)):\n"
+        "    assert cli.main([*words, '--help'], standalone_mode=False) == 0\n"
+        "heavy = {'numpy', 'tensorflow', 'keras', 'rich', 'ai_edge_litert'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_list_of_commands_is_whole_and_uncut(tmp_path: Path) -> None:
+    shown = edgeopt("--help", folder=tmp_path).stdout
+    commands = shown.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in commands.splitlines()] == list(COMMANDS)
+    assert "..." not in commands
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
+def test_names_are_not_broken_between_lines(tmp_path: Path) -> None:
+    shown = edgeopt("convert", "--help", folder=tmp_path).stdout
+    assert "ai-edge-litert" in shown
+    assert not [line for line in shown.splitlines() if line.endswith("-")]
+
+
+def test_version(tmp_path: Path) -> None:
+    from edgeopt import __version__
+
+    assert edgeopt("--version", folder=tmp_path).stdout.strip() == f"edgeopt, version {__version__}"
+
+
+# --- words that are not understood -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("optimise m.keras", "No command is called 'optimise'. Did you mean 'optimize'?"),
+        ("convert m.keras -o o.tflite --schem int8", "No such option '--schem'"),
+        ("convert m.keras -o o.tflite --scheme int9", "there is none called 'int9'. Did you mean 'int8'?"),
+        ("convert m.keras -o o.tflite --scheme int9", f"Known: {', '.join(SCHEMES)}."),
+        ("convert m.keras -o o.tflite --runtime litrt", "got 'litrt'. Did you mean 'litert'?"),
+        ("convert m.keras -o o.tflite --data digits --labels class", "Did you mean 'classes'?"),
+        ("convert m.keras", "Missing option '-o' / '--output'"),
+        ("evaluate m.tflite", "Missing option '--data'"),
+        ("optimize m.keras --data digits -o o --max-size 64XB", "Expected a size such as 64KB, 1.5MB or 200000"),
+        ("optimize m.keras --data digits -o o --max-latency soon", "Expected a time such as 5ms, 800us or 0.2s"),
+        ("convert m.keras -o o.tflite --data digits --resize big", "Expected height and width as --resize, got 'big'"),
+        ("benchmark m.tflite", "File 'm.tflite' does not exist"),
+        ("evaluate m.tflite --data digits --delegate-option a=b", "Expected --delegate FILE.so with --delegate-option"),
+    ],
+)
+def test_mistakes_are_told_with_the_nearest_word(words: str, said: str, tmp_path: Path) -> None:
+    done = edgeopt(*words.split(), folder=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert_clean(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_and_times() -> None:
+    assert [optimize.parse_size(text) for text in ("64KB", "1.5MiB", "200000", None)] == [
+        64 * 1000,
+        1.5 * 1024**2,
+        200_000,
+        None,
+    ]
+    times = [optimize.parse_time_ms(text) for text in ("5ms", "800us", "0.2s", "3", None)]
+    assert times == [5.0, pytest.approx(0.8), 200.0, 3.0, None]
+    with pytest.raises(ConfigError, match=r"Expected a size such as 64KB, 1\.5MB or 200000, got '64 apples'"):
+        optimize.parse_size("64 apples")
+    with pytest.raises(ConfigError, match=r"Expected a time such as 5ms, 800us or 0\.2s, got '-1ms'"):
+        optimize.parse_time_ms("-1ms")
+
+
+# --- one run of the main job, and the other commands on what it made -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """`edgeopt optimize --json` under a budget that nothing keeps; and its output folder."""
+    folder = tmp_path_factory.mktemp("run")
+    words = ("--scheme", "dynamic", "--scheme", "int8", "--max-size", ASKED_BYTES, "--json")
+    done = edgeopt("optimize", digits_model, "--data", "digits", "-o", "out", *map(str, words), folder=folder)
+    return done, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def variants(run: tuple[Any, Path]) -> Path:
+    return run[1] / "variants"
+
+
+def only_object(stdout: str) -> dict[str, Any]:
+    """Returns the JSON that is all of standard output."""
+    value = json.loads(stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_a_budget_that_is_not_kept_is_status_3_and_the_best_is_written(run: tuple[Any, Path]) -> None:
+    done, folder = run
+    assert done.returncode == 3, done.stderr
+    report = only_object(done.stdout)
+    jsonschema.validate(report, schema.load_schema())
+    assert report == json.loads((folder / "report.json").read_text())
+    best = next(v for v in report["variants"] if v["name"] == report["best"])
+    assert (folder / "best.tflite").read_bytes() == (folder / best["file"]).read_bytes()
+    said = " ".join(done.stderr.split())
+    assert said.startswith(f"Error: No variant keeps every budget. The nearest, {best['name']}, takes ")
+    assert f"more than {ASKED_BYTES:,} bytes" in said
+    assert "best.tflite" in said
+    assert_clean(done)
+
+
+def test_the_report_s_command_is_the_one_that_was_given(run: tuple[Any, Path]) -> None:
+    done, _ = run
+    (command,) = only_object(done.stdout)["commands"]
+    assert command.startswith("edgeopt optimize ")
+    assert f"--max-size {ASKED_BYTES}" in command
+
+
+def test_json_is_all_there_is_on_standard_output(variants: Path, tmp_path: Path) -> None:
+    float32, int8 = variants / "digits.float32.tflite", variants / "digits.int8.tflite"
+    keys = {
+        ("inspect", int8): {"format", "operators", "parameters", "macs", "advice"},
+        ("evaluate", int8, "--data", "digits"): {"metric", "runtime", "preprocessing"},
+        ("benchmark", float32, int8, "--runs", "20"): {"rows", "machine", "versions"},
+        ("compare", float32, int8, "--data", "digits", "--layer-samples", "2"): {"agreement", "outputs", "layers"},
+    }
+    for words, expected in keys.items():
+        done = edgeopt(*words, "--json", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert expected <= set(only_object(done.stdout)), words
+
+
+def test_convert_in_json_and_inspect_of_keras(digits_model: Path, tmp_path: Path) -> None:
+    words = ("--scheme", "int8", "--data", "digits", "--json")
+    done = edgeopt("convert", digits_model, "-o", "m.tflite", *words, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = only_object(done.stdout)
+    file = tmp_path / "m.tflite"
+    assert (told["scheme"], told["size_bytes"]) == ("int8", file.stat().st_size)
+    assert {spec["dtype"] for spec in (*told["inputs"], *told["outputs"])} == {"int8"}
+    assert [row["status"] for row in told["runtimes"]] == ["ok"]
+    assert read(file).inputs[0].dtype == "int8"
+
+    done = edgeopt("inspect", digits_model, "--json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert only_object(done.stdout)["format"] == "keras3"
+
+
+def test_people_read_words_and_numbers(variants: Path, tmp_path: Path) -> None:
+    float32, int8 = variants / "digits.float32.tflite", variants / "digits.int8.tflite"
+    expected = {
+        ("inspect", int8): ["What each technique can do here", "oldest runtime", "zero point"],
+        ("evaluate", int8, "--data", "digits"): ["top1", "on 359 samples", "on litert"],
+        ("benchmark", float32, int8, "--runs", "20"): ["p50", "ratio [95 %]", "note: inputs: seeded random values"],
+        ("compare", float32, int8, "--data", "digits", "--layer-samples", "2"): ["B is ", "same class on", "SQNR"],
+    }
+    for words, fragments in expected.items():
+        done = edgeopt(*words, folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        for fragment in fragments:
+            assert fragment in done.stdout, words
+        assert_clean(done)
+
+
+def test_one_thread_and_one_sample_are_singular() -> None:
+    assert [common.counted(n, "thread") for n in (1, 2, 1797)] == ["1 thread", "2 threads", "1,797 threads"]
+
+
+def test_names_in_brackets_are_printed_as_they_are(variants: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "[bold]model[red] :smile:.tflite"
+    odd.write_bytes((variants / "digits.float32.tflite").read_bytes())
+    done = edgeopt("evaluate", odd.name, "--data", "digits", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{odd.name}: top1")
+
+
+def test_nothing_ran_is_a_mistake_and_not_a_table(variants: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes((variants / "digits.float32.tflite").read_bytes()[:900])
+    done = edgeopt("benchmark", broken, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: Nothing ran.")
+    assert_clean(done)
+
+
+def test_a_runtime_that_is_here_in_another_version(variants: Path, tmp_path: Path) -> None:
+    file = variants / "digits.float32.tflite"
+    done = edgeopt("evaluate", file, "--data", "digits", "--runtime", "litert==0.1", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Expected litert==0.1, got litert" in done.stderr
+
+
+def test_a_reader_that_leaves_early(variants: Path, tmp_path: Path) -> None:
+    file = variants / "digits.float32.tflite"
+    for words in (("--json",), ()):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        command = [*COMMAND, "inspect", str(file), *words]
+        with subprocess.Popen(
+            command, stdout=theirs, stderr=subprocess.PIPE, text=True, env=surroundings(tmp_path)
+        ) as process:
+            os.close(theirs)
+            _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (128 + signal.SIGPIPE, "")
+
+
+# --- doctor, makefile, view ------------------------------------------------------------------------------------------
+
+
+def test_doctor(tmp_path: Path) -> None:
+    done = edgeopt("doctor", "--json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = only_object(done.stdout)["findings"]
+    assert [row["name"] for row in found if row["kind"] == "runtime"] == list(RUNTIMES)
+    assert next(row["works"] for row in found if row["name"] == "litert")
+
+
+def test_makefile_prints_a_path(tmp_path: Path) -> None:
+    done = edgeopt("makefile", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(done.stdout.removesuffix("\n")) == makefile.path()
+    assert makefile.path().is_file()
+
+
+def test_view_without_netron(variants: Path, tmp_path: Path) -> None:
+    (tmp_path / "netron.py").write_text("raise ModuleNotFoundError(\"No module named 'netron'\", name='netron')")
+    file = variants / "digits.float32.tflite"
+    done = edgeopt("view", file, folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: netron is needed here but is not installed. Try: pip install 'edgeopt[view]'.\n"
+
+
+def test_view_serves_until_ctrl_c(variants: Path, tmp_path: Path) -> None:
+    pytest.importorskip("netron")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = variants / "digits.float32.tflite"
+    command = [*COMMAND, "view", str(file), "--no-browser", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings(tmp_path)) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address == f"http://127.0.0.1:{port}"
+            with urllib.request.urlopen(address, timeout=30) as page:
+                assert page.status == 200
+                assert b"Netron" in page.read()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) in (0, 130)
+        finally:
+            process.kill()
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(code: str) -> str:
+    """Returns what Python code prints on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux's end of file
+                break
+            if not piece:
+                break
+            shown += piece
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    return shown.decode()
+
+
+def test_progress_says_where_it_is_and_what_is_left_and_leaves_nothing() -> None:
+    shown = on_a_terminal(
+        "import time\n"
+        "from edgeopt import progress\n"
+        "from edgeopt.cli import common\n"
+        "with common.progress_shown(quiet=False):\n"
+        "    for _ in progress.track(range(4), 'step 2 of 6: converting', 4):\n"
+        "        progress.tell('loading the model')\n"
+        "        time.sleep(0.15)\n"
+        "        for _ in progress.track(range(3), 'calibrating [/x]', 3):\n"
+        "            time.sleep(0.15)\n"
+        "print('the end')\n"
+    )
+    for fragment in ("step 2 of 6: converting", "loading the model", "calibrating [/x]", "2/4", "1/3", "0:00:01 left"):
+        assert fragment in shown, fragment
+    # Every line of a bar is erased before anything else is printed.
+    last_frame, _, end = shown.rpartition("calibrating [/x]")
+    assert last_frame
+    assert "\x1b[2K" in end
+    assert "converting" not in end.partition("the end")[2]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_no_progress_in_a_pipe_or_when_quiet(quiet: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with common.progress_shown(quiet=quiet):
+        assert progress.current_sink() is None
+        for _ in progress.track(range(3), "counting", 3):
+            time.sleep(0.01)
+    assert capfd.readouterr() == ("", "")
