@@ -1,7 +1,6 @@
 """edgeopt: from a trained Keras model and some data to a small, fast, proven `.tflite` inside an app.
 
-    import edgeopt
-
+Example:
     data = edgeopt.load_data("data.npz")
     report = edgeopt.optimize("model.keras", data, "out", budgets=edgeopt.Budgets(max_drop=1.0))
 """

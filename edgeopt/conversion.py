@@ -358,4 +358,3 @@ def convert_for(
     converter.convert(name, output, per_tensor_dense=True)
     wanted = ", ".join(f"{r.runtime.name} {r.version or ''}".strip() for r in promises)
     return (f"Dense layers have one scale for all their weights, not one per channel, because of {wanted}",)
-

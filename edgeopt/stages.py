@@ -21,6 +21,7 @@ from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, 
 from edgeopt.data import Dataset
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError
 from edgeopt.evaluation import Evaluation, evaluate, require
+from edgeopt.metrics import metric
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
 from edgeopt.runtimes.samples import from_data
@@ -92,6 +93,9 @@ class Run:
         files.require_free(output, force=force, made_by_us=MARKER)
         files.require_writable(output)
         self.model, self.data, self.output, self.settings = model, data, output, settings
+        self.schemes = tuple(dict.fromkeys((BASELINE, *(scheme(name).name for name in settings.schemes or SCHEMES))))
+        if settings.metric is not None:
+            metric(settings.metric)  # whether there is such a one
         self.promises = tuple(parse(text) for text in settings.budgets.runtimes)
         self.main_runtime = parse(settings.runtime)
         require(self.main_runtime.runtime.name)
@@ -122,8 +126,8 @@ class Run:
 
     def converted(self) -> list[Variant]:
         """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
-        names = dict.fromkeys((BASELINE, *(scheme(name).name for name in self.settings.schemes or SCHEMES)))
-        variants = [self._converted(name) for name in progress.track(names, _step("converting"), len(names))]
+        names = progress.track(self.schemes, _step("converting"), len(self.schemes))
+        variants = [self._converted(name) for name in names]
         self._close_converter()  # TensorFlow's memory is not needed any more
         if all(variant.error for variant in variants):
             raise ConversionError(f"Not one variant of {self.model} could be made. {variants[0].error}")

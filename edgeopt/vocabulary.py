@@ -202,7 +202,7 @@ class RuntimeResult:
         matches_reference: whether its outputs agree with the reference runtime's within the tolerance of its
             kernel family; None where not compared.
         max_difference: the largest relative difference of an output to the reference runtime's: rms of the
-            difference over rms of the output; None where not compared.
+            difference over the spread of the output's values; None where not compared.
         load_ms: opening the file and allocating its tensors, in a process that has imported the runtime.
         peak_memory_bytes: by how much opening and the first run raised the process's resident memory at its peak.
         first_ms: the first inference.

@@ -310,4 +310,7 @@ def _die_with_parent(parent: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), sys.argv[2])
+    try:
+        _serve(int(sys.argv[1]), sys.argv[2])
+    finally:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)

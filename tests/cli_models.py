@@ -33,7 +33,8 @@ class Subclassed(keras.Model):
 def build(folder: Path) -> None:
     """Writes the models into `folder`; runs in a worker.
 
-    digits.keras: trained on scikit-learn's digits, with a Dense layer large enough to be quantized per channel.
+    digits.keras: trained on scikit-learn's digits, with a Dense layer large enough to be quantized per channel; as
+    float.tflite too, which opens without TensorFlow.
     lambda.keras, gru.keras; twice.keras and subclassed.keras, whose code is layers.py; keras2.h5.
     """
     keras, tf_keras = frameworks.load("keras"), frameworks.load("tf_keras")
@@ -48,6 +49,8 @@ def build(folder: Path) -> None:
     samples = data.load("digits").training.arrays()
     digits.fit(samples.inputs["x"], samples.labels, epochs=3, batch_size=64, verbose=0)
     digits.save(folder / "digits.keras")
+    converter = frameworks.load("tensorflow").lite.TFLiteConverter.from_keras_model(digits)
+    (folder / "float.tflite").write_bytes(converter.convert())
 
     def classifier(inputs: object, x: object) -> object:
         return keras.Model(inputs, layers.Dense(10)(x))

@@ -102,7 +102,7 @@ def test_version(tmp_path: Path) -> None:
         ("optimize m.keras --data digits -o o --max-size 64XB", "Expected a size such as 64KB, 1.5MB or 200000"),
         ("optimize m.keras --data digits -o o --max-latency soon", "Expected a time such as 5ms, 800us or 0.2s"),
         ("convert m.keras -o o.tflite --data digits --resize big", "Expected height and width as --resize, got 'big'"),
-        ("benchmark m.tflite", "File 'm.tflite' does not exist"),
+        ("benchmark m.tflite", "Expected a .tflite file, got m.tflite, which does not exist"),
         ("evaluate m.tflite --data digits --delegate-option a=b", "Expected --delegate FILE.so with --delegate-option"),
     ],
 )
@@ -249,6 +249,16 @@ def test_a_runtime_that_is_here_in_another_version(variants: Path, tmp_path: Pat
     done = edgeopt("evaluate", file, "--data", "digits", "--runtime", "litert==0.1", folder=tmp_path)
     assert done.returncode == 2
     assert "Expected litert==0.1, got litert" in done.stderr
+
+
+def test_a_runtime_that_is_not_here_is_told_before_the_work(variants: Path, tmp_path: Path) -> None:
+    (tmp_path / "tflite_micro.py").write_text("raise ModuleNotFoundError('gone', name='tflite_micro')")
+    file = variants / "digits.float32.tflite"
+    words = ("--data", "digits", "-o", "out", "--runtime", "tflm")
+    done = edgeopt("optimize", file, *words, folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: tflm is not available here: tflite-micro is needed here but is not installed")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_reader_that_leaves_early(variants: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def _float_operators(file: TFLiteModel) -> tuple[str, ...]:
 def _broken_promises(rows: Sequence[RuntimeResult], output: Path) -> str:
     told = "; ".join(
         f"{row.name} {row.version}: "
-        + (row.reason or f"it runs, but its results are off by {row.max_difference:.2g} of their size")
+        + (row.reason or f"it runs, but its results are off by {row.max_difference:.2g} of their spread")
         for row in rows
     )
     return f"{output.name} was not written: {told}. Try another --scheme, or a newer runtime."

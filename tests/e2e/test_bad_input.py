@@ -21,6 +21,14 @@ from command_line import COMMAND, assert_clean, contents, edgeopt, surroundings,
 
 Words = list[str]
 INT8 = ["--scheme", "int8"]
+RANDOM = np.random.default_rng(0)
+PICTURES = RANDOM.random((200, 8, 8, 1), np.float32)
+HOLE = PICTURES.copy()
+HOLE[3, 2, 1, 0] = np.nan
+OBJECTS = np.array([{"a": 1}] * 10, dtype=object)
+STEPS = RANDOM.random((200, 8, 8), np.float32)
+TEXT = b"hello, this is no model\n" * 50
+NOISE = RANDOM.bytes(5000)
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,11 @@ def file(name: str, content: bytes, *words: str) -> Callable[[Path, Path], Words
 
 
 def data(x: np.ndarray, y: np.ndarray | None = None) -> Callable[[Path, Path], Words]:
-    """Converts the digits model to int8 with these samples."""
+    """Converts the float digits model to int8 with these samples."""
 
     def prepare(folder: Path, keras: Path) -> Words:
         np.savez(folder / "data.npz", x=x, y=np.arange(len(x)) % 10 if y is None else y)
-        return copied("digits.keras", *INT8, "--data", "data.npz")(folder, keras)
+        return copied("float.tflite", *INT8, "--data", "data.npz")(folder, keras)
 
     return prepare
 
@@ -98,7 +106,7 @@ def cut_data(folder: Path, keras: Path) -> Words:
 
 def empty_folder(folder: Path, keras: Path) -> Words:
     (folder / "pictures").mkdir()
-    return copied("digits.keras", *INT8, "--data", "pictures")(folder, keras)
+    return copied("float.tflite", *INT8, "--data", "pictures")(folder, keras)
 
 
 def users_file(folder: Path, keras: Path) -> Words:
@@ -123,24 +131,19 @@ def under_a_file(words: Callable[..., Words], output: str) -> Callable[[Path, Pa
 
 
 def wrong_data_for_optimize(folder: Path, keras: Path) -> Words:
-    shutil.copy(keras / "digits.keras", folder)
+    shutil.copy(keras / "float.tflite", folder)
     np.savez(folder / "data.npz", x=PICTURES, y=np.arange(200) % 10 + 1)
-    return optimize("digits.keras", data="data.npz")
+    return optimize("float.tflite", data="data.npz")
+
+
+def wrong_data_for_keras(folder: Path, keras: Path) -> Words:
+    np.savez(folder / "data.npz", x=RANDOM.random((200, 28, 28), np.float32), y=np.arange(200) % 10)
+    return copied("digits.keras", *INT8, "--data", "data.npz")(folder, keras)
 
 
 def broken_custom_objects(folder: Path, keras: Path) -> Words:
     (folder / "layers.py").write_text("import no_such_package_of_the_user\n")
     return copied("twice.keras", "--custom-objects", "layers.py")(folder, keras)
-
-
-RANDOM = np.random.default_rng(0)
-PICTURES = RANDOM.random((200, 8, 8, 1), np.float32)
-HOLE = PICTURES.copy()
-HOLE[3, 2, 1, 0] = np.nan
-OBJECTS = np.array([{"a": 1}] * 10, dtype=object)
-STEPS = RANDOM.random((200, 8, 8), np.float32)
-TEXT = b"hello, this is no model\n" * 50
-NOISE = RANDOM.bytes(5000)
 
 
 def steps_to_int8(folder: Path, keras: Path) -> Words:
@@ -166,7 +169,7 @@ CASES = [
     Case("broken custom objects", broken_custom_objects, ("layers.py raised ModuleNotFoundError",)),
     Case("int8 without data", copied("digits.keras", *INT8), ("Try --data FILE", "--scheme dynamic")),
     Case("pickled data", data(OBJECTS), ("pickled objects, which can run code", "Try to re-save it")),
-    Case("28x28 for 8x8", data(RANDOM.random((200, 28, 28), np.float32)), ("Expected (8, 8, 1)", "Try --resize 8x8")),
+    Case("28x28 for 8x8", wrong_data_for_keras, ("Expected (8, 8, 1)", "Try --resize 8x8")),
     Case("wrong rank", data(RANDOM.random((200, 5), np.float32)), ("Expected (8, 8, 1) per sample", "got (5,)")),
     Case("NaN", data(HOLE), ("Expected finite numbers", "got NaN in 1 of")),
     Case("labels from 1", data(PICTURES, np.arange(200) % 10 + 1), ("labels from 0 to 9", "labels that start at 0")),
@@ -242,7 +245,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("words", [convert, optimize], ids=["convert", "optimize"])
+@pytest.mark.parametrize(
+    "words", [pytest.param(convert, marks=pytest.mark.slow), optimize], ids=["convert", "optimize"]
+)
 def test_a_full_disk(words: Callable[..., Words], tiny_disk: Path, digits_model: Path, tmp_path: Path) -> None:
     (tiny_disk / "own.txt").write_text("the user's own")
     place = tmp_path / "place"

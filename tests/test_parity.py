@@ -1,0 +1,146 @@
+"""Whether two runtimes compute the same: they do on honest files, and a file that only seems to run is caught."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runtime_models
+
+from edgeopt import frameworks, parity, runtimes, workers
+from edgeopt.errors import ModelError
+from edgeopt.runtimes import RUNTIMES, Request, parse
+from edgeopt.runtimes.samples import generated
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import RuntimeResult
+
+
+def checked(file: Path, *names: str) -> Sequence[RuntimeResult]:
+    """Returns the rows of a check on generated samples."""
+    inputs = read(file).inputs
+    samples = [generated(inputs, seed=seed) for seed in range(3)]
+    return parity.check(file, [parse(name) for name in names], samples)
+
+
+def needs(*names: str) -> None:
+    for name in names:
+        if not runtimes.available(RUNTIMES[name]).available:
+            pytest.skip(f"{name} is not available here")
+
+
+@pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8", "int8-float-io"])
+def test_litert_s_kernels_agree(scheme: str) -> None:
+    rows = checked(runtime_models.models()[scheme], "litert", "litert-builtin", "litert-reference")
+    assert [(row.status, row.matches_reference) for row in rows] == [("ok", True)] * 3
+    xnnpack, builtin, reference = rows
+    assert builtin.max_difference == 0  # compared with itself
+    assert xnnpack.delegated_share is not None
+    assert xnnpack.delegated_share > 0
+    assert reference.delegated_share is None
+    if scheme in ("float32", "float16"):
+        assert max(row.max_difference for row in rows) < 1e-5
+
+
+def test_the_old_runtime_and_the_micro_one_agree() -> None:
+    needs("tflite-runtime", "tflm")
+    for scheme in ("float32", "int8"):
+        rows = checked(runtime_models.models()[scheme], "tflite-runtime", "tflm")
+        assert [(row.status, row.matches_reference) for row in rows] == [("ok", True)] * 2
+
+
+def test_a_refusal_is_a_row_with_the_runtime_s_reason() -> None:
+    needs("tflm")
+    (row,) = checked(runtime_models.models()["float16"], "tflm")
+    assert (row.status, row.matches_reference) == ("failed", None)
+    assert "DEQUANTIZE" in row.reason
+
+
+def test_a_file_that_runs_and_computes_garbage_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ai-edge-quantizer writes version 1 for every operator: an old runtime then takes what it does not know."""
+    needs("tflite-runtime")
+    file = tmp_path / "doctored.tflite"
+    with workers.fresh() as worker:
+        worker.call("test_parity:quantize_without_versions", runtime_models.models()["float32"], file, timeout_s=120)
+    versions = {operator.name: operator.version for operator in read(file).subgraphs[0].operators}
+    assert set(versions.values()) == {1}
+    litert, old = checked(file, "litert-builtin", "tflite-runtime")
+    assert (litert.status, litert.matches_reference) == ("ok", True)
+    assert (old.status, old.reason) == (
+        "failed",
+        f"FULLY_CONNECTED version 12 needs TensorFlow Lite 2.17, tflite-runtime {old.version} has up to 10",
+    )
+    # Were it not known which version an operator really is, running it would show.
+    monkeypatch.setattr(parity, "refusals", lambda *_: ())
+    (old,) = checked(file, "tflite-runtime")
+    assert (old.status, old.matches_reference) == ("ok", False)
+    assert old.max_difference > 3 * parity.QUANTIZED_TOLERANCE
+
+
+def quantize_without_versions(source: Path, output: Path) -> None:
+    """Writes a dynamic-range file as ai-edge-quantizer makes it; runs in a worker."""
+    from ai_edge_quantizer import recipe
+
+    quantizer = frameworks.load("ai_edge_quantizer").Quantizer(str(source), recipe.dynamic_wi8_afp32())
+    output.write_bytes(bytes(quantizer.quantize().quantized_model))
+
+
+def test_another_version_than_the_installed_one_is_judged_by_operator_versions_alone() -> None:
+    needs("tflite-runtime")
+    file = runtime_models.models()["float32"]
+    (row,) = checked(file, "tflite-runtime==2.16")
+    assert (row.version, row.status) == ("2.16", "skipped")
+    assert "is installed, not 2.16" in row.reason
+    (installed,) = checked(file, "tflite-runtime==2.14")
+    assert installed.status == "ok"
+
+
+def test_nothing_to_compare_with_is_not_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference refuses; what the first runtime computes is then compared with nothing, the next with the first."""
+    needs("tflm")
+    monkeypatch.setattr(parity, "REFERENCE", "tflm")
+    first, second = checked(runtime_models.models()["float16"], "litert", "litert-reference")
+    assert (first.status, first.matches_reference, first.max_difference) == ("ok", None, None)
+    assert second.matches_reference is True
+
+
+def test_a_runtime_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = Request(runtimes.Runtime("dying", "dying_runtime", "litert", "none", "ends the process"))
+    monkeypatch.setattr(runtimes, "available", lambda _: runtimes.Availability(True, "", "1"))
+    file = runtime_models.models()["float32"]
+    rows = parity.check(file, [dying, parse("litert-builtin")], [generated(read(file).inputs, seed=0)])
+    assert rows[0].status == "failed"
+    assert "dying died on float32.tflite" in rows[0].reason
+    assert rows[1].matches_reference is True
+    with pytest.raises(ModelError, match=r"dying died on float32\.tflite"):
+        parity.run(file, dying.runtime, [])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([3.0, 4.0], [3.0, 4.0], 0.0),
+        ([0.0, 0.0], [-3.0, 3.0], 1.0),
+        ([-3.3, 3.3], [-3.0, 3.0], 0.1),
+        ([3.5, 3.5], [3.0, 4.0], 0.5 / (0.2 * math.sqrt((3**2 + 4**2) / 2))),  # a spread of 0.5 around a mean of 3.5
+        ([2.0, 2.0], [1.0, 1.0], 1 / 0.2),
+        ([0.5, 0.0], [0.0, 0.0], math.sqrt(0.5**2 / 2)),  # absolute, where there is nothing to be relative to
+        ([np.nan, 4.0], [3.0, 4.0], math.inf),
+        ([np.inf, 4.0], [3.0, 4.0], math.inf),
+        ([np.inf, 4.0], [-np.inf, 4.0], math.inf),
+        ([np.nan, 4.0], [np.nan, 4.0], 0.0),
+        ([np.inf, 2.0], [np.inf, 4.0], 2 / (0.2 * 4)),
+    ],
+)
+def test_relative_difference(a: list[float], b: list[float], expected: float) -> None:
+    left, right = {"y": np.array(a, np.float32)}, {"y": np.array(b, np.float32)}
+    assert parity.relative_difference(left, right) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_worst_output_counts_and_outputs_are_matched_by_name() -> None:
+    a = {"p": np.ones(3), "q": np.full(3, 2.0)}
+    assert parity.relative_difference(a, {"q": np.full(3, 2.0), "p": np.ones(3)}) == 0
+    assert parity.relative_difference(a, {"p": np.ones(3), "q": np.full(3, 4.0)}) == pytest.approx(2 / (0.2 * 4))
+    assert parity.relative_difference(a, {"0": np.ones(3), "1": np.full(3, 2.0)}) == 0  # by order

@@ -1,0 +1,303 @@
+"""The main job through the Python API: what it writes, what it recommends, what it does again and what not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import edgeopt
+from edgeopt import files, pipeline
+from edgeopt.errors import ConfigError, DataError, ModelError
+from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
+from edgeopt.runtimes import RUNTIMES
+from edgeopt.schemes import SCHEMES
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
+
+CHOSEN = ("float16", "int8")
+
+
+@pytest.fixture(scope="module")
+def finished(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """All schemes of the digits model."""
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    return edgeopt.optimize(digits_model, "digits", folder, budgets=Budgets(max_drop=1.0)), folder
+
+
+def stored(folder: Path) -> dict[str, int]:
+    """Returns when each stored result was written."""
+    return {file.name: file.stat().st_mtime_ns for file in (folder / ".edgeopt").iterdir()}
+
+
+# --- what a run leaves -----------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_as_documented_and_reads_back(finished: tuple[Report, Path]) -> None:
+    report, folder = finished
+    jsonschema.validate(json.loads((folder / "report.json").read_text()), schema.load_schema())
+    assert to_json(read_report(folder)) == to_json(report)
+    for name in ("report.html", "report.md"):
+        assert report.best is not None
+        assert report.best in (folder / name).read_text()
+
+
+def test_every_scheme_is_there_with_the_numbers_of_its_file(finished: tuple[Report, Path]) -> None:
+    report, folder = finished
+    assert [variant.name for variant in report.variants] == list(SCHEMES)
+    for variant in report.variants:
+        file = folder / str(variant.file)
+        content = file.read_bytes()
+        assert variant.error is None
+        assert variant.sha256 == files.sha256(file)
+        assert variant.size_bytes == len(content) == sum(variant.bytes_by_kind.values())
+        assert variant.gzip_bytes == files.gzip_size(content)
+        assert [row.name for row in variant.runtimes] == list(RUNTIMES)
+        inputs = {spec.dtype for spec in read(file).inputs}
+        assert inputs == {SCHEMES[variant.scheme].inputs}
+    sizes = {variant.name: variant.size_bytes for variant in report.variants}
+    assert sizes["int8"] < sizes["float16"] < sizes["float32"]
+
+
+def test_metrics_and_drops_are_of_one_set_of_samples(finished: tuple[Report, Path]) -> None:
+    report, _ = finished
+    baseline = report.variant(report.baseline)
+    assert baseline is not None
+    assert baseline.name == "float32"
+    assert baseline.drop is None
+    assert baseline.metric is not None
+    assert baseline.metric.value > 0.85  # it has learned
+    assert report.data is not None
+    for variant in report.variants:
+        assert variant.metric is not None
+        assert variant.metric.samples == report.data.samples["validation"]
+        if variant is not baseline:
+            assert variant.drop is not None
+            points = 100 * (baseline.metric.value - variant.metric.value)
+            assert variant.drop.value == pytest.approx(points)
+            assert 0 <= variant.drop.p_value <= 1
+
+
+def test_runtimes_are_told_apart(finished: tuple[Report, Path]) -> None:
+    report, _ = finished
+    for name in ("float32", "int8"):
+        variant = report.variant(name)
+        assert variant is not None
+        for row in variant.runtimes:
+            assert row.loads == (row.status == "ok")
+            assert row.matches_reference is (True if row.loads else None)
+        timed = variant.latency_on("litert")
+        assert timed is not None
+        assert 0 < timed.min <= timed.p50 <= timed.p90 <= timed.p99
+        assert variant.latency_on("litert-reference") is None
+    float16 = report.variant("float16")
+    assert float16 is not None
+    refused = next(row for row in float16.runtimes if row.name == "tflm")
+    assert refused.status in ("failed", "skipped")
+    assert refused.reason
+
+
+def test_every_tensor_but_the_baseline_s_is_compared(finished: tuple[Report, Path]) -> None:
+    report, _ = finished
+    compared = {variant.name: bool(variant.layer_errors) for variant in report.variants}
+    assert compared == {name: name != "float32" for name in SCHEMES}
+
+
+def test_the_best_file_is_the_recommended_variant(finished: tuple[Report, Path]) -> None:
+    report, folder = finished
+    best = report.variant(report.best)
+    assert best is not None
+    assert files.sha256(folder / "best.tflite") == best.sha256
+    assert best.name not in ("float32", "int16x8")  # both are larger and slower than int8
+
+
+# --- again -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_call_works_on_nothing_again(finished: tuple[Report, Path], digits_model: Path) -> None:
+    report, folder = finished
+    before, variants = stored(folder), {f.name: f.stat().st_mtime_ns for f in (folder / "variants").iterdir()}
+    again = edgeopt.optimize(digits_model, "digits", folder, budgets=Budgets(max_drop=1.0))
+    after = stored(folder)
+    assert {**after, "inputs.json": 0} == {**before, "inputs.json": 0}
+    assert {f.name: f.stat().st_mtime_ns for f in (folder / "variants").iterdir()} == variants
+    assert to_json(again)["variants"] == to_json(report)["variants"]
+    assert again.best == report.best
+
+
+def test_other_budgets_only_choose_again(finished: tuple[Report, Path], digits_model: Path) -> None:
+    report, folder = finished
+    before = stored(folder)
+    smallest = min(report.variants, key=lambda variant: variant.size_bytes or 0)
+    again = edgeopt.optimize(digits_model, "digits", folder, budgets=Budgets(max_size_bytes=smallest.size_bytes))
+    assert again.best == smallest.name
+    assert stored(folder).keys() == before.keys()
+
+
+def test_a_variant_that_somebody_touched_is_made_anew(finished: tuple[Report, Path], digits_model: Path) -> None:
+    report, folder = finished
+    touched = report.variant("float16")
+    assert touched is not None
+    file = folder / str(touched.file)
+    file.write_bytes(b"somebody's")
+    again = edgeopt.optimize(digits_model, "digits", folder, schemes=["float16"])
+    assert [variant.name for variant in again.variants] == ["float32", "float16"]
+    assert again.variants[1].sha256 == files.sha256(file) == touched.sha256
+
+
+# --- other models and data -------------------------------------------------------------------------------------------
+
+
+def test_a_float_tflite_and_arrays(finished: tuple[Report, Path], tmp_path: Path) -> None:
+    _, folder = finished
+    rng = np.random.default_rng(0)
+    arrays = rng.random((150, 8, 8, 1), np.float32), rng.integers(0, 10, 150)
+    source = folder / "variants" / "digits.float32.tflite"
+    report = edgeopt.optimize(source, arrays, tmp_path / "out", schemes=["int8", "dynamic"])
+    assert report.model.format == "tflite"
+    assert report.data is not None
+    assert report.data.path == "arrays"
+    assert [variant.name for variant in report.variants] == ["float32", "int8", "dynamic"]
+    assert report.variants[0].sha256 == files.sha256(source)
+    for variant in report.variants:
+        assert variant.error is None
+        litert = next(row for row in variant.runtimes if row.name == "litert-builtin")
+        assert litert.matches_reference
+
+
+def test_a_variant_that_the_main_runtime_refuses_is_a_row(
+    finished: tuple[Report, Path], digits_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    _, folder = finished
+    source = folder / "variants" / "digits.float32.tflite"
+    report = edgeopt.optimize(source, "digits", tmp_path / "out", schemes=CHOSEN, runtime="tflm")
+    refused, int8 = report.variants[1:]
+    assert (refused.name, refused.metric, report.latency(refused)) == ("float16", None, None)
+    assert any(note.startswith("not scored: tflm") for note in refused.notes)
+    assert int8.metric is not None
+    assert report.latency(int8) is not None
+    assert report.best == "int8"
+
+
+# --- what is refused before anything is written ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"schemes": ["int7"]}, ConfigError, "Expected a quantization scheme, got 'int7'"),
+        ({"runtime": "litrt"}, ConfigError, "Did you mean 'litert'"),
+        ({"budgets": Budgets(runtimes=("tflmm",))}, ConfigError, "Did you mean 'tflm'"),
+        ({"metric": "acuracy"}, ConfigError, "acuracy"),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    settings: Mapping[str, Any], error: type[Exception], said: str, finished: tuple[Report, Path], tmp_path: Path
+) -> None:
+    source = finished[1] / "variants" / "digits.float32.tflite"
+    with pytest.raises(error, match=said):
+        edgeopt.optimize(source, "digits", tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_model_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nope\.keras, which does not exist"):
+        edgeopt.optimize(tmp_path / "nope.keras", "digits", tmp_path / "out")
+    with pytest.raises(DataError, match=r"nope\.npz, which does not exist"):
+        edgeopt.optimize(tmp_path / "nope.keras", tmp_path / "nope.npz", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+def made(name: str, size: int, p50: float | None, drop: float | None = 0.0, **changes: Any) -> Variant:
+    """Returns a variant of `size` bytes that takes `p50` ms on LiteRT and loses `drop` points."""
+    latency = None if p50 is None else Latency(p50, p50, p50, 100, 1)
+    metric = MetricValue("top1", 0.9 - (drop or 0.0) / 100, 0.8, 1.0, 500, is_share=True)
+    row = RuntimeResult("litert", "2.3.0", latency_ms=latency, matches_reference=True)
+    difference = None if drop is None else Difference(drop, 0.5)
+    variant = Variant(name, name, f"variants/{name}.tflite", "0" * 64, (), size, size, metric, difference, (row,))
+    return replace(variant, **changes)
+
+
+def chosen(*variants: Variant, **budgets: Any) -> tuple[str | None, str]:
+    """Returns what is recommended beside a float32 of 1000 bytes and 1 ms, and why."""
+    report = pipeline.recommended(
+        Report(
+            "0",
+            "2026-01-01T00:00:00+00:00",
+            ModelFacts("m.keras"),
+            budgets=Budgets(**budgets),
+            variants=(made("float32", 1000, 1.0, None), *variants),
+            baseline="float32",
+        )
+    )
+    return report.best, report.best_reason
+
+
+def test_the_smallest_product_of_size_and_latency() -> None:
+    half_and_quarter = made("a", 500, 0.25)
+    third_and_half = made("b", 333, 0.5)
+    assert chosen(third_and_half, half_and_quarter, max_drop=1.0) == (
+        "a",
+        "of the 3 that keep every budget, the one with the least size times latency",
+    )
+
+
+def test_of_equal_ones_the_first() -> None:
+    assert chosen(made("a", 500, 0.5), made("b", 250, 1.0), max_drop=1.0)[0] == "a"
+    assert chosen(made("b", 250, 1.0), made("a", 500, 0.5), max_drop=1.0)[0] == "b"
+
+
+def test_budgets_come_before_size_and_speed() -> None:
+    tiny = made("tiny", 100, 0.1, 1.5)
+    assert chosen(tiny, made("a", 900, 0.9, 1.0), max_drop=1.0)[0] == "a"
+    assert chosen(tiny, max_drop=2.0, max_size_bytes=100) == ("tiny", "the only one that keeps every budget")
+    assert chosen(made("a", 900, 0.9), made("b", 500, 2.0), max_latency_ms=0.9)[0] == "a"
+
+
+def test_a_gain_is_no_loss() -> None:
+    assert chosen(made("better", 900, 0.9, -0.5), max_drop=0.0)[0] == "better"
+
+
+def test_when_none_keeps_the_budgets_the_one_that_breaks_the_fewest() -> None:
+    reason = "none keeps every budget; this one breaks the fewest"
+    large, lossy = made("large", 800, 0.5), made("lossy", 700, 0.5, 5.0)
+    assert chosen(large, lossy, max_drop=1.0, max_size_bytes=100) == ("large", reason)
+    assert chosen(large, made("larger", 900, 0.1), max_size_bytes=100) == ("larger", reason)
+
+
+def test_what_was_not_timed_counts_as_fast_as_the_baseline() -> None:
+    assert chosen(made("untimed", 600, None), made("timed", 700, 0.5))[0] == "timed"
+    assert chosen(made("untimed", 300, None), made("timed", 700, 0.5))[0] == "untimed"
+    assert chosen(made("untimed", 300, None), made("timed", 700, 0.5), max_latency_ms=1.0)[0] == "timed"
+
+
+def test_a_model_that_no_longer_works_is_not_recommended_without_a_budget_for_the_loss() -> None:
+    collapsed, sound = made("collapsed", 250, 0.2, 60.0), made("sound", 260, 0.3, 0.4)
+    assert chosen(collapsed, sound) == (
+        "sound",
+        "of the 2 that keep every budget and lose at most 1 point, the one with the least size times latency",
+    )
+    assert chosen(collapsed) == ("float32", "the only one that keeps every budget and loses at most 1 point")
+    assert chosen(collapsed, max_size_bytes=250) == (
+        "collapsed",
+        "the only one that keeps every budget; it loses more than 1 point",
+    )
+
+
+def test_what_fails_or_computes_something_else_on_the_runtime_is_not_recommended() -> None:
+    good = made("good", 900, 0.9)
+    wrong = RuntimeResult("litert", latency_ms=Latency(0.1, 0.1, 0.1, 9, 1), matches_reference=False)
+    assert chosen(made("wrong", 100, 0.1, runtimes=(wrong,)), good)[0] == "good"
+    failed = RuntimeResult("litert", status="failed", reason="it refuses")
+    assert chosen(made("failed", 100, None, None, runtimes=(failed,)), good)[0] == "good"
+    assert chosen(made("unmade", 1, 0.1, error="the converter refused", file=None), good)[0] == "good"
