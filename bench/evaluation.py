@@ -21,8 +21,6 @@ import numpy as np
 from edgeopt import data, frameworks
 from edgeopt.evaluation import Predictor, evaluate_here
 from edgeopt.runtimes import RUNTIMES
-from edgeopt.runtimes.numbers import quantize
-from edgeopt.vocabulary import Quantization, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,15 @@ def hand_loop(file: Path, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, flo
     interpreter.allocate_tensors()
     inputs, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     scale, zero_point = inputs["quantization"]
-    dtype = np.dtype(inputs["dtype"]).name
-    spec = TensorSpec("", (1, *x.shape[1:]), dtype, Quantization((scale,), (zero_point,)) if scale else None)
+    dtype = np.dtype(inputs["dtype"])
     results, right = [], 0
     start, used = time.perf_counter(), time.process_time()
     for i in range(len(x)):
-        interpreter.set_tensor(inputs["index"], quantize(x[i : i + 1], spec))
+        sample = x[i : i + 1]
+        if scale:
+            limits = np.iinfo(dtype)
+            sample = np.clip(np.round(sample / scale + zero_point), limits.min, limits.max).astype(dtype)
+        interpreter.set_tensor(inputs["index"], sample)
         interpreter.invoke()
         output = interpreter.get_tensor(outputs["index"])[0]
         results.append(output)
