@@ -103,6 +103,9 @@ class Run:
         self._store = Store(output)
         self._seconds: dict[str, float] = {}
         self._versions = machine.versions()
+        delegate = settings.delegate
+        # By content, like everything a stored result depends on.
+        self._delegate = delegate and {"library": _content(delegate.library), "options": delegate.options}
         self._inputs = {
             "model": _content(model),
             "data": datasets.fingerprint(data),
@@ -164,7 +167,7 @@ class Run:
                 samples = from_data(self.data.calibration, read(file).inputs, count=PARITY_SAMPLES)
                 return _Rows(parity.check(file, requests, samples, delegate=self.settings.delegate))
 
-            key = {"file": variant.sha256, "requests": requests, "delegate": self.settings.delegate}
+            key = {"file": variant.sha256, "requests": requests, "delegate": self._delegate}
             return replace(variant, runtimes=self._stage("runtimes", key, _Rows, check).results)
 
         return [add(v) for v in progress.track(variants, _step("trying runtimes"), len(variants))]
@@ -188,7 +191,7 @@ class Run:
             "files": [v.sha256 for v in made],
             "runtime": self.settings.runtime,
             "threads": self.settings.threads,
-            "delegate": self.settings.delegate,
+            "delegate": self._delegate,
             "cpu": machine.describe().cpu,
         }
         with _told("timing"):
@@ -297,7 +300,7 @@ class Run:
             "file": variant.sha256,
             "runtime": self.settings.runtime,
             "metric": self.settings.metric,
-            "delegate": self.settings.delegate,
+            "delegate": self._delegate,
         }
 
         def score() -> Evaluation:
