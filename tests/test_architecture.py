@@ -19,7 +19,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("vocabulary", "plain"),
     ("data", "schemes", "tflite", "machine", "statistics"),
     ("graph",),
-    ("keras_bridge", "runtimes", "exporters"),
+    ("keras_bridge", "runtimes"),
     ("metrics", "doctor"),
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection"),
