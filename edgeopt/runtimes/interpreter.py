@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +125,7 @@ class InterpreterSession:
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """See Session.invoke_ns. The call's way through Python, about half a microsecond, is part of each time."""
         self._set(inputs)
-        invoke, clock = self._interpreter.invoke, time.perf_counter_ns
-        times = np.empty(runs, np.int64)
-        for i in range(runs):
-            start = clock()
-            invoke()
-            times[i] = clock() - start
-        return times
+        return times_ns(self._interpreter.invoke, runs)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See Session.tensors."""
@@ -336,6 +330,17 @@ def require_inputs(inputs: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
                 f"Expected {spec.dtype} {list(spec.shape)} for the input {spec.name!r}, got {array.dtype} "
                 f"{list(array.shape)}. Try quantize() for the dtype, resize() for the batch."
             )
+
+
+def times_ns(invoke: Callable[[], Any], runs: int) -> np.ndarray:
+    """Returns how long each of `runs` calls took: int64 nanoseconds [runs]."""
+    clock = time.perf_counter_ns
+    times = np.empty(runs, np.int64)
+    for i in range(runs):
+        start = clock()
+        invoke()
+        times[i] = clock() - start
+    return times
 
 
 def quantization(parameters: Mapping[str, Any]) -> Quantization | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
 from edgeopt.runtimes import Delegate, Runtime
-from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs
+from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.native_log import native_log
 from edgeopt.vocabulary import TensorSpec
 
@@ -92,13 +91,7 @@ class TFLMSession:
         """See Session.invoke_ns. These are a host's times of portable kernels, no microcontroller's."""
         self._set(inputs)
         self._fresh = False
-        invoke, clock = self._interpreter.invoke, time.perf_counter_ns
-        times = np.empty(runs, np.int64)
-        for i in range(runs):
-            start = clock()
-            invoke()
-            times[i] = clock() - start
-        return times
+        return times_ns(self._interpreter.invoke, runs)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See Session.tensors."""
