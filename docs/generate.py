@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import os
 import pty
@@ -22,7 +23,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -33,13 +35,16 @@ from edgeopt.data.labels import KINDS
 from edgeopt.errors import EdgeoptError
 from edgeopt.files import atomic_write
 from edgeopt.machine import Machine
-from edgeopt.plain import from_plain
+from edgeopt.plain import from_plain, to_plain
+from edgeopt.recipe import BudgetKeys, Recipe, packaged
 from edgeopt.report import Report, faster, headline, read_report, smaller
 from edgeopt.report.schema import reference_page
 from edgeopt.report.words import ABSENT, Numbers, ratio, significance, whole
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
-from edgeopt.vocabulary import Variant
+from edgeopt.steps import DEFAULTS, Key, TrainedStep, Training, keys
+from edgeopt.techniques import TECHNIQUES
+from edgeopt.vocabulary import Property, Variant
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -53,6 +58,8 @@ PAGES = (
     "docs/data.md",
     "docs/loading.md",
     "docs/schemes.md",
+    "docs/compression.md",
+    "docs/recipes.md",
     "docs/runtimes.md",
     "docs/evaluate-benchmark-compare.md",
     "docs/report.md",
@@ -77,7 +84,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def derived() -> dict[Path, str]:
     """Returns every page that the code decides, wholly or in blocks, with its text as it should be."""
-    pages = {DOCS / "reference" / "commands.md": commands_page(), DOCS / "report-schema.md": reference_page()}
+    pages = {
+        DOCS / "reference" / "commands.md": commands_page(),
+        DOCS / "recipe-keys.md": recipe_keys_page(),
+        DOCS / "report-schema.md": reference_page(),
+    }
     for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
         for block, make in BLOCKS.items():
@@ -99,14 +110,91 @@ def commands_page() -> str:
         table(("command", "does"), ([f"[`{name}`](#edgeopt-{name})", _summary(name)] for name in COMMANDS)),
     ]
     for name in COMMANDS:
-        command = _command(name)
-        prose, example = _help(command)
-        usage = " ".join(["edgeopt", name, *command.collect_usage_pieces(click.Context(command, context))])
-        parts += [f"## edgeopt {name}", prose, f"```sh\n{example}\n```", f"Usage: `{usage}`"]
-        rows = [_option(option, command) for option in command.params if isinstance(option, click.Option)]
-        if rows:
-            parts.append(table(("option", "default", "meaning"), rows))
+        parts += _command_parts(_command(name), click.Context(_command(name), context, name), "##")
     return "\n\n".join(parts) + "\n"
+
+
+def _command_parts(command: click.Command, context: click.Context, heading: str) -> Iterator[str]:
+    """Yields what is said about a command, and then about the commands below it."""
+    prose, example = _help(command)
+    yield from (f"{heading} {context.command_path}", prose, f"```sh\n{example}\n```")
+    yield f"Usage: `{' '.join([context.command_path, *command.collect_usage_pieces(context)])}`"
+    rows = [_option(option, command) for option in command.params if isinstance(option, click.Option)]
+    if rows:
+        yield table(("option", "default", "meaning"), rows)
+    if isinstance(command, click.Group):
+        for name, below in sorted(command.commands.items()):
+            yield from _command_parts(below, click.Context(below, context, name), f"{heading}#")
+
+
+def recipe_keys_page() -> str:
+    """Returns the reference of recipe keys."""
+    parts = [
+        "# Recipe keys",
+        "<!-- Written by docs/generate.py from the dataclasses of edgeopt/recipe.py, steps.py and techniques/. -->",
+        "How to write one: [recipes](recipes.md). A key that is not listed here is refused. A key of `training` may\n"
+        "stand in any step as well: the step has the last word, then the recipe, then what a technique asks for.",
+        "## Of a recipe",
+        _keys_table(keys(Recipe)),
+        "## budgets",
+        _keys_table(keys(BudgetKeys)),
+        "## training",
+        _keys_table(keys(Training), vars(DEFAULTS)),
+    ]
+    shared = {key.name for key in keys(Training)}
+    for row in TECHNIQUES.values():
+        own = [key for key in keys(row.step) if key.name not in shared]
+        parts += [f"## {row.name}", row.summary, _keys_table(own)]
+        if issubclass(row.step, TrainedStep):
+            asked = ", ".join(f"`{name}: {value}`" for name, value in row.step.defaults.said().items())
+            parts.append(f"And the keys of [training](#training){f', by default {asked}' * bool(asked)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _keys_table(found: Iterable[Key], defaults: Mapping[str, object] | None = None) -> str:
+    rows = []
+    for key in found:
+        default = key.default if defaults is None else defaults[key.name]
+        written = "" if default is None or default == () or dataclasses.is_dataclass(default) else to_plain(default)
+        shown = f"[{', '.join(written)}]" if isinstance(written, list) else str(written).lower().replace("{}", "")
+        rows.append([f"`{key.name}`", f"`{shown}`" if shown else "", _allowed(key), key.option.help])
+    return table(("key", "default", "value", "meaning"), rows)
+
+
+def _allowed(key: Key) -> str:
+    """Returns in words what may stand behind a key."""
+    kinds = {int: "whole number", float: "number", str: "text", bool: "true or false", tuple: "list"}
+    kind = typing.get_origin(key.type) or key.type
+    words = kinds.get(kind, "keys and values")
+    if key.option.choices:
+        words = f"{'list of ' * (kind is tuple)}{', '.join(f'`{choice}`' for choice in key.option.choices)}"
+    elif words == "keys and values" and key.option.metavar:
+        words = f"`{{{key.option.metavar.replace('=', ': ')}}}`"
+    elif key.option.metavar:
+        words = f"{'list of ' * (kind is tuple)}`{key.option.metavar}`"
+    return f"{words}, {key.option.limits}" if key.option.limits else words
+
+
+def recipes_table() -> str:
+    """Returns the recipes that ship with edgeopt."""
+    rows = (
+        [f"[`{name}`](../edgeopt/recipes/{name}.yaml)", ", ".join(step.technique for step in r.steps), r.summary]
+        for name, r in packaged().items()
+    )
+    return table(("recipe", "steps", "for"), rows)
+
+
+def techniques_table() -> str:
+    """Returns the techniques in the order in which they combine."""
+    rows = (
+        [f"[`{row.name}`](recipe-keys.md#{row.name})", row.summary, _listed(row.ensures), _listed(row.keeps)]
+        for row in TECHNIQUES.values()
+    )
+    return table(("technique", "does", "the model then is", "keeps what is"), rows)
+
+
+def _listed(properties: Iterable[Property]) -> str:
+    return ", ".join(sorted(prop.value for prop in properties))
 
 
 def schemes_table() -> str:
@@ -199,6 +287,8 @@ def _flow() -> tuple[tuple[str, ...], ...]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "schemes": schemes_table,
+    "recipes": recipes_table,
+    "techniques": techniques_table,
     "runtimes": runtimes_table,
     "data sources": sources_table,
     "labels": labels_table,

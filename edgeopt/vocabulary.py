@@ -5,9 +5,10 @@ Shapes are tuples with None for a free dimension; dtypes are NumPy's names; size
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,7 +232,14 @@ class RuntimeResult:
 
 @dataclass(frozen=True)
 class Variant:
-    """One converted model of a run, with all that was measured on its bytes. `file` is relative to the report."""
+    """One converted model of a run, with all that was measured on its bytes.
+
+    Attributes:
+        file: relative to the report.
+        steps: the techniques that were applied before it was converted, in their order.
+        macs: multiply-accumulates of one inference.
+        sparsity: share of its weights that are exactly zero, 0 to 1.
+    """
 
     name: str
     scheme: str
@@ -240,6 +248,8 @@ class Variant:
     steps: tuple[str, ...] = ()
     size_bytes: int | None = None
     gzip_bytes: int | None = None
+    macs: int | None = None
+    sparsity: float | None = None
     metric: MetricValue | None = None
     drop: Difference | None = None
     runtimes: tuple[RuntimeResult, ...] = ()
@@ -277,3 +287,75 @@ class Budgets:
     max_size_bytes: int | None = None
     max_latency_ms: float | None = None
     runtimes: tuple[str, ...] = ()
+
+
+class Property(str, enum.Enum):
+    """What a step gave a model's weights, and the next one has to keep or would destroy."""
+
+    SPARSE = "sparse"
+    CLUSTERED = "clustered"
+    FAKE_QUANTIZED = "fake-quantized"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One thing a step said it would bring, and what was measured of it.
+
+    Attributes:
+        what: in words, "sparsity of conv2d_3".
+        promised, measured: in words, with their units; `measured` is "" until somebody measured.
+        kept: None until then.
+    """
+
+    what: str
+    promised: str
+    measured: str = ""
+    kept: bool | None = None
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What a step did to one layer, or why it left it alone.
+
+    Attributes:
+        layer: its name in the model before the step.
+        kind: its class.
+        done: in words, "" where it was left alone.
+        reason: why it was left alone, "" where it was not.
+    """
+
+    layer: str
+    kind: str
+    done: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step of a recipe did, and whether it kept what it promised.
+
+    Attributes:
+        technique: key of `techniques.TECHNIQUES`.
+        settings: the step's own fields that were said.
+        variant: which form of the technique ran, "sparsity-preserving", "" for the plain one.
+        layers: every layer that the step looked at.
+        promises: measured in the model, then in the converted file.
+        history: a row for each epoch: loss, learning rate …
+        seconds: what it took.
+        model: the file that it wrote, relative to the report.
+        before, after: names of the variants that show the model before and after it.
+        rolled_back: why the model of before the step goes on instead, "" where it does not.
+    """
+
+    technique: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+    layers: tuple[LayerChange, ...] = ()
+    promises: tuple[Promise, ...] = ()
+    history: tuple[Mapping[str, float], ...] = ()
+    seconds: float = 0.0
+    model: str = ""
+    before: str = ""
+    after: str = ""
+    rolled_back: str = ""
+    notes: tuple[str, ...] = ()

@@ -20,8 +20,7 @@ import pytest
 from command_line import COMMAND, assert_clean, edgeopt, surroundings
 
 from edgeopt import makefile, progress
-from edgeopt.cli import COMMANDS, cli, common, optimize
-from edgeopt.errors import ConfigError
+from edgeopt.cli import COMMANDS, cli, common
 from edgeopt.report import schema
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
@@ -113,21 +112,6 @@ def test_mistakes_are_told_with_the_nearest_word(words: str, said: str, tmp_path
     assert done.stdout == ""
     assert_clean(done)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_sizes_and_times() -> None:
-    assert [optimize.parse_size(text) for text in ("64KB", "1.5MiB", "200000", None)] == [
-        64 * 1000,
-        1.5 * 1024**2,
-        200_000,
-        None,
-    ]
-    times = [optimize.parse_time_ms(text) for text in ("5ms", "800us", "0.2s", "3", None)]
-    assert times == [5.0, pytest.approx(0.8), 200.0, 3.0, None]
-    with pytest.raises(ConfigError, match=r"Expected a size such as 64KB, 1\.5MB or 200000, got '64 apples'"):
-        optimize.parse_size("64 apples")
-    with pytest.raises(ConfigError, match=r"Expected a time such as 5ms, 800us or 0\.2s, got '-1ms'"):
-        optimize.parse_time_ms("-1ms")
 
 
 # --- one run of the main job, and the other commands on what it made -------------------------------------------------

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeopt.cli import common
+from edgeopt.cli.techniques import choice_options, said
 from edgeopt.errors import BudgetError, ConfigError
 from edgeopt.schemes import SCHEMES
+from edgeopt.steps import Training
+from edgeopt.units import parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
-
-_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
 
 
 @click.command("optimize", short_help="Make every scheme, measure it on real runtimes, recommend one.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=True)
+@click.option(
+    "--recipe", metavar="RECIPE", help="Its steps come first: a packaged one (edgeopt recipe list) or FILE.yaml."
+)
+@choice_options(Training)
 @click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
 @click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
 @click.option("--max-latency", metavar="TIME", help="Median of one inference: 5ms, 800us …")
@@ -31,7 +36,7 @@ _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
     "schemes",
     multiple=True,
     type=common.Named(SCHEMES),
-    help="Repeatable; all of them if not given. float32 is always made, as the baseline.",
+    help="Repeatable; the recipe's or all if not given. float32 is always made, as the baseline.",
 )
 @common.metric_option
 @common.threads_option
@@ -44,6 +49,7 @@ _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
 def command(
     model: Path,
     output: Path,
+    recipe: str | None,
     max_drop: float | None,
     max_size: str | None,
     max_latency: str | None,
@@ -55,12 +61,16 @@ def command(
     delegate_settings: tuple[str, ...],
     custom_objects: Path | None,
     trust: bool,
+    seed: int,
     force: bool,
     as_json: bool,
     quiet: bool,
-    **data: Any,
+    **options: Any,
 ) -> None:
     """Convert a model in every scheme, measure each file on real runtimes, and recommend one.
+
+    With --recipe the model is compressed first, step by step, each measured before and after and rolled back where it
+    breaks its promise.
 
     Writes report.html, report.md and report.json, variants/*.tflite and best.tflite into the output folder. The first
     --runtime is where variants are scored and timed; each is also a promise that the recommended file runs there.
@@ -68,16 +78,30 @@ def command(
 
     \b
       edgeopt optimize model.keras --data data.npz -o out --max-drop 1.0 --max-size 64KB
+      edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe
     """
     import edgeopt
 
-    budgets = Budgets(max_drop, parse_size(max_size), parse_time_ms(max_latency), runtimes)
+    training = said(Training, options)
+    chosen = None if recipe is None else replace(edgeopt.load_recipe(recipe).with_training(training), seed=seed)
+    if training and chosen is None:
+        raise ConfigError(
+            f"Expected --recipe with --{next(iter(training)).replace('_', '-')}: nothing is trained without."
+        )
+    own = Budgets() if chosen is None else chosen.budgets
+    budgets = Budgets(
+        own.max_drop if max_drop is None else max_drop,
+        own.max_size_bytes if max_size is None else parse_size(max_size),
+        own.max_latency_ms if max_latency is None else parse_time_ms(max_latency),
+        runtimes or own.runtimes,
+    )
     with common.progress_shown(quiet=quiet or as_json):
         report = edgeopt.optimize(
             model,
-            common.required_data(**data),
+            common.required_data(seed=seed, **options),
             output,
             force=force,
+            recipe=chosen,
             schemes=schemes,
             budgets=budgets,
             runtime=runtimes[0] if runtimes else "litert",
@@ -108,23 +132,3 @@ def command(
             f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "
             f"{output / 'best.tflite'} all the same."
         )
-
-
-def parse_size(text: str | None) -> int | None:
-    """Returns a size such as "64KB" or "1.5MiB" in bytes."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in _UNITS:
-        raise ConfigError(f"Expected a size such as 64KB, 1.5MB or 200000, got {text!r}.")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def parse_time_ms(text: str | None) -> float | None:
-    """Returns a time such as "5ms", "800us" or "0.2s" in milliseconds."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(us|µs|ms|s|)\s*", text)
-    if match is None:
-        raise ConfigError(f"Expected a time such as 5ms, 800us or 0.2s, got {text!r}.")
-    return float(match[1]) * {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "": 1.0, "s": 1e3}[match[2]]

@@ -1,0 +1,39 @@
+"""Sizes and times as people write them go in, "64KB" or "5ms"; bytes and milliseconds come out."""
+
+from __future__ import annotations
+
+import re
+
+from edgeopt.errors import ConfigError
+
+_NUMBER = r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*"
+_BYTES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+_MILLISECONDS = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def parse_size(text: str | None) -> int | None:
+    """Returns a size such as "64KB" or "1.5MiB" in bytes.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(_NUMBER + r"([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in _BYTES or (size := float(match[1]) * _BYTES[match[2].lower()]) > 2**63:
+        raise ConfigError(f"Expected a size such as 64KB, 1.5MB or 200000, got {text!r}.")
+    return int(size)
+
+
+def parse_time_ms(text: str | None) -> float | None:
+    """Returns a time such as "5ms", "800us" or "0.2s" in milliseconds.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(_NUMBER + r"(us|µs|ms|s|)\s*", text)
+    if match is None or (time_ms := float(match[1]) * _MILLISECONDS[match[2]]) == float("inf"):
+        raise ConfigError(f"Expected a time such as 5ms, 800us or 0.2s, got {text!r}.")
+    return time_ms
