@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,15 @@ from edgeopt import data as data_module
 from edgeopt.errors import ConfigError, DataError, EdgeoptError
 from edgeopt.files import atomic_path, require_free
 from edgeopt.frameworks import load
+from edgeopt.training import steps_per_epoch
+from edgeopt.training import stream as streams
+from edgeopt.training.augmentation import AUGMENTATIONS, flip, mask, shift
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
     from edgeopt.vocabulary import MetricValue
+
+__all__ = ["AUGMENTATIONS", "Training", "channels", "command", "fit", "flip", "mask", "score", "shift", "stream"]
 
 # build(shape, classes, *, width, scale, offset) returns an untrained Keras 3 model.
 Build = Callable[..., Any]
@@ -74,58 +79,6 @@ def rescaled(x: Any, scale: float, offset: float) -> Any:
     return x if (scale, offset) == (1.0, 0.0) else load("keras").layers.Rescaling(scale, offset)(x)
 
 
-def flip(x: Any, seed: Any) -> Any:
-    """Mirrors half of the pictures [N, H, W, C] left to right."""
-    tf = load("tensorflow")
-    mirrored = tf.random.stateless_uniform([tf.shape(x)[0], 1, 1, 1], seed) < 0.5
-    return tf.where(mirrored, x[:, :, ::-1], x)
-
-
-def shift(x: Any, seed: Any, *, axis: int, share: float) -> Any:
-    """Moves each sample of [N, H, W, C] along `axis` by up to `share` of its length, repeating its edge."""
-    tf = load("tensorflow")
-    length = x.shape[axis]
-    most = max(1, round(share * length))
-    by = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, -most, most + 1, tf.int32)
-    return tf.gather(x, tf.clip_by_value(tf.range(length)[None] + by, 0, length - 1), axis=axis, batch_dims=1)
-
-
-def mask(x: Any, seed: Any, *, axis: int, share: float) -> Any:
-    """Replaces a stripe of [N, H, W, C] across `axis`, up to `share` of its length wide, by the sample's mean.
-
-    The masking of SpecAugment, Park et al. 2019 (arXiv 1904.08779).
-    """
-    tf = load("tensorflow")
-    length = x.shape[axis]
-    start, width = tf.unstack(tf.random.stateless_uniform([2, tf.shape(x)[0], 1], seed))
-    width *= share * length
-    start *= length - width
-    position = tf.range(length, dtype=tf.float32)[None]
-    inside = (position >= start) & (position < start + width)
-    inside = tf.reshape(inside, [-1, *(length if i == axis else 1 for i in (1, 2, 3))])
-    return tf.where(inside, tf.reduce_mean(x, axis=(1, 2, 3), keepdims=True), x)
-
-
-# Each step takes a batch and a seed; images are [N, H, W, C], spectrograms [N, frames, bands, 1].
-AUGMENTATIONS: dict[str, tuple[Callable[[Any, Any], Any], ...]] = {
-    "none": (),
-    "shift": (
-        lambda x, seed: shift(x, seed, axis=1, share=1 / 8),
-        lambda x, seed: shift(x, seed, axis=2, share=1 / 8),
-    ),
-    "image": (
-        flip,
-        lambda x, seed: shift(x, seed, axis=1, share=1 / 8),
-        lambda x, seed: shift(x, seed, axis=2, share=1 / 8),
-    ),
-    "spectrogram": (
-        lambda x, seed: shift(x, seed, axis=1, share=1 / 10),
-        lambda x, seed: mask(x, seed, axis=1, share=1 / 5),
-        lambda x, seed: mask(x, seed, axis=2, share=1 / 5),
-    ),
-}
-
-
 def fit(build: Build, data: Dataset, settings: Training, *, width: float = 1.0, verbose: int = 0) -> Any:
     """Builds a Keras 3 model for `data` and trains it; the model takes raw samples and brings them to 0 … 1 itself.
 
@@ -144,14 +97,12 @@ def fit(build: Build, data: Dataset, settings: Training, *, width: float = 1.0, 
     shape = _sample_shape(part)
     if settings.task == "classify" and part.classes is None:
         raise DataError("Expected class labels to train on, got none. Try data with y_train, or models/autoencoder.py.")
-    if settings.augment != "none" and len(shape) != 3:
-        raise ConfigError(f"Expected images or spectrograms to augment, got samples {shape}. Try --augment none.")
     keras = load("keras")
     keras.utils.set_random_seed(settings.seed)
     low, high = _range(part)
     # Raw integers quantize exactly at the model's input, and a device has nothing to prepare.
     model = build(shape, part.classes, width=width, scale=1 / (high - low), offset=-low / (high - low))
-    steps = math.ceil(len(part) / settings.batch_size)
+    steps = steps_per_epoch(len(part), settings.batch_size)
     if settings.task == "classify":
         loss: Any = keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing)
         metrics = ["accuracy"]
@@ -275,23 +226,10 @@ def _optimizer(settings: Training, steps: int) -> Any:
 
 def stream(part: Part, settings: Training) -> Any:
     """Returns an endless tf.data.Dataset of (inputs, targets), in another order and augmented anew each epoch."""
-    tf = load("tensorflow")
-    shape = _sample_shape(part)
-    classify = settings.task == "classify"
-
-    def batches() -> Iterator[tuple[Any, ...]]:
-        stream = part.batches(settings.batch_size, shuffle=True, seed=settings.seed, repeat=True)
-        for step, batch in enumerate(stream):
-            (x,) = batch.inputs.values()
-            yield ((settings.seed, step), x, batch.labels) if classify else ((settings.seed, step), x)
-
-    def prepare(seed: Any, x: Any, *labels: Any) -> tuple[Any, Any]:
-        for index, step in enumerate(AUGMENTATIONS[settings.augment]):
-            x = step(x, tf.random.experimental.stateless_fold_in(seed, index))
-        return x, tf.one_hot(labels[0], part.classes) if classify else x
-
-    signature: tuple[Any, ...] = (tf.TensorSpec([2], tf.int64), tf.TensorSpec([None, *shape], tf.float32))
-    if classify:
-        signature += (tf.TensorSpec([None], tf.int64),)
-    found = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return found.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return streams.stream(
+        part,
+        batch_size=settings.batch_size,
+        augment=settings.augment,
+        seed=settings.seed,
+        one_hot=part.classes if settings.task == "classify" else None,
+    )

@@ -1,0 +1,141 @@
+"""A part of the data goes in; an endless tf.data stream of shuffled, augmented (inputs, targets) comes out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeopt.errors import ConfigError
+from edgeopt.frameworks import load
+from edgeopt.training.augmentation import augmented
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+# Larger parts are read anew each epoch.
+HOLD_BYTES = 2**29
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Returns how many whole batches an epoch has, at least one: what is left over is there in another epoch."""
+    return max(1, samples // batch_size)
+
+
+def fits_memory(part: Part, beside: Sequence[tuple[int | None, ...]] = ()) -> bool:
+    """Whether all samples of the part may be held at once, and tensors of the shapes `beside` for each of them."""
+    shapes = [*(spec.shape for spec in part.specs), *beside]
+    if any(None in shape for shape in shapes):
+        return False
+    return 4 * len(part) * sum(math.prod(size or 1 for size in shape) for shape in shapes) <= HOLD_BYTES
+
+
+def stream(
+    part: Part,
+    *,
+    batch_size: int,
+    augment: str = "none",
+    seed: int = 0,
+    first_epoch: int = 0,
+    beside: Sequence[np.ndarray] = (),
+    one_hot: int | None = None,
+    labels: bool = True,
+) -> Any:
+    """Returns an endless tf.data.Dataset of (inputs, targets), in another order and augmented anew each epoch.
+
+    Args:
+        part: bound to the model's inputs.
+        batch_size: samples a batch; all of them where there are fewer.
+        augment: key of AUGMENTATIONS; done to every input of rank 4.
+        seed: of order and augmentation.
+        first_epoch: where to go on, as if the epochs before had been drawn.
+        beside: arrays [N, ...] of targets beside the labels, in the part's order; only where the part fits memory.
+        one_hot: number of classes that class labels are spread to.
+        labels: whether labels are among the targets, where there are any.
+
+    Returns:
+        inputs: one tensor, or a tuple in the order of `part.specs`. targets: (labels, *beside), the labels left out
+        where there are none; a target alone is no tuple. With `one_hot` the labels are float32 [N, classes].
+
+    Raises:
+        ConfigError: there is nothing to augment.
+    """
+    tf = load("tensorflow")
+    if augment != "none" and all(len(spec.shape) != 3 for spec in part.specs):
+        shapes = ", ".join(str(spec.shape) for spec in part.specs)
+        raise ConfigError(f"Expected images or spectrograms to augment, got samples {shapes}. Try --augment none.")
+    size = min(batch_size, len(part))
+    reconstructs = labels and part.labels.kind == "inputs"
+    given = labels and part.has_labels and not reconstructs
+
+    def prepared(draw: Any, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> tuple[Any, Any]:
+        varied = [
+            augmented(augment, tf.ensure_shape(x, [None, *spec.shape]), draw) if len(spec.shape) == 3 else x
+            for x, spec in zip(inputs, part.specs)
+        ]
+        if reconstructs:
+            # What is reconstructed is what came in, augmented as it was.
+            targets = (varied[0], *targets)
+        if one_hot is not None:
+            targets = (tf.one_hot(targets[0], one_hot), *targets[1:])
+        return _alone(tuple(varied)), _alone(targets)
+
+    if fits_memory(part, [values.shape[1:] for values in beside]):
+        found = _held(part, size, seed, first_epoch, beside, given, prepared)
+    else:
+        assert not beside
+        found = _read(part, size, seed, first_epoch, given, prepared)
+    return found.prefetch(tf.data.AUTOTUNE)
+
+
+def _held(
+    part: Part, size: int, seed: int, first_epoch: int, beside: Sequence[np.ndarray], given: bool, prepared: Any
+) -> Any:
+    """Returns what `prepared` makes of batches gathered from arrays: no Python works on them."""
+    tf = load("tensorflow")
+    everything = part.arrays()
+    count, steps = len(part), steps_per_epoch(len(part), size)
+    with tf.device("CPU"):
+        inputs = [tf.constant(everything.inputs[spec.name]) for spec in part.specs]
+        targets = [tf.constant(values) for values in (*((everything.labels,) if given else ()), *beside)]
+
+    def epoch_of(epoch: Any) -> Any:
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
+        draws = tf.stack(
+            [tf.fill([steps], tf.cast(seed, tf.int64)), epoch * count + tf.range(steps, dtype=tf.int64)], 1
+        )
+        return tf.data.Dataset.from_tensor_slices((draws, tf.reshape(order[: steps * size], [steps, size])))
+
+    def gathered(draw: Any, rows: Any) -> tuple[Any, Any]:
+        return prepared(draw, tuple(tf.gather(x, rows) for x in inputs), tuple(tf.gather(y, rows) for y in targets))
+
+    epochs = tf.data.Dataset.counter(start=first_epoch).flat_map(epoch_of)
+    return epochs.map(gathered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _read(part: Part, size: int, seed: int, first_epoch: int, given: bool, prepared: Any) -> Any:
+    """Returns what `prepared` makes of batches read one by one."""
+    tf = load("tensorflow")
+
+    def batches() -> Iterator[Any]:
+        for epoch in itertools.count(first_epoch):
+            for step, batch in enumerate(part.batches(size, shuffle=True, seed=seed + epoch, drop_remainder=True)):
+                draw = np.asarray((seed, epoch * len(part) + step), np.int64)
+                yield draw, tuple(batch.inputs[spec.name] for spec in part.specs), (batch.labels,) if given else ()
+
+    first = next(part.batches(1))
+    some = (first.labels,) if given and first.labels is not None else ()
+    signature = (
+        tf.TensorSpec([2], tf.int64),
+        tuple(tf.TensorSpec([None, *spec.shape], first.inputs[spec.name].dtype) for spec in part.specs),
+        tuple(tf.TensorSpec([None, *labels.shape[1:]], labels.dtype) for labels in some),
+    )
+    found = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return found.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _alone(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else values
