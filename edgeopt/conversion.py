@@ -4,6 +4,10 @@ A model is lowered once, to a float file with a signature and a fixed batch. Pos
 that file and share one calibration: the converter's own calibrator and quantizer run on it directly, which gives the
 same integers as a conversion from Keras, in a tenth of the time. float16 and dynamic range come from the same
 lowered graph; for a model that arrived as `.tflite`, where there is no graph, ai-edge-quantizer makes them.
+
+A fake-quantized model is one more float file once its rounding is taken out: int8 then takes the trained ranges where
+there are some and calibrated ones elsewhere, so that no operator stays in float for want of a range. In float schemes
+it computes with its rounded weights and without the rounding of activations.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import Request
 from edgeopt.runtimes.promises import refusals
 from edgeopt.schemes import scheme as scheme_named
+from edgeopt.tflite import trained_ranges
 from edgeopt.tflite.rewrite import with_truthful_versions
 from edgeopt.vocabulary import Scheme, TensorSpec
 
@@ -80,6 +85,9 @@ class Converter:
         self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-")
         self._saved_model: Path | None = None
         self._float: bytes | None = None
+        self._rounds = False
+        self._simulation: bytes | None = None
+        self._ranges: trained_ranges.Ranges = {}
         self._calibrated: tuple[Any, bytes] | None = None
 
     def summary(self) -> ModelSummary:
@@ -117,8 +125,21 @@ class Converter:
                 return self._lowered()
             if scheme.needs_calibration:
                 return self._static(scheme, per_tensor_dense)
-            make = self._from_float if self._graph() is None else self._from_graph
+            make = self._from_float if self._graph() is None or self._rounds else self._from_graph
             return make(scheme, per_tensor_dense)
+
+    def simulate(self, output: Path) -> None:
+        """Writes a fake-quantized model as a float file that rounds as it does, to trace what int8 makes of it.
+
+        Raises:
+            ConfigError: the model is not fake-quantized.
+        """
+        self._lowered()
+        if self._simulation is None:
+            raise ConfigError(
+                f"Expected a fake-quantized model, got {self._model.path}, which rounds nothing. Try edgeopt qat first."
+            )
+        files.atomic_write(output, self._simulation)
 
     def _graph(self) -> Path | None:
         if self._model.source_format == "tflite":
@@ -127,6 +148,7 @@ class Converter:
             tf = frameworks.load("tensorflow")
             progress.tell("lowering the model")
             function = self._model.inference_function(self._options.batch_size)
+            self._rounds = _rounds(function)
             module = tf.Module()
             module.variables_of_the_graph = list(function.variables)
             self._saved_model = Path(self._folder.name) / "saved_model"
@@ -136,7 +158,11 @@ class Converter:
     def _lowered(self) -> bytes:
         if self._float is None:
             graph = self._graph()
-            self._float = self._model.path.read_bytes() if graph is None else self._from_graph(scheme_named("float32"))
+            lowered = self._model.path.read_bytes() if graph is None else self._from_graph(scheme_named("float32"))
+            if self._rounds:
+                self._simulation = trained_ranges.simulation(lowered)
+                lowered, self._ranges = trained_ranges.separated(lowered)
+            self._float = lowered
         return self._float
 
     def _from_graph(self, scheme: Scheme, per_tensor_dense: bool = False) -> bytes:
@@ -194,7 +220,7 @@ class Converter:
             feeder = calibration.Calibrator(calibration.add_intermediate_tensors(self._lowered()))
             feeder._feed_tensors(self._representative_dataset(), True)
             # The native part points into the bytes that the feeder holds: it may not outlive it.
-            self._calibrated = feeder, feeder._calibrator.Calibrate()
+            self._calibrated = feeder, trained_ranges.with_ranges(feeder._calibrator.Calibrate(), self._ranges)
         return self._calibrated
 
     def _representative_dataset(self) -> Callable[[], Iterator[Any]]:
@@ -221,6 +247,13 @@ class Converter:
             return lambda sample: (key, dict(sample))
         order = [detail["name"] for detail in interpreter.get_input_details()]
         return lambda sample: [sample[name] for name in order]
+
+
+def _rounds(function: Any) -> bool:
+    """Whether a concrete function simulates integers."""
+    definition = function.graph.as_graph_def()
+    nodes = (node for part in (definition.node, *(f.node_def for f in definition.library.function)) for node in part)
+    return any(node.op.startswith("FakeQuant") for node in nodes)
 
 
 def _recipe_rule(operation: str, granularity: str, dtype: str, bits: int) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""A layer goes in, the same one with rounded weights or a rounded output comes out, as tfmot's wrappers do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeopt.frameworks import load
+
+tfmot: Any = load("tfmot")
+keras: Any = load("tf_keras")
+
+# An all-zero channel still needs a range.
+_SMALLEST = 1e-8
+
+
+def rounded(weights: Any, axes: Sequence[int]) -> Any:
+    """Returns weights rounded to int8, symmetric, with a scale for each channel along `axes` (neighbours).
+
+    The scale follows the weights as they are, so that a weight never leaves its range.
+    """
+    tf = load("tensorflow")
+    rank = len(weights.shape)
+    kept = [axis % rank for axis in axes]
+    order = [axis for axis in range(rank) if axis not in kept] + kept
+    channels = 1
+    for axis in kept:
+        channels *= weights.shape[axis]
+    moved = tf.transpose(weights, order)
+    rows = tf.reshape(moved, [-1, channels])
+    limit = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(rows), axis=0), _SMALLEST))
+    rows = tf.quantization.fake_quant_with_min_max_vars_per_channel(rows, -limit, limit, narrow_range=True)
+    return tf.transpose(tf.reshape(rows, tf.shape(moved)), [order.index(axis) for axis in range(rank)])
+
+
+class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Rounds a weight as `rounded` does.
+
+    tfmot's own takes a scale for each index of the last axis, which is one for all channels of a depthwise kernel, and
+    keeps the range of the training step before.
+    """
+
+    def __init__(self, axes: Sequence[int]) -> None:
+        self.axes = tuple(axes)
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Returns no variables: there is no state."""
+        return {}
+
+    def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        """Returns the rounded weight."""
+        return rounded(inputs, self.axes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes it anew."""
+        return {"axes": self.axes}
+
+
+class Participation(tfmot.quantization.keras.QuantizeConfig):
+    """Which weights of a layer are rounded, and whether its output is.
+
+    Args:
+        weights: attribute and channel axes of each.
+        output: whether the output's range is kept as a moving average.
+    """
+
+    def __init__(self, weights: Sequence[tuple[str, Sequence[int]]] = (), output: bool = False) -> None:
+        self.weights = tuple((name, tuple(axes)) for name, axes in weights)
+        self.output = output
+
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
+        """Returns each weight with what rounds it."""
+        return [(getattr(layer, name), WeightQuantizer(axes)) for name, axes in self.weights]
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: Sequence[Any]) -> None:
+        """Gives the layer its rounded weights to compute with."""
+        for (name, _), value in zip(self.weights, quantize_weights):
+            setattr(layer, name, value)
+
+    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+        """Returns none: outputs are rounded where operators end, by layers of their own."""
+        return []
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+        """Does nothing, as there are none."""
+
+    def get_output_quantizers(self, layer: Any) -> list[Any]:
+        """Returns what rounds the output."""
+        quantizers = tfmot.quantization.keras.quantizers
+        average = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+        return [average] if self.output else []
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes it anew."""
+        return {"weights": self.weights, "output": self.output}
+
+
+def with_rounded_weights(layer: Any, weights: Sequence[tuple[str, Sequence[int]]]) -> Any:
+    """Returns a built layer wrapped so that it computes with rounded weights."""
+    return tfmot.quantization.keras.QuantizeWrapperV2(layer, Participation(weights), name=f"{layer.name}_int8")
+
+
+def range_layer(name: str) -> Any:
+    """Returns a layer that rounds what goes through it to int8; `set_range` before it is used."""
+    identity = keras.layers.Activation("linear", name=f"{name}_identity")
+    return tfmot.quantization.keras.QuantizeWrapperV2(identity, Participation(output=True), name=name)
+
+
+def set_range(layer: Any, low: float, high: float) -> None:
+    """Sets the range of a layer that `range_layer` made and that was called; 0 is always in it."""
+    layer._output_quantizer_vars["min_var"].assign(min(low, 0.0))
+    layer._output_quantizer_vars["max_var"].assign(max(high, low + _SMALLEST, 0.0))
+
+
+def range_of(layer: Any) -> tuple[float, float] | None:
+    """Returns the range that a layer rounds its output to; None where it does not."""
+    if not is_wrapper(layer) or not layer.quantize_config.output:
+        return None
+    found = layer._output_quantizer_vars
+    return float(found["min_var"]), float(found["max_var"])
+
+
+def is_wrapper(layer: Any) -> bool:
+    """Whether a layer was made here."""
+    wrapper = tfmot.quantization.keras.QuantizeWrapperV2
+    return isinstance(layer, wrapper) and isinstance(layer.quantize_config, Participation)
+
+
+def weights_of(layer: Any) -> list[tuple[str, Any, tuple[int, ...]]]:
+    """Returns the rounded weights of a wrapper: attribute, the variable that is trained, channel axes."""
+    pairs = zip(layer.quantize_config.weights, layer._weight_vars)
+    return [(name, variable, axes) for (name, axes), (variable, _, _) in pairs]
+
+
+class Keep(keras.constraints.Constraint):
+    """Keeps zeros zero and equal weights equal, whatever an optimizer did to them.
+
+    Each group of weights that were equal gets its mean, which is the step that a weight shared by them takes. tfmot's
+    preserving schemes look clusters up anew at each step, which merges some, and take a channel's smallest centroid
+    for its zero.
+
+    Args:
+        values: the weights as they have to stay in zeros and equality.
+        zeros, clusters: which of the two is kept.
+    """
+
+    def __init__(self, values: Any, *, zeros: bool, clusters: bool) -> None:
+        import numpy as np
+
+        distinct, groups = np.unique(values, return_inverse=True)
+        self._groups = groups.reshape(values.shape).astype(np.int32)
+        self._count = len(distinct)
+        self._alive = (distinct != 0).astype(np.float32) if zeros else np.ones(len(distinct), np.float32)
+        self._clusters = clusters
+
+    def __call__(self, weight: Any) -> Any:
+        """Returns the weight brought back to what is kept."""
+        tf = load("tensorflow")
+        if self._clusters:
+            means = tf.math.unsorted_segment_mean(
+                tf.reshape(weight, [-1]), tf.reshape(tf.constant(self._groups), [-1]), self._count
+            )
+            return tf.gather(means * self._alive, self._groups)
+        return weight * tf.gather(self._alive, self._groups)

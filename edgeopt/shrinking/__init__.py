@@ -1,0 +1,34 @@
+"""Structured pruning as such: a model goes in; its groups of channels, what they are worth and smaller models come out.
+
+`Channels` finds what must go together, `Chooser` decides what goes under a budget, `shrink` cuts it out, and `masked`
+is what the result is proven against: the model as it was with those channels switched off.
+"""
+
+from __future__ import annotations
+
+from edgeopt.shrinking.blocks import Block, blocks, drop
+from edgeopt.shrinking.budget import Sensitivity
+from edgeopt.shrinking.channels import CHANNELS, HEADS, Channels, Cost, Cut, Group
+from edgeopt.shrinking.choosing import BLOCKS, Chooser, Chosen
+from edgeopt.shrinking.masks import masked
+from edgeopt.shrinking.probing import Probe
+from edgeopt.shrinking.surgery import shrink
+
+__all__ = [
+    "BLOCKS",
+    "CHANNELS",
+    "HEADS",
+    "Block",
+    "Channels",
+    "Chooser",
+    "Chosen",
+    "Cost",
+    "Cut",
+    "Group",
+    "Probe",
+    "Sensitivity",
+    "blocks",
+    "drop",
+    "masked",
+    "shrink",
+]

@@ -1,0 +1,175 @@
+"""What a model may cost and what its groups lose go in; how many channels of each group stay comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeopt import progress
+from edgeopt.errors import ConfigError
+from edgeopt.shrinking.channels import CHANNELS, Channels, Cut, Group
+from edgeopt.shrinking.probing import Probe
+
+# Shares of a group that are left when its loss is measured.
+MEASURED = (0.75, 0.5, 0.25)
+# No group falls under this share of its units in one cut: what was measured says little about more.
+FEWEST = 0.125
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the model's answers lose when one group alone is cut; see `Probe.loss`.
+
+    Attributes:
+        group: its name.
+        sizes: units left, from all down; losses: measured with so many left.
+    """
+
+    group: str
+    sizes: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    def at(self, size: float) -> float:
+        """Returns the loss with `size` units left, which never falls when more go."""
+        losses = np.maximum.accumulate(self.losses)
+        return float(np.interp(-size, -np.array(self.sizes), losses))
+
+
+def allowed(group: Group, multiple_of: int) -> list[int]:
+    """Returns how many units of a group may be left, all of them first: channels in multiples of `multiple_of`."""
+    step = multiple_of // math.gcd(group.width, multiple_of) if group.kind == CHANNELS else 1
+    fewest = max(step, math.ceil(FEWEST * group.size))
+    return [group.size, *(size for size in range((group.size - 1) // step * step, fewest - 1, -step))]
+
+
+def best(scores: Mapping[str, np.ndarray], channels: Channels, sizes: Sequence[int] | np.ndarray) -> Cut:
+    """Returns the cut that keeps the most valuable units of each group: `sizes` of them."""
+    cut = {}
+    for group, size in zip(channels.groups, sizes):
+        if size < group.size:
+            order = np.argsort(-scores[group.name], kind="stable")
+            cut[group.name] = np.sort(order[: int(size)])
+    return cut
+
+
+def sensitivities(
+    channels: Channels, scores: Mapping[str, np.ndarray], probe: Probe, groups: Sequence[Group]
+) -> dict[str, Sensitivity]:
+    """Measures what each of `groups` loses when only its most valuable units are left, at the shares MEASURED."""
+    found = {}
+    for group in progress.track(groups, "measuring what each group loses", len(groups)):
+        sizes = list(dict.fromkeys(max(1, round(share * group.size)) for share in MEASURED))
+        order = np.argsort(-scores[group.name], kind="stable")
+        losses = [probe.loss({group.name: np.sort(order[:size])}) for size in sizes]
+        found[group.name] = Sensitivity(group.name, (group.size, *sizes), (0.0, *losses))
+    return found
+
+
+def uniform(channels: Channels, share: float, *, groups: Sequence[Group], multiple_of: int) -> np.ndarray:
+    """Returns sizes for which `groups` keep about `share` of their units each, the others all."""
+    chosen = {group.name for group in groups}
+    return np.array(
+        [
+            min(allowed(g, multiple_of), key=lambda size: (abs(size - share * g.size), size))
+            if g.name in chosen
+            else g.size
+            for g in channels.groups
+        ]
+    )
+
+
+def within(
+    channels: Channels,
+    limit: float,
+    *,
+    count: str,
+    groups: Sequence[Group],
+    multiple_of: int,
+    losses: Mapping[str, Sensitivity] | None = None,
+) -> np.ndarray:
+    """Returns sizes with which the model costs no more than `limit`.
+
+    Args:
+        channels: of the model.
+        limit: MACs or parameters.
+        count: "macs" or "parameters".
+        groups: what may be cut.
+        multiple_of: see `allowed`.
+        losses: what each group loses; always the step that loses least for what it saves is taken. Where None, all
+            groups are cut alike.
+
+    Raises:
+        ConfigError: cutting all that may be cut does not do.
+    """
+    row = ("macs", "parameters").index(count)
+    spent = lambda sizes: float(channels.costs(np.asarray(sizes)[:, None])[row][0])  # noqa: E731
+    steps = {group.name: allowed(group, multiple_of) for group in groups}
+    smallest = [steps[g.name][-1] if g.name in steps else g.size for g in channels.groups]
+    if spent(smallest) > limit:
+        raise ConfigError(
+            f"Expected to get down to {limit:,.0f} {count}, got {spent(smallest):,.0f} with every group of channels "
+            f"cut as far as may be at once. Try a larger share, multiple_of {max(1, multiple_of // 2)} or more rounds."
+        )
+    if losses is None:
+        for share in np.arange(1, 0, -1 / 256):
+            sizes = uniform(channels, share, groups=groups, multiple_of=multiple_of)
+            if spent(sizes) <= limit:
+                return sizes
+        return np.array(smallest)
+    sizes = np.array([group.size for group in channels.groups])
+    while spent(sizes) > limit:
+        sizes = _next(channels, sizes, steps, losses, row)
+    return _given_back(channels, sizes, steps, losses, lambda chosen: spent(chosen) <= limit)
+
+
+def _next(
+    channels: Channels,
+    sizes: np.ndarray,
+    steps: Mapping[str, list[int]],
+    losses: Mapping[str, Sensitivity],
+    row: int,
+) -> np.ndarray:
+    """Returns sizes with the step done that loses least for what it saves."""
+    moves = []
+    for index, group in enumerate(channels.groups):
+        lower = [size for size in steps.get(group.name, ()) if size < sizes[index]]
+        if lower:
+            moves.append((index, lower[0]))
+    tried = np.repeat(sizes[:, None], len(moves) + 1, axis=1)
+    for column, (index, size) in enumerate(moves):
+        tried[index, column] = size
+    costs = channels.costs(tried)[row]
+    saved = np.maximum(costs[-1] - costs[:-1], 1e-9)
+    lost = [
+        losses[channels.groups[index].name].at(size) - losses[channels.groups[index].name].at(sizes[index])
+        for index, size in moves
+    ]
+    # Where nothing is lost, what saves most.
+    index = min(range(len(moves)), key=lambda i: (lost[i] / saved[i], -saved[i]))
+    return tried[:, index]
+
+
+def _given_back(
+    channels: Channels,
+    sizes: np.ndarray,
+    steps: Mapping[str, list[int]],
+    losses: Mapping[str, Sensitivity],
+    fits: Callable[[np.ndarray], bool],
+) -> np.ndarray:
+    """Returns sizes with what the last, coarse step saved too much given back where it is missed most."""
+    while True:
+        gains = []
+        for index, group in enumerate(channels.groups):
+            higher = [size for size in steps.get(group.name, ()) if size > sizes[index]]
+            if higher:
+                larger = sizes.copy()
+                larger[index] = higher[-1]
+                if fits(larger):
+                    loss = losses[group.name]
+                    gains.append((loss.at(sizes[index]) - loss.at(higher[-1]), index, larger))
+        if not gains:
+            return sizes
+        sizes = max(gains, key=lambda gain: gain[:2])[2]
