@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeopt.api.compress import Compressed, compress
     from edgeopt.api.convert import Conversion, convert
     from edgeopt.api.inspect import inspect
     from edgeopt.api.optimize import optimize
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgeopt.data import load as load_data
     from edgeopt.doctor import examine
     from edgeopt.evaluation import evaluate
+    from edgeopt.recipe import Recipe, load_recipe
     from edgeopt.stages import Settings
     from edgeopt.vocabulary import Budgets
 
@@ -27,30 +29,38 @@ __version__ = "0.1.0"
 # Where each name lives. NumPy and the rest come with the first use: `edgeopt --help` and the workers import this.
 _HOMES = {
     "Budgets": "edgeopt.vocabulary",
+    "Compressed": "edgeopt.api.compress",
     "Conversion": "edgeopt.api.convert",
+    "Recipe": "edgeopt.recipe",
     "Settings": "edgeopt.stages",
     "benchmark": "edgeopt.benchmarking",
     "compare": "edgeopt.comparison",
+    "compress": "edgeopt.api.compress",
     "convert": "edgeopt.api.convert",
     "evaluate": "edgeopt.evaluation",
     "examine": "edgeopt.doctor",
     "inspect": "edgeopt.api.inspect",
     "load_data": "edgeopt.data.loading",
+    "load_recipe": "edgeopt.recipe",
     "optimize": "edgeopt.api.optimize",
 }
 
 __all__ = [
     "Budgets",
+    "Compressed",
     "Conversion",
+    "Recipe",
     "Settings",
     "__version__",
     "benchmark",
     "compare",
+    "compress",
     "convert",
     "evaluate",
     "examine",
     "inspect",
     "load_data",
+    "load_recipe",
     "optimize",
 ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeopt import files
 from edgeopt.data import Dataset
+from edgeopt.recipe import write_recipe
 from edgeopt.report import Report, broken_budgets, write_report
 from edgeopt.report.verdict import faster, smaller
 from edgeopt.report.words import Numbers
@@ -27,14 +28,15 @@ def optimize(
     force: bool = False,
     commands: Sequence[str] = (),
 ) -> Report:
-    """Converts `model` in every scheme, measures each file on real runtimes, and recommends one.
+    """Compresses and converts `model`, measures each file on real runtimes, and recommends one.
 
     Every stage is remembered in the output folder: the same call continues where it was stopped.
 
     Args:
         model: `.keras`, `.h5`, SavedModel or float `.tflite`.
         data: calibrates the integer schemes and scores all variants.
-        output: a folder; receives report.{html,json,md}, variants/*.tflite and best.tflite.
+        output: a folder; receives report.{html,json,md}, variants/*.tflite, best.tflite and recipe.yaml; with a recipe
+            of steps also models/*.keras and training/, logs for TensorBoard.
         settings: everything else.
         force: write into a folder that holds other files.
         commands: the command lines that reproduce the run, for the report.
@@ -47,11 +49,13 @@ def optimize(
     """
     with Run(model, data, output, settings, force=force) as run:
         variants = run.converted()
+        variants = run.compressed(variants)
         variants = run.scored(variants)
         variants = run.tried_on_runtimes(variants)
         variants = run.timed(variants)
         variants = run.compared_by_layer(variants)
         report = recommended(run.report(variants, commands))
+        files.atomic_write(output / "recipe.yaml", write_recipe(run.reproducing))
     write_report(report, output)
     if best := report.variant(report.best):
         files.atomic_write(output / "best.tflite", (output / str(best.file)).read_bytes())
@@ -66,7 +70,8 @@ def recommended(report: Report) -> Report:
     fewest budgets. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken where no
     other keeps the budgets.
     """
-    made = [variant for variant in report.variants if variant.error is None]
+    rolled_back = {step.after for step in report.steps if step.rolled_back}
+    made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
     if not made:
         return report
     made = [variant for variant in made if _works(report, variant)] or made

@@ -17,25 +17,31 @@ from edgeopt import __version__, files, machine, parity, progress
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.comparison import layer_errors
+from edgeopt.compression import Compression
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError
 from edgeopt.evaluation import Evaluation, evaluate, require
 from edgeopt.metrics import metric
+from edgeopt.plan import PlannedStep, plan
+from edgeopt.recipe import Recipe, to_values
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
 from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.store import MARKER, Store
+from edgeopt.techniques import technique
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.weights import weigh
-from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, Variant
+from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, StepRecord, Variant
 
 BASELINE = "float32"
 PARITY_SAMPLES = 4
 # As the user sees them go by.
-_STEPS = ("loading", "converting", "scoring", "trying runtimes", "timing", "comparing layers")
+_STEPS = ("loading", "converting", "compressing", "scoring", "trying runtimes", "timing", "comparing layers")
+# A step that loses more is rolled back, where it says nothing else: points for shares, per cent for other metrics.
+COLLAPSE = 10.0
 Result = TypeVar("Result")
 
 
@@ -44,7 +50,8 @@ class Settings:
     """What may be said about a run beside its model, data and output folder.
 
     Attributes:
-        schemes: names of SCHEMES; all of them when empty. The float baseline is always made.
+        recipe: its steps are taken before conversion; None converts the model as it is.
+        schemes: names of SCHEMES; when empty the recipe's, or all of them. The float baseline is always made.
         budgets: what the recommended model must keep.
         runtime: where variants are scored and timed.
         metric: key of METRICS or "module:function"; chosen from the model and labels when None.
@@ -54,6 +61,7 @@ class Settings:
         custom_objects, trust: see `loading.load_model`.
     """
 
+    recipe: Recipe | None = None
     schemes: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     runtime: str = "litert"
@@ -93,13 +101,19 @@ class Run:
         files.require_free(output, force=force, made_by_us=MARKER)
         files.require_writable(output)
         self.model, self.data, self.output, self.settings = model, data, output, settings
-        self.schemes = tuple(dict.fromkeys((BASELINE, *(scheme(name).name for name in settings.schemes or SCHEMES))))
+        self.recipe = settings.recipe or Recipe(schemes=settings.schemes or tuple(SCHEMES))
+        self._wanted = tuple(scheme(name).name for name in settings.schemes or self.recipe.schemes)
+        self.schemes = tuple(dict.fromkeys((BASELINE, *self._wanted)))
+        # What no model can mend is said before one is loaded.
+        plan(self.recipe, has_labels=data.training.has_labels, has_training=len(data.training) > 0)
+        self.steps: tuple[StepRecord, ...] = ()
         if settings.metric is not None:
             metric(settings.metric)  # whether there is such a one
         self.promises = tuple(parse(text) for text in settings.budgets.runtimes)
         self.main_runtime = parse(settings.runtime)
         require(self.main_runtime.runtime.name)
-        self._converter: IsolatedConverter | None = None
+        self._converter: tuple[Path, IsolatedConverter] | None = None
+        self._compression: Compression | None = None
         self._store = Store(output)
         self._seconds: dict[str, float] = {}
         self._versions = machine.versions()
@@ -120,21 +134,62 @@ class Run:
         self.warnings += loaded.warnings
         self.summary = loaded.summary
         self.data = datasets.bind(data, self.summary.inputs)
+        if self.recipe.steps:
+            self._compression = self._planned()
+            self.warnings += self._compression.plan.notes
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close_converter()
+        if self._compression is not None:
+            self._compression.close()
+
+    @property
+    def reproducing(self) -> Recipe:
+        """The recipe that says all of this run but its model and data."""
+        return replace(self.recipe, schemes=self._wanted, budgets=self.settings.budgets)
 
     def converted(self) -> list[Variant]:
         """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
         names = progress.track(self.schemes, _step("converting"), len(self.schemes))
-        variants = [self._converted(name) for name in names]
-        self._close_converter()  # TensorFlow's memory is not needed any more
+        variants = [self._converted(self.model, (), name) for name in names]
         if all(variant.error for variant in variants):
             raise ConversionError(f"Not one variant of {self.model} could be made. {variants[0].error}")
         return variants
+
+    def compressed(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Takes the recipe's steps in turn, and adds a variant for each and for each scheme of what comes out.
+
+        A step is measured as a file in the recipe's first scheme. Where it breaks a promise, or loses too much, the
+        model of before it goes on.
+        """
+        if self._compression is None:
+            return list(variants)
+        found = list(variants)
+        done: tuple[str, ...] = ()
+        before = next(v for v in found if v.name == self._wanted[0])
+        number = 0
+        while (planned := self._compression.upcoming()) is not None:
+            number += 1
+            with self._clocked(planned.technique):
+                step = self._compression.do(planned, number)
+            after = self._converted(step.model, (*done, planned.technique), self._wanted[0])
+            record = self._judged(planned, step.record, before, after)
+            if record.rolled_back:
+                after = replace(after, notes=(*after.notes, f"rolled back: {record.rolled_back}"))
+                self._compression.skip()
+            else:
+                self._compression.accept(planned, step.model)
+                done = (*done, planned.technique)
+            self.steps += (replace(record, model=step.model.relative_to(self.output).as_posix()),)
+            found.append(after)
+            before = before if record.rolled_back else after
+        if done:
+            found += [self._converted(self._compression.model, done, name) for name in self._wanted[1:]]
+        self._compression.close()
+        return found
 
     def scored(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds the metric of each variant on the validation part, and its paired difference to the baseline."""
@@ -254,6 +309,8 @@ class Run:
             data=data,
             preprocessing=self.data.validation.preprocessing,
             budgets=settings.budgets,
+            steps=self.steps,
+            recipe=to_values(self.reproducing),
             runtime=self.main_runtime.runtime.name,
             variants=tuple(variants),
             baseline=baseline.name if baseline else None,
@@ -265,27 +322,73 @@ class Run:
         )
 
     def _load(self) -> _Loaded:
-        summary = self._opened().summary()
+        summary = self._opened(self.model).summary()
         return _Loaded(summary, datasets.check(self.data, summary.inputs, summary.outputs, rescales=summary.rescales))
 
-    def _converted(self, name: str) -> Variant:
+    def _planned(self) -> Compression:
+        settings = self.settings
+        return Compression(
+            self.recipe,
+            self.model,
+            self.data,
+            self.output,
+            store=self._store,
+            inputs=self._inputs,
+            trust=settings.trust,
+            custom_objects=settings.custom_objects,
+        )
+
+    def _judged(self, planned: PlannedStep, record: StepRecord, before: Variant, after: Variant) -> StepRecord:
+        """Returns the record with its promises as measured in the file, and why the step is rolled back, if it is."""
+        record = replace(record, before=before.name, after=after.name)
+        if after.error is not None:
+            return replace(record, rolled_back=f"its model could not be converted: {after.error}")
+        file = read(self.output / str(after.file))
+        record = replace(record, promises=technique(planned.technique).check(planned.step, record, file))
+        if broken := [p for p in record.promises if p.kept is False]:
+            first = broken[0]
+            return replace(record, rolled_back=f"{first.what}: promised {first.promised}, measured {first.measured}")
+        theirs = self._score(before) if before.file else None
+        ours = self._score(after)
+        if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):
+            return record
+        drop = ours.difference(theirs)
+        limit = COLLAPSE if planned.step.max_drop is None else planned.step.max_drop
+        if drop.value > limit:
+            unit = "points" if ours.metric.is_share else "%"
+            return replace(record, rolled_back=f"it lost {drop.value:.2f} {unit}, more than {limit:g}")
+        return record
+
+    def _converted(self, model: Path, steps: tuple[str, ...], scheme_name: str) -> Variant:
+        """Returns the variant of a model that has been through `steps`."""
+        name = f"{'+'.join(steps)}.{scheme_name}" if steps else scheme_name
         file = self.output / "variants" / f"{self.model.stem}.{name}.tflite"
-        key = {"scheme": name, "promises": self.promises, "batch_size": self.settings.batch_size}
+        key = {
+            "scheme": scheme_name,
+            "promises": self.promises,
+            "batch_size": self.settings.batch_size,
+            "steps": steps,
+            "of": files.sha256(model) if steps else "",
+        }
 
         def convert() -> Variant:
             try:
-                notes = convert_for(self._opened(), name, file, promises=self.promises)
+                notes = convert_for(self._opened(model), scheme_name, file, promises=self.promises)
             except ConversionError as error:
-                return Variant(name, name, error=str(error))
+                return Variant(name, scheme_name, steps=steps, error=str(error))
             content = file.read_bytes()
+            weights = weigh(read(content))
             return Variant(
                 name,
-                name,
+                scheme_name,
+                steps=steps,
                 file=file.relative_to(self.output).as_posix(),
                 sha256=files.sha256(file),
                 size_bytes=len(content),
                 gzip_bytes=files.gzip_size(content),
-                bytes_by_kind=weigh(read(content)).bytes_by_kind,
+                macs=count_macs(read(content)).total,
+                sparsity=weights.sparsity,
+                bytes_by_kind=weights.bytes_by_kind,
                 notes=notes,
             )
 
@@ -331,20 +434,21 @@ class Run:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _opened(self) -> IsolatedConverter:
-        if self._converter is None:
+    def _opened(self, model: Path) -> IsolatedConverter:
+        if self._converter is None or self._converter[0] != model:
+            self._close_converter()  # one model's memory at a time
             options = ConvertOptions(
                 batch_size=self.settings.batch_size,
                 calibration=self.data.calibration,
                 custom_objects=self.settings.custom_objects,
                 trust=self.settings.trust,
             )
-            self._converter = IsolatedConverter(self.model, options)
-        return self._converter
+            self._converter = model, IsolatedConverter(model, options)
+        return self._converter[1]
 
     def _close_converter(self) -> None:
         if self._converter is not None:
-            self._converter.close()
+            self._converter[1].close()
             self._converter = None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeopt.errors import DataError, suggestion
 from edgeopt.plain import from_plain, to_plain
-from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, TensorSpec, Variant
+from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, StepRecord, TensorSpec, Variant
 
 SCHEMA_VERSION = 1
 
@@ -68,6 +68,7 @@ class Report:
     Attributes:
         edgeopt_version, created: of the run; `created` in ISO 8601 with its offset.
         model, data: what came in; `data` is None for a run without data.
+        steps: what was done before conversion, in its order.
         variants: in the order in which they are shown.
         baseline: name of the float variant that sizes, metrics and latencies are compared with.
         best: name of the recommended variant, or of the nearest where none meets the budgets.
@@ -91,6 +92,7 @@ class Report:
     target: str | None = None
     budgets: Budgets = field(default_factory=Budgets)
     runtime: str = "litert"
+    steps: tuple[StepRecord, ...] = ()
     variants: tuple[Variant, ...] = ()
     baseline: str | None = None
     best: str | None = None

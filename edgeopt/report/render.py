@@ -13,7 +13,7 @@ from edgeopt.files import atomic_write
 from edgeopt.report import figures, verdict, words
 from edgeopt.report.model import Report, from_json, to_json
 from edgeopt.schemes import SCHEMES
-from edgeopt.vocabulary import Budgets, LayerError, Variant
+from edgeopt.vocabulary import Budgets, LayerError, StepRecord, Variant
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -97,6 +97,8 @@ def _context(report: Report) -> dict[str, Any]:
         "arithmetic": {v.name: _arithmetic(v) for v in report.variants},
         "gaps": verdict.gaps(report),
         "scatters": scatters,
+        "stages": _stages(report),
+        "step_scheme": next((v.scheme for s in report.steps if (v := report.variant(s.before))), ""),
         "byte_kinds": kinds,
         "byte_bars": bars,
         "layers": layers,
@@ -108,6 +110,16 @@ def _context(report: Report) -> dict[str, Any]:
         "conditions": _conditions(report),
         "recipe": _yaml(report),
     }
+
+
+def _stages(report: Report) -> list[tuple[str, Variant, StepRecord | None]]:
+    """Returns the model as it came and after each step: label, variant that was measured, and the step."""
+    first = next((v for step in report.steps if (v := report.variant(step.before))), None)
+    found: list[tuple[str, Variant, StepRecord | None]] = [] if first is None else [("as it came", first, None)]
+    for step in report.steps:
+        if after := report.variant(step.after):
+            found.append((f"{step.technique} ({step.variant})" if step.variant else step.technique, after, step))
+    return found
 
 
 def _budgets_in_words(budgets: Budgets, report: Report) -> list[str]:

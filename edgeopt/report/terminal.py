@@ -39,9 +39,17 @@ def terminal_table(report: Report, *, width: int = 80) -> Table:
     for i, variant in enumerate(report.variants):
         is_best = variant.name == report.best
         style = "bold" if is_best else "dim" if broken_budgets(report, variant) else ""
-        texts = (shortened(variant.name, room), *(cells[i] for _, cells in columns))
+        texts = (_name(variant, room), *(cells[i] for _, cells in columns))
         table.add_row("→" if is_best else " ", *(Text(text, style) for text in texts))
     return table
+
+
+def _name(variant: Variant, room: int) -> str:
+    """Returns a variant's name, the steps cut before the scheme where there is no room for all."""
+    scheme = f".{variant.scheme}"
+    if len(variant.name) <= room or not variant.name.endswith(scheme) or room < len(scheme) + _SHORTEST_NAME:
+        return shortened(variant.name, room)
+    return shortened(variant.name.removesuffix(scheme), room - len(scheme)) + scheme
 
 
 def _columns(report: Report, numbers: Numbers) -> list[tuple[str, Callable[[Variant], str]]]:

@@ -1,0 +1,256 @@
+"""Every technique on trained teachers beside a tfmot script of the same training budget (`bench/by_hand.py`).
+
+    python -m bench.compression --teacher ds_cnn=models/ds_cnn_fsdd.keras=fsdd_logmel.npz --augment spectrogram \\
+        --epochs 10 --seeds 3
+
+Each row is trained once a seed, by us and by hand, for as many epochs; both files are int8 and scored by the same
+command on the same test split. Finished runs are kept in bench/results/compression.json, and the same command goes on
+where it was stopped; `--page` writes docs/compression-results.md from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import common
+from edgeopt import files, machine
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "compression.json"
+PAGE = ROOT / "docs" / "compression-results.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        steps: as a recipe spells them.
+        by_hand: arguments of bench/by_hand.py; None where tfmot has no such thing.
+        scheme: of the file that we make.
+    """
+
+    steps: tuple[Mapping[str, Any], ...]
+    by_hand: tuple[str, ...] | None
+    scheme: str = "int8"
+
+
+ROWS: dict[str, Row] = {
+    "int8 after training": Row((), None),
+    "prune 50 %": Row(({"prune": {"sparsity": 0.5}},), ("prune", "--sparsity", "0.5")),
+    "prune 80 %": Row(({"prune": {"sparsity": 0.8}},), ("prune", "--sparsity", "0.8")),
+    "cluster 16": Row(({"cluster": {"clusters": 16}},), ("cluster", "--clusters", "16")),
+    "QAT": Row(({"qat": {}},), ("qat",)),
+    "PQAT 50 %": Row(({"prune": {"sparsity": 0.5}}, {"qat": {}}), ("pqat", "--sparsity", "0.5")),
+    "CQAT 16": Row(({"cluster": {"clusters": 16}}, {"qat": {}}), ("cqat", "--clusters", "16")),
+    "PCQAT 50 %, 16": Row(
+        ({"prune": {"sparsity": 0.5}}, {"cluster": {"clusters": 16}}, {"qat": {}}),
+        ("pcqat", "--sparsity", "0.5", "--clusters", "16"),
+    ),
+    "half the MACs, float32": Row(({"shrink": {"macs": 0.5}},), None, "float32"),
+    "half the MACs": Row(({"shrink": {"macs": 0.5}},), None),
+    "together": Row(({"shrink": {"macs": 0.3, "rounds": 3}}, {"qat": {}}), None),
+}
+
+_OURS = """
+import json, sys, edgeopt
+from pathlib import Path
+from edgeopt.steps import Training
+said = json.loads(sys.argv[1])
+scored = dict(data=said["data"], scheme=said["scheme"])
+if not said["steps"]:
+    edgeopt.convert(said["model"], said["output"], **scored)
+else:
+    training = Training(epochs=said["epochs"], augment=said["augment"])
+    done = edgeopt.compress(
+        said["model"], said["data"], said["output"], said["steps"],
+        scheme=said["scheme"], training=training, seed=said["seed"],
+    )
+    print(json.dumps({"broken": done.broken}))
+"""
+
+
+def main() -> None:
+    """Runs what is missing and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", metavar="NAME=MODEL=DATA")
+    parser.add_argument("--augment", default="none")
+    parser.add_argument("--epochs", type=int, default=10, help="of each step")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--page", action="store_true")
+    said = parser.parse_args()
+    if said.teacher:
+        name, model, data = said.teacher.split("=")
+        run(name, Path(model), Path(data), said)
+    if said.page:
+        files.atomic_write(PAGE, page())
+
+
+def run(name: str, model: Path, data: Path, said: argparse.Namespace) -> None:
+    """Trains and measures every row that is not there yet, and the teacher itself."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    with tempfile.TemporaryDirectory() as folder:
+        for key in _keys(name, said):
+            if any(all(result[k] == v for k, v in key.items()) for result in known):
+                continue
+            output = Path(folder) / "made.tflite"
+            start = time.perf_counter()
+            made = _teacher(model, data, output) if key["row"] == "teacher" else _made(key, model, data, output, said)
+            seconds = time.perf_counter() - start
+            result = {
+                **key,
+                "epochs": said.epochs,
+                "teacher": model.name,
+                "data": data.name,
+                "seconds": seconds,
+                **made,
+            }
+            if output.exists():
+                result |= _measured(output, data, made)
+                output.unlink()
+            known.append(result)
+            files.atomic_write(RESULTS, json.dumps(known, indent=1) + "\n")
+            print(json.dumps(result), flush=True)
+
+
+def _keys(name: str, said: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    yield {"model": name, "row": "teacher", "how": "ours", "seed": 0}
+    for seed in range(said.seeds):
+        for title in said.rows:
+            row = ROWS[title]
+            if seed and not row.steps:
+                continue
+            yield {"model": name, "row": title, "how": "ours", "seed": seed}
+            if row.by_hand and not said.ours_only:
+                yield {"model": name, "row": title, "how": "by hand", "seed": seed}
+
+
+def _teacher(model: Path, data: Path, output: Path) -> dict[str, Any]:
+    subprocess.run([*common.EDGEOPT, "convert", str(model), "-o", str(output)], check=True, capture_output=True)
+    return {}
+
+
+def _made(key: Mapping[str, Any], model: Path, data: Path, output: Path, said: argparse.Namespace) -> dict[str, Any]:
+    """Makes one file and returns what its maker said of it; a script that died leaves its last words."""
+    row = ROWS[key["row"]]
+    if key["how"] == "ours":
+        job = {"model": str(model), "data": str(data), "output": str(output), "steps": row.steps, "scheme": row.scheme}
+        job |= {"epochs": said.epochs, "augment": said.augment, "seed": key["seed"]}
+        command = [sys.executable, "-c", _OURS, json.dumps(job)]
+    else:
+        assert row.by_hand is not None
+        epochs = ["--epochs", str(said.epochs), "--seed", str(key["seed"])]
+        inputs = [row.by_hand[0], str(_keras2(model)), str(data), str(output), *row.by_hand[1:], *epochs]
+        command = [sys.executable, "-m", "bench.by_hand", *inputs]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1][:300]}
+    words = done.stdout.strip().splitlines()
+    found: dict[str, Any] = json.loads(words[-1]) if words else {}
+    return found
+
+
+def _keras2(model: Path) -> Path:
+    """Returns the teacher as the Keras 2 file that the tutorials start from."""
+    path = model.with_suffix(".h5")
+    if not path.exists():
+        from edgeopt.loading import load_model
+
+        load_model(model).keras.save(path)
+    return path
+
+
+def _measured(file: Path, data: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns score, sizes, sparsity and latency of a file, as the commands print them."""
+    scaled = ["--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0))]
+    score = _json("evaluate", str(file), "--data", str(data), *scaled)
+    inside = _json("inspect", str(file))
+    timing = _json("benchmark", str(file))["rows"][0]["result"]["latency_ms"]
+    return {
+        "metric": score["metric"],
+        "size_bytes": inside["size_bytes"],
+        "gzip_bytes": inside["gzip_bytes"],
+        "macs": inside["macs"],
+        "sparsity": inside["sparsity"],
+        "latency_ms": timing["p50"],
+    }
+
+
+def _json(*arguments: str) -> Any:
+    done = subprocess.run([*common.EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def page() -> str:
+    """Returns docs/compression-results.md from the finished runs."""
+    known = json.loads(RESULTS.read_text())
+    parts = [
+        "# Compression, measured",
+        "<!-- Written by `python -m bench.compression --page` from bench/results/compression.json. -->",
+        "Every technique on models trained with `models/`, beside a tfmot script that follows the tutorials and trains "
+        "for as many epochs (`bench/by_hand.py`). Scores are those of the `.tflite` on LiteRT, on the data set's own "
+        "test split; several numbers are several seeds. Points lost are against the float32 teacher. Latency is the "
+        "median on LiteRT, one thread.",
+        machine.describe().describe(),
+    ]
+    for name in dict.fromkeys(result["model"] for result in known):
+        parts += _section([result for result in known if result["model"] == name])
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(results: list[dict[str, Any]]) -> list[str]:
+    teacher = next(result for result in results if result["row"] == "teacher")
+    metric = teacher["metric"]
+    intro = (
+        f"Teacher `{teacher['teacher']}`: {metric['value']:.2%} ({metric['low']:.2%} to {metric['high']:.2%}, "
+        f"{metric['samples']:,} samples), {teacher['size_bytes']:,} bytes in float32, {teacher['macs']:,} MACs, "
+        f"{teacher['latency_ms']:.3f} ms. {max(r['epochs'] for r in results)} epochs a step."
+    )
+    rows = []
+    for title in ROWS:
+        for how in ("ours", "by hand"):
+            found = [r for r in results if r["row"] == title and r["how"] == how]
+            if found:
+                rows.append([title if how == "ours" else "", how, *_cells(found, teacher)])
+    header = ["", "", "accuracy, %", "points lost", "bytes", "gzip", "smaller", "zeros", "ms", "faster", "train, s"]
+    return [f"## {teacher['teacher']} on {teacher['data']}", intro, common.markdown(header, rows)]
+
+
+def _cells(results: list[dict[str, Any]], teacher: Mapping[str, Any]) -> list[str]:
+    done = [r for r in results if "metric" in r]
+    if not done:
+        return [f"failed: {results[0]['error']}", *[""] * 8]
+    values = [r["metric"]["value"] for r in done]
+    lost = teacher["metric"]["value"] - statistics.mean(values)
+    median = {key: statistics.median(r[key] for r in done) for key in ("size_bytes", "gzip_bytes", "latency_ms")}
+    cells = [
+        " ".join(f"{value * 100:.2f}" for value in values),
+        f"{lost * 100:.2f}",
+        f"{median['size_bytes']:,.0f}",
+        f"{median['gzip_bytes']:,.0f}",
+        f"{teacher['size_bytes'] / median['size_bytes']:.1f} times",
+        f"{statistics.median(r['sparsity'] for r in done):.1%}",
+        f"{median['latency_ms']:.3f}",
+        f"{teacher['latency_ms'] / median['latency_ms']:.1f} times",
+        f"{statistics.median(r['seconds'] for r in done):.0f}",
+    ]
+    broken = [why for r in done for why in r.get("broken", ())]
+    if broken:
+        cells[1] += f" (promise broken: {broken[0]})"
+    return cells
+
+
+if __name__ == "__main__":
+    main()

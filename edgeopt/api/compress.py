@@ -1,0 +1,124 @@
+"""A model, data and techniques go in; one changed model, measured before and after, comes out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt import data as datasets
+from edgeopt import files
+from edgeopt.api.models import as_path
+from edgeopt.errors import ConfigError
+from edgeopt.recipe import Recipe, steps_from
+from edgeopt.stages import Run, Settings
+from edgeopt.steps import Step, Training
+from edgeopt.techniques import technique
+from edgeopt.vocabulary import Property, StepRecord, Variant
+
+_SUFFIXES = (".keras", ".tflite")
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What techniques made of a model.
+
+    Attributes:
+        output: the file written.
+        before, after: the model as a `.tflite` before any step and after the last, in the same scheme, as measured.
+        steps: what each step did and promised.
+        broken: the promises that were not kept, in words; the file was written all the same.
+        notes: what is worth saying.
+    """
+
+    output: Path
+    before: Variant
+    after: Variant
+    steps: tuple[StepRecord, ...]
+    broken: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compress(
+    model: Any,
+    data: Any,
+    output: Path | str,
+    steps: Sequence[Any],
+    *,
+    scheme: str | None = None,
+    training: Training | None = None,
+    metric: str | None = None,
+    seed: int = 0,
+    custom_objects: Path | None = None,
+    trust: bool = False,
+    logs: Path | None = None,
+    force: bool = False,
+) -> Compressed:
+    """Applies techniques to `model` and writes one file; a call that was killed goes on where it was.
+
+    Args:
+        model: a path, or a Keras model at hand.
+        data: a Dataset, or what `edgeopt.load_data` takes; trains and scores.
+        output: a Keras 3 model (`.keras`), or a converted one (`.tflite`).
+        steps: what `recipe.steps_from` takes: names, names with settings, Steps.
+        scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat int8.
+        training: for all steps that say nothing else.
+        metric: see `metrics.metric`; chosen from model and labels when None.
+        seed: of every random choice.
+        custom_objects, trust: see `loading.load_model`.
+        logs: a folder that receives TensorBoard's logs.
+        force: overwrite `output`.
+
+    Raises:
+        ConfigError: the steps cannot be done in this order, or `output` cannot be what they make.
+        EdgeoptError: a step cannot be done.
+    """
+    output, chosen = Path(output), steps_from(steps)
+    last = chosen[-1] if chosen else None
+    if last is None:
+        raise ConfigError("Expected at least one technique, got none. Try steps=['prune'].")
+    simulated = Property.FAKE_QUANTIZED in technique(last.technique).ensures
+    _require_suffix(output, last, simulated)
+    files.require_free(output, force=force)
+    recipe = Recipe(
+        steps=chosen,
+        schemes=(scheme or ("int8" if simulated else "float32"),),
+        training=training or Training(),
+        seed=seed,
+    )
+    settings = Settings(recipe=recipe, metric=metric, custom_objects=custom_objects, trust=trust)
+    work = output.with_name(f".{output.name}.edgeopt")
+    with as_path(model) as path, Run(path, datasets.load(data), work, settings) as run:
+        variants = run.scored(run.compressed(run.converted()))
+    records = run.steps
+    after = next(v for v in variants if v.name == records[-1].after)
+    if after.error is not None:
+        raise ConfigError(f"{output.name} was not written: {records[-1].rolled_back}")
+    made = work / (records[-1].model if output.suffix == ".keras" else str(after.file))
+    files.atomic_write(output, made.read_bytes())
+    if logs is not None:
+        for folder in (work / "training").rglob("logs"):
+            shutil.copytree(folder, logs / folder.parent.name, dirs_exist_ok=True)
+    shutil.rmtree(work)
+    return Compressed(
+        output,
+        next(v for v in variants if v.name == recipe.schemes[0]),
+        after,
+        records,
+        tuple(f"{record.technique}: {record.rolled_back}" for record in records if record.rolled_back),
+        tuple(dict.fromkeys((*run.warnings, *(note for record in records for note in record.notes)))),
+    )
+
+
+def _require_suffix(output: Path, last: Step, simulated: bool) -> None:
+    if output.suffix not in _SUFFIXES:
+        raise ConfigError(
+            f"Expected an output file ending in .keras or .tflite, got {output}. Try {output.stem or 'model'}.keras."
+        )
+    if simulated and output.suffix == ".keras":
+        raise ConfigError(
+            f"Expected an output file ending in .tflite after {last.technique}, got {output}: what it trained is in "
+            f"the converted file alone. Try -o {output.stem}.tflite --scheme int8."
+        )

@@ -1,0 +1,27 @@
+"""The techniques: a model, data and a choice go in; a changed model and a record of what was done come out.
+
+The order of the table is the order in which techniques combine: each keeps what those above it gave the model.
+"""
+
+from __future__ import annotations
+
+from edgeopt.errors import ConfigError, suggestion
+from edgeopt.techniques import cluster, distill, prune, qat, shrink
+from edgeopt.techniques.contract import Carried, Technique
+
+__all__ = ["TECHNIQUES", "Carried", "Technique", "technique"]
+
+TECHNIQUES: dict[str, Technique] = {
+    row.name: row for row in (distill.TECHNIQUE, shrink.TECHNIQUE, prune.TECHNIQUE, cluster.TECHNIQUE, qat.TECHNIQUE)
+}
+
+
+def technique(name: str) -> Technique:
+    """Returns the technique called `name`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in TECHNIQUES:
+        raise ConfigError(f"Expected a technique, got {name!r}.{suggestion(name, TECHNIQUES)}")
+    return TECHNIQUES[name]

@@ -1,0 +1,262 @@
+"""Weight clustering: a float model goes in, the same architecture with few distinct weights comes out."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeopt.errors import ConfigError
+from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.techniques.contract import Carried, Technique
+from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
+
+if TYPE_CHECKING:
+    from edgeopt.data import Dataset
+    from edgeopt.inspection.prospects import ModelFacts
+    from edgeopt.techniques.cluster_values import Goal
+    from edgeopt.tflite.model import TFLiteModel
+
+# Kinds whose output channels are not the kernel's last axis: depthwise kernels have [..., inputs, multiplier],
+# transposed ones [..., outputs, inputs].
+_CHANNEL_AXES = {"depthwise_kernel": (-2, -1), "transposed": (-2,)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(TrainedStep):
+    """What may be said about clustering."""
+
+    technique: ClassVar[str] = "cluster"
+    defaults: ClassVar[Training] = Training()
+
+    clusters: int = option(16, "Distinct weights in a layer; 2 are binary weights.", low=2, high=256, hint="16")
+    initialization: str = option(
+        "kmeans++", "Where the shared values start.", choices=("linear", "random", "density", "kmeans++")
+    )
+    per_channel: bool = option(False, "So many for each output channel, not for the layer.")
+    layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
+    spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
+
+
+def apply(step: Cluster, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
+    """Returns a copy of `model` whose weights share a few values, trained with them, and what was done.
+
+    Raises:
+        ConfigError: a layer that was named is not there, none can be clustered, or a sparse model would be binary.
+    """
+    from edgeopt import graph
+    from edgeopt.techniques.cluster_values import Clusterer
+    from edgeopt.techniques.recovery import recover
+
+    start = time.perf_counter()
+    sparse = Property.SPARSE in carried.properties
+    if sparse and step.clusters == 2:
+        raise ConfigError(
+            "Expected at least 3 clusters for a pruned model, whose zeros are one of them, got 2. Try --clusters 3."
+        )
+    clustered = graph.flatten(model)
+    goals, changes = _goals(step, clustered, sparse)
+    done = recover(
+        step,
+        clustered,
+        data,
+        carried,
+        before=model,
+        what="clustering",
+        callbacks=[Clusterer(goals, step.initialization, carried.seed)],
+    )
+    notes = done.notes
+    if step.clusters == 2:
+        notes = (
+            *notes,
+            "weights are binary: no runtime here computes with them faster; they take 1 bit each once packed or zipped",
+        )
+    record = StepRecord(
+        technique=step.technique,
+        settings=step.said(),
+        variant="sparsity-preserving" if sparse else "",
+        layers=changes,
+        promises=tuple(_measured_in_model(goal, clustered) for goal in goals),
+        history=done.history,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+    )
+    return clustered, record
+
+
+def check(step: Cluster, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+    """Returns the record's promises with the distinct weights counted in the file.
+
+    A BatchNormalization that was folded and the scales of int8 multiply each output channel by a number of its own:
+    there a layer's values are counted channel by channel. Where the tensor of a kernel cannot be told, the promise
+    rests on every weight of the file.
+    """
+    from edgeopt.techniques import in_file
+
+    asked = [_asked(promise) for promise in record.promises]
+    paths = [promise.what.removeprefix("distinct weights of ") for promise in record.promises]
+    found, everything = in_file.find(file, [in_file.Sought(path, n.weights) for path, n in zip(paths, asked)])
+    promises = []
+    for promise, ask, tensor in zip(record.promises, asked, found):
+        candidates = (tensor,) if tensor is not None else everything
+        counts = [_distinct(rows) for t in candidates if (rows := in_file.channels(file, t)) is not None]
+        if not counts:
+            promises.append(replace(promise, measured="its tensor is encoded as sparse: not counted", kept=None))
+            continue
+        in_layer, in_channel = (max(each) for each in zip(*counts))
+        whole = not ask.each_channel and tensor is not None and tensor.scales <= 1
+        measured = f"{in_layer} in the layer, {in_channel} in a channel at most"
+        if tensor is None:
+            measured = f"its tensor cannot be told in the file; of all weights: {measured}"
+        kept = (in_layer if whole else in_channel) <= ask.clusters
+        promises.append(replace(promise, measured=measured, kept=kept))
+    return tuple(promises)
+
+
+def predict(step: Cluster, facts: ModelFacts) -> str:
+    """Returns what clustering will bring, and what it will not."""
+    from edgeopt.inspection.prospects import _PRUNABLE
+
+    bits = math.log2(step.clusters)
+    left = 1 - facts.share(*_PRUNABLE) * (1 - min(8.0, bits) / 8)
+    where = " of the layers that it takes" if step.layers or step.spare else ""
+    words = (
+        f"smaller when compressed: {bits:.3g} bits a weight{where}, the gzipped int8 weights shrink to about "
+        f"{left:.0%} at best; the file is as large; no faster on LiteRT, which multiplies with every weight. It pays "
+        "where the model is stored or sent compressed, and on microcontrollers with TFLM's look-up tables"
+    )
+    if step.clusters == 2:
+        words += (
+            ". Binary weights cost several points of accuracy on small models, and no runtime here computes with them "
+            "faster: they are for flash and downloads alone"
+        )
+    return words
+
+
+@dataclass(frozen=True)
+class _Asked:
+    clusters: int
+    weights: int
+    each_channel: bool
+
+
+def _asked(promise: Promise) -> _Asked:
+    """Reads a promise as `_measured_in_model` words it."""
+    numbers = re.match(r"at most (\d+) of ([\d,]+) weights in (each channel|the layer)", promise.promised)
+    assert numbers is not None, promise.promised
+    return _Asked(int(numbers[1]), int(numbers[2].replace(",", "")), numbers[3] == "each channel")
+
+
+def _measured_in_model(goal: Goal, model: Any) -> Promise:
+    import numpy as np
+
+    values = goal.kernel.numpy()
+    axes = goal.channel_axes
+    rows = np.moveaxis(values, axes, range(len(axes))) if axes else values[None]
+    groups = int(np.prod(rows.shape[: len(axes) or 1]))
+    _, distinct = _distinct(rows.reshape(groups, -1))
+    folded = bool(axes) or _is_scaled(goal.kernel, model)
+    return Promise(
+        f"distinct weights of {goal.kernel.name.split(':')[0]}",
+        f"at most {goal.clusters} of {values.size:,} weights in {'each channel' if folded else 'the layer'}",
+        f"{distinct} in the Keras model{' in a channel at most' if axes else ''}",
+        distinct <= goal.clusters,
+    )
+
+
+def _distinct(rows: Any) -> tuple[int, int]:
+    """Returns how many distinct values are in all rows, and the most in one."""
+    import numpy as np
+
+    return len(np.unique(rows)), max(len(np.unique(row)) for row in rows)
+
+
+def _is_scaled(kernel: Any, model: Any) -> bool:
+    """Whether something after the kernel's layer multiplies its channels, so that the converter may fold it."""
+    from edgeopt import graph
+
+    calls = graph.own_calls(model)
+    outputs = {id(tensor) for call in calls if any(w is kernel for w in call.layer.weights) for tensor in call.outputs}
+    followers = {
+        type(call.layer).__name__
+        for call in calls
+        if any(id(leaf) in outputs for leaf in graph.leaves((call.args, dict(call.kwargs))))
+    }
+    return bool(followers & {"BatchNormalization", "SyncBatchNormalization", "Multiply", "TFOpLambda", "Rescaling"})
+
+
+def _goals(step: Cluster, model: Any, sparse: bool) -> tuple[tuple[Goal, ...], tuple[LayerChange, ...]]:
+    """Returns the goal of each kernel and what becomes of each layer.
+
+    Raises:
+        ConfigError: no layer can be clustered.
+    """
+    from edgeopt.techniques.cluster_values import Goal
+    from edgeopt.techniques.selection import is_named, kernel_name, kernels, select_layers
+
+    asked = {id(layer) for layer in select_layers(model, step.layers, step.spare)}
+    goals: list[Goal] = []
+    changes = []
+    for layer in select_layers(model):
+        named = is_named(layer, step.layers)
+        found = kernels(layer)
+        if not found and not (named and id(layer) in asked):
+            continue
+        taken = [kernel for kernel in found if named or kernel_name(kernel) != "depthwise_kernel"]
+        reason = _why_not(step, layer, found, taken, id(layer) in asked)
+        if not reason:
+            own = [Goal(kernel, step.clusters, _channel_axes(step, layer, kernel), sparse) for kernel in taken]
+            own = [goal for goal in own if _group_size(goal) > step.clusters]
+            goals += own
+            if not own:
+                sizes = ", ".join(str(int(kernel.shape.num_elements())) for kernel in taken)
+                each = "a channel of it" if step.per_channel else "it"
+                reason = f"{each} has no more weights than {step.clusters} clusters ({sizes} in all)"
+        words = (
+            "" if reason else f"{step.clusters} values {'in each channel' if own[0].channel_axes else 'in the layer'}"
+        )
+        changes.append(LayerChange(layer.name, type(layer).__name__, done=words, reason=reason))
+    if not goals:
+        reasons = sorted({change.reason for change in changes}) or ["it has no layers with kernels"]
+        raise ConfigError(f"Expected a model with layers to cluster, got none: {'; '.join(reasons)}.")
+    return tuple(goals), tuple(changes)
+
+
+def _why_not(step: Cluster, layer: Any, found: list[Any], taken: list[Any], asked: bool) -> str:
+    from edgeopt.techniques.selection import is_named
+
+    if not asked:
+        return "it was not asked for" if step.layers and not is_named(layer, step.spare) else "it is spared"
+    if not found:
+        return "it has no kernels"
+    if not taken:
+        return "depthwise kernels are few and fragile: tfmot leaves them out; name the layer or its kind to cluster it"
+    return ""
+
+
+def _channel_axes(step: Cluster, layer: Any, kernel: Any) -> tuple[int, ...]:
+    from edgeopt.techniques.selection import kernel_name
+
+    if not step.per_channel or kernel_name(kernel) == "embeddings":
+        return ()
+    kind = "transposed" if "Transpose" in type(layer).__name__ else kernel_name(kernel)
+    return _CHANNEL_AXES.get(kind, (-1,))
+
+
+def _group_size(goal: Goal) -> int:
+    groups = math.prod(goal.kernel.shape[axis] for axis in goal.channel_axes)
+    return int(goal.kernel.shape.num_elements()) // groups
+
+
+TECHNIQUE = Technique(
+    "cluster",
+    "Let weights share a few values, so that files compress.",
+    Cluster,
+    apply,
+    check,
+    predict,
+    ensures=frozenset({Property.CLUSTERED}),
+    keeps=frozenset({Property.SPARSE, Property.CLUSTERED}),
+)

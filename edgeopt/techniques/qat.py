@@ -1,0 +1,190 @@
+"""Quantization-aware training: a float model goes in, one that computes with simulated int8 comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.techniques.contract import Carried, Technique
+from edgeopt.vocabulary import Promise, Property, StepRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeopt.data import Dataset, Part
+    from edgeopt.inspection.prospects import ModelFacts
+    from edgeopt.tflite.model import TFLiteModel
+
+# What the steps before gave → the name of the form that keeps it.
+VARIANTS: dict[frozenset[Property], str] = {
+    frozenset(): "",
+    frozenset({Property.SPARSE}): "sparsity-preserving (PQAT)",
+    frozenset({Property.CLUSTERED}): "cluster-preserving (CQAT)",
+    frozenset({Property.SPARSE, Property.CLUSTERED}): "sparsity- and cluster-preserving (PCQAT)",
+}
+_INT8 = "operators that compute in integers"
+_ZEROS, _VALUES = "zeros in ", "most distinct weights in a channel of "
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAT(TrainedStep):
+    """What may be said about quantization-aware training."""
+
+    technique: ClassVar[str] = "qat"
+    defaults: ClassVar[Training] = Training(epochs=5, learning_rate=1e-4)
+
+    layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
+    spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
+
+
+def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
+    """Returns a model that computes with simulated int8, and what became of each layer.
+
+    Ranges start from the calibration samples, so that training starts where post-training quantization ends. Where
+    the trained model scores below that start on the validation samples, the start is what goes on.
+
+    Raises:
+        ConfigError: `layers` or `spare` name no layer, or training does not converge.
+        DataError: there are no samples to calibrate or train with.
+    """
+    from edgeopt.fake_quantization import prepare
+    from edgeopt.techniques.recovery import recover
+    from edgeopt.techniques.selection import select_layers
+
+    chosen = {layer.name for layer in select_layers(model, step.layers, step.spare)}
+    spared = {layer.name for layer in model.layers} - chosen
+    keep = carried.properties & {Property.SPARSE, Property.CLUSTERED}
+    prepared = prepare(model, _samples(model, data.calibration), spared=spared, keep=keep)
+    quantized = prepared.model
+    start, before = quantized.get_weights(), _score(quantized, data.validation)
+    fit = recover(step, quantized, data, carried, before=model, what="training in int8")
+    after = _score(quantized, data.validation)
+    notes = fit.notes
+    if before is not None and after is not None and after < before:
+        quantized.set_weights(start)
+        notes += (
+            f"training lost {100 * (before - after):.2f} points against post-training quantization "
+            f"({100 * before:.2f} to {100 * after:.2f} % of the validation samples): its weights were not kept",
+        )
+    record = StepRecord(
+        step.technique,
+        step.said(),
+        VARIANTS[frozenset(keep)],
+        prepared.layers,
+        (Promise(_INT8, "all"), *_weight_promises(model, keep)),
+        fit.history,
+        fit.seconds,
+        notes=notes,
+    )
+    return quantized, record
+
+
+def check(step: QAT, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+    """Returns the promises as measured in a converted file.
+
+    A file's tensors have other names and orders than the layers: of weights with the same sizes the one with the most
+    zeros in the model is the one with the most in the file.
+    """
+    if not any(tensor.dtype == "int8" for tensor in file.main.tensors):
+        integers = replace(record.promises[0], measured="a float file", kept=None)
+        return (integers, *record.promises[1:])
+    floats = sorted(
+        {
+            operator.name
+            for operator in file.main.operators
+            if operator.name not in ("QUANTIZE", "DEQUANTIZE")
+            and any(file.main.tensors[i].is_float for i in operator.outputs)
+        }
+    )
+    integers = replace(
+        record.promises[0], measured=f"all but {', '.join(floats)}" if floats else "all", kept=not floats
+    )
+    return (integers, *_measured(record.promises[1:], file))
+
+
+def predict(step: QAT, facts: ModelFacts) -> str:
+    """Returns what training with simulated int8 will bring."""
+    from edgeopt.inspection.prospects import prospects
+
+    advice = next(one for one in prospects(facts) if one.technique == "qat")
+    return (
+        "as small and as fast as int8 after training, no more; wins back what that loses, which on most models is "
+        f"little. {advice.reason}"
+    )
+
+
+def _samples(model: Any, part: Part) -> Iterator[list[np.ndarray]]:
+    from edgeopt import data as datasets
+    from edgeopt import graph
+    from edgeopt.vocabulary import TensorSpec
+
+    specs = [TensorSpec(n, tuple(t.shape), graph.dtype_name(t)) for n, t in graph.input_names(model)]
+    for batch in datasets.bind(part, specs).batches(64):
+        yield [batch.inputs[spec.name] for spec in specs]
+
+
+def _score(model: Any, part: Part) -> float | None:
+    """Returns the share of samples that a classifier gets right; None where there is nothing to score."""
+    from edgeopt.evaluation import evaluate_keras
+
+    if not len(part) or part.classes is None or len(model.outputs) != 1:
+        return None
+    value = evaluate_keras(model, part).metric
+    return value.value if value is not None and value.is_share else None
+
+
+def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]:
+    """Yields what the file has to show of each weight: at least its zeros, at most its distinct values."""
+    import numpy as np
+
+    from edgeopt.fake_quantization import channels_of, weights_of
+
+    for layer in model.layers if keep else ():
+        for name, values in weights_of(layer).items():
+            what = f"{layer.name} {name} ({values.size} weights)"
+            zeros = values.size - np.count_nonzero(values)
+            if Property.SPARSE in keep and zeros:
+                yield Promise(_ZEROS + what, f"at least {zeros}")
+            rows = channels_of(layer, name)
+            distinct = max(len(np.unique(row)) for row in rows)
+            if Property.CLUSTERED in keep and distinct < rows.shape[1]:
+                yield Promise(_VALUES + what, f"at most {distinct}")
+
+
+def _measured(promises: Sequence[Promise], file: TFLiteModel) -> Iterator[Promise]:
+    from edgeopt.tflite.weights import weigh
+
+    stored = [tensor for tensor in weigh(file).tensors if tensor.kind == "weights"]
+    for start, words, best in ((_ZEROS, "zeros", max), (_VALUES, "unique_per_channel", min)):
+        asked = sorted(
+            (p for p in promises if p.what.startswith(start)), key=lambda p: best(1, -1) * -_number(p.promised)
+        )
+        free = list(stored)
+        for promise in asked:
+            fitting = [t for t in free if f"({t.elements} weights)" in promise.what and getattr(t, words) is not None]
+            if not fitting:
+                yield promise
+                continue
+            found = best(fitting, key=lambda tensor: getattr(tensor, words))
+            free.remove(found)
+            count = getattr(found, words)
+            kept = best(count, _number(promise.promised)) == count
+            yield replace(promise, measured=str(count), kept=kept)
+
+
+def _number(words: str) -> int:
+    return int(words.rsplit(maxsplit=1)[-1])
+
+
+TECHNIQUE = Technique(
+    "qat",
+    "Train with simulated int8, so that quantization costs nothing.",
+    QAT,
+    apply,
+    check,
+    predict,
+    ensures=frozenset({Property.FAKE_QUANTIZED}),
+    keeps=frozenset({Property.SPARSE, Property.CLUSTERED}),
+)

@@ -1,0 +1,76 @@
+"""How a step's model gets its accuracy back: who teaches it, and the one training that every technique shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeopt.errors import ModelError
+from edgeopt.steps import Training, TrainedStep
+from edgeopt.techniques.contract import Carried
+
+if TYPE_CHECKING:
+    from edgeopt.data import Dataset
+    from edgeopt.training import Fit
+
+
+def recover(
+    step: TrainedStep,
+    model: Any,
+    data: Dataset,
+    carried: Carried,
+    *,
+    before: Any,
+    what: str,
+    training: Training | None = None,
+    callbacks: Sequence[Any] = (),
+    folder: Path | None = None,
+) -> Fit:
+    """Trains `model` in place as the step and the recipe say; see `training.fit`.
+
+    Args:
+        before: the model before the step: the teacher where no step came before it.
+        what: for the progress, "pruning".
+        training: instead of what step and recipe say.
+        folder: instead of the step's own, where a step trains several times.
+    """
+    from edgeopt.training import fit
+
+    chosen = training or step.training(carried.training)
+    return fit(
+        model,
+        data,
+        chosen,
+        teachers=recovery_teachers(carried, chosen, before),
+        callbacks=callbacks,
+        folder=folder or carried.folder,
+        seed=carried.seed,
+        what=what,
+    )
+
+
+def recovery_teachers(carried: Carried, training: Training, before: Any) -> tuple[Any, ...]:
+    """Returns whom a recovery learns from: the original model, the one in a file, or nobody."""
+    if training.teacher == "none" or training.alpha == 0.0:
+        return ()
+    if training.teacher == "original":
+        return (before if carried.original is None else carried.original,)
+    return (open_model(str(training.teacher), carried),)
+
+
+def open_model(path: str, carried: Carried) -> Any:
+    """Returns the tf_keras model in a file that a step names.
+
+    Raises:
+        ModelError: it cannot be read, or not brought to tf_keras; the message names the layers.
+    """
+    from edgeopt.loading import load_model
+
+    loaded = load_model(path, custom_objects=carried.custom_objects, trust=carried.trust)
+    if loaded.keras is None:
+        layers = (
+            "; ".join(f"{layer}: {reason}" for layer, reason in loaded.unbridged) or f"it is a {loaded.source_format}"
+        )
+        raise ModelError(f"Expected a Keras model that training can run, got {path} ({layers}). Try its .keras file.")
+    return loaded.keras

@@ -1,0 +1,400 @@
+"""Structured pruning: a model goes in, one with fewer channels, heads or layers comes out."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeopt.errors import ConfigError, ModelError, suggestion
+from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.techniques.contract import Carried, Technique
+from edgeopt.vocabulary import LayerChange, Promise, StepRecord, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeopt.data import Dataset
+    from edgeopt.inspection.prospects import ModelFacts
+    from edgeopt.loading import LoadedModel
+    from edgeopt.shrinking import Channels, Chooser, Chosen
+    from edgeopt.tflite.model import TFLiteModel
+
+BUDGETS = ("macs", "parameters", "width", "latency")
+UNITS = ("channels", "heads", "blocks")
+# Samples that channels are scored and groups are measured on.
+PROBED = 512
+# Share of the epochs that the last of several rounds has; the others divide the rest.
+LAST_ROUND = 0.5
+# Steps of the search for the MACs that take a share of the time: the share is then known to 1/64.
+_SEARCH_STEPS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrink(TrainedStep):
+    """What may be said about shrinking. One of the budgets is needed; each is a share of what the model has.
+
+    Raises:
+        ConfigError: none or several of the budgets, or a kind of unit that does not go with the rest.
+    """
+
+    technique: ClassVar[str] = "shrink"
+    defaults: ClassVar[Training] = Training(learning_rate=2e-3)
+
+    macs: float | None = option(None, "Keep this share of the multiply-accumulates.", above=0.0, below=1.0, hint="0.5")
+    parameters: float | None = option(None, "Keep this share of the parameters.", above=0.0, below=1.0, hint="0.5")
+    width: float | None = option(None, "Keep this share of every layer's channels.", above=0.0, below=1.0, hint="0.5")
+    latency: float | None = option(None, "Keep this share of the measured latency.", above=0.0, below=1.0, hint="0.5")
+    criterion: str = option(
+        "taylor", "What makes a channel worth keeping.", choices=("l1", "l2", "batchnorm", "taylor", "median")
+    )
+    units: tuple[str, ...] = option(("channels",), "What may go: channels, heads, blocks.", metavar="KIND")
+    rounds: int = option(1, "Cut in so many rounds with recovery between them.", low=1, high=100)
+    multiple_of: int = option(8, "Channel counts are kept multiples of this where they can be.", low=1, high=64)
+    by_sensitivity: bool = option(True, "Spread the cut by what each group of layers loses by it.")
+    layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
+    spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"Expected one of {', '.join(BUDGETS)} as the share to keep, got {' and '.join(given) or 'none'}. "
+                "Try macs: 0.5."
+            )
+        for unit in self.units:
+            if unit not in UNITS:
+                raise ConfigError(f"Expected units of {', '.join(UNITS)}, got {unit!r}.{suggestion(unit, UNITS)}")
+        if not self.units:
+            raise ConfigError(f"Expected some of {', '.join(UNITS)} as units, got none. Try channels.")
+        if "blocks" in self.units and (given == ["width"] or not self.by_sensitivity):
+            raise ConfigError(
+                "Expected a budget of macs, parameters or latency and by_sensitivity with units: blocks, which go by "
+                "what they lose for what they save. Try macs: 0.5."
+            )
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The budget that was given, and the share."""
+        return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
+
+
+def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
+    """Cuts the model down to its budget and recovers, in rounds; see contract.Apply."""
+    from edgeopt.shrinking import Channels
+    from edgeopt.techniques.recovery import recover
+
+    start = time.perf_counter()
+    training = step.training(carried.training)
+    epochs = epochs_of_rounds(training.epochs or 1, step.rounds)
+    before = Channels(model)
+    inputs = _samples(model, data, carried.seed)
+    count, share = step.budget
+    notes: list[str] = []
+    if count == "latency":
+        count, share, note = _macs_for_latency(step, model, inputs)
+        notes.append(note)
+    whole = before.cost()
+    history: list[Mapping[str, float]] = []
+    smaller = model
+    for number, several in enumerate(epochs, start=1):
+        folder = carried.folder / f"round-{number}" if step.rounds > 1 else carried.folder
+        # Equal factors: each round takes the same share of what is left.
+        left = share ** (number / step.rounds)
+        chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder)
+        notes += _measured_words(measured) if number == 1 else []
+        smaller = chosen.model()
+        what = "recovering" if step.rounds == 1 else f"recovering, round {number} of {step.rounds}"
+        fit = recover(
+            step,
+            smaller,
+            data,
+            carried,
+            before=model,
+            what=what,
+            training=replace(training, epochs=several),
+            folder=folder,
+        )
+        history += ({"round": float(number), **row} for row in fit.history)
+        notes += fit.notes
+    after = Channels(smaller)
+    record = StepRecord(
+        step.technique,
+        step.said(),
+        layers=_changes(step, model, before, after),
+        promises=_promises(step, before, after),
+        history=tuple(history),
+        seconds=time.perf_counter() - start,
+        notes=tuple(notes),
+    )
+    if step.latency is not None:
+        record = replace(record, promises=(*record.promises, _latency_promise(model, smaller, step.latency)))
+    return smaller, record
+
+
+def check(step: Shrink, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+    """Returns the promises as measured in a converted file; that of the latency stays as it was timed."""
+    from edgeopt.tflite.macs import count_macs
+    from edgeopt.tflite.weights import weigh
+
+    found = []
+    for promise in record.promises:
+        if promise.what == _MACS:
+            promise = _measured(promise, count_macs(file).total)
+        elif promise.what == _PARAMETERS:
+            # The converter adds a bias to a convolution without, and constants of its own.
+            promise = _measured(promise, weigh(file).parameters, slack=0.02)
+        found.append(promise)
+    return tuple(found)
+
+
+def predict(step: Shrink, facts: ModelFacts) -> str:
+    """Returns what the step will bring, before any training."""
+    count, share = step.budget
+    linear = facts.macs_share("depthwise")
+    # A convolution's MACs fall with the channels on both of its sides, a depthwise one's with those of one.
+    width = share if count == "width" else _width_for(share, linear)
+    macs = linear * width + (1 - linear) * width**2
+    said = {
+        "macs": f"{share:.0%} of the {facts.macs:,} MACs",
+        "parameters": f"{share:.0%} of the {facts.parameters:,} parameters",
+        "width": f"{share:.0%} of the channels, about {macs:.0%} of the {facts.macs:,} MACs",
+        "latency": f"{share:.0%} of the time on LiteRT here, float32",
+    }[count]
+    faster = "tensors get smaller, so files shrink and every runtime is faster"
+    if step.multiple_of % 8:
+        faster += ", less so where channel counts are no multiples of 8 (XNNPACK)"
+    rounds = "" if step.rounds > 1 or share >= 0.75 else "; a cut this deep loses less in several rounds"
+    return f"keeps {said}: {faster}; accuracy needs the recovery{rounds}"
+
+
+def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
+    """Returns how many epochs each round recovers: the last one half of all, the others alike.
+
+    Raises:
+        ConfigError: there are fewer epochs than rounds.
+    """
+    if epochs < rounds:
+        raise ConfigError(
+            f"Expected at least one epoch for each of {rounds} rounds, got {epochs}. Try epochs: {2 * rounds}."
+        )
+    if rounds == 1:
+        return [epochs]
+    last = min(max(1, round(epochs * LAST_ROUND)), epochs - (rounds - 1))
+    rest, more = divmod(epochs - last, rounds - 1)
+    return [*(rest + (number < more) for number in range(rounds - 1)), last]
+
+
+_MACS = "multiply-accumulates"
+_PARAMETERS = "parameters"
+
+
+def _samples(model: Any, data: Dataset, seed: int) -> list[np.ndarray]:
+    from edgeopt import data as datasets
+    from edgeopt import graph
+
+    tensors = graph.input_names(model)
+    specs = [TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in tensors]
+    batch = datasets.bind(data.training, specs).take(PROBED, seed=seed).arrays()
+    return [batch.inputs[name] for name, _ in tensors]
+
+
+def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:
+    from edgeopt.shrinking import Chooser
+
+    return Chooser(
+        model,
+        inputs,
+        criterion=step.criterion,
+        kinds=step.units,
+        multiple_of=step.multiple_of,
+        by_sensitivity=step.by_sensitivity and step.width is None,
+        layers=_meant(step, model),
+    )
+
+
+def _meant(step: Shrink, model: Any) -> set[str] | None:
+    """Returns the names of the layers that may lose channels, None for all."""
+    from edgeopt.techniques.selection import select_layers
+
+    if not step.layers and not step.spare:
+        return None
+    return {layer.name for layer in select_layers(model, step.layers, step.spare)}
+
+
+def _chosen(
+    step: Shrink, model: Any, inputs: Sequence[np.ndarray], goal: tuple[str, float, Any], folder: Path
+) -> tuple[Chosen, Sequence[Any]]:
+    """Returns what goes in a round, and what was measured for it; what was decided before the run was killed stays."""
+    import numpy as np
+
+    from edgeopt import files
+    from edgeopt.shrinking import Channels, Chosen, drop
+
+    decided = folder / "cut.json"
+    if decided.is_file():
+        known = json.loads(decided.read_text())
+        channels = Channels(drop(model, known["dropped"]) if known["dropped"] else model)
+        return Chosen(tuple(known["dropped"]), channels, {k: np.array(v) for k, v in known["cut"].items()}), ()
+    chooser = _chooser(step, model, inputs)
+    count, share, whole = goal
+    chosen = chooser.uniform(share) if count == "width" else chooser.within(count, share * getattr(whole, count))
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"dropped": list(chosen.dropped), "cut": {k: v.tolist() for k, v in chosen.cut.items()}}
+    files.atomic_write(decided, json.dumps(said).encode())
+    return chosen, chooser.sensitivities
+
+
+def _measured_words(measured: Sequence[Any]) -> list[str]:
+    return [
+        f"{one.group} alone: "
+        + ", ".join(
+            f"{size} of {one.sizes[0]} left loses {loss:.3g}" for size, loss in zip(one.sizes[1:], one.losses[1:])
+        )
+        for one in measured
+    ]
+
+
+def _changes(step: Shrink, model: Any, before: Channels, after: Channels) -> tuple[LayerChange, ...]:
+    kinds = {call.name: type(call.layer).__name__ for call in before.calls}
+    chosen = _meant(step, model)
+    left, there = after.widths(), {call.name for call in after.calls}
+    found = []
+    for name, was in before.widths().items():
+        # A single channel or head that is left is no group any more.
+        now = {unit: left.get(name, {}).get(unit, 1) for unit in was}
+        done = reason = ""
+        if name not in there:
+            done = "gone with its block"
+        elif now != was:
+            done = ", ".join(f"{was[unit]} → {now[unit]} {unit}" for unit in was if was[unit] != now[unit])
+        else:
+            reason = before.untouchable.get(name) or _why_whole(step, before, name, chosen)
+        found.append(LayerChange(name, kinds[name], done, reason))
+    others = [(name, reason) for name, reason in before.untouchable.items() if name not in before.widths()]
+    return (*found, *(LayerChange(name, kinds[name], reason=reason) for name, reason in others))
+
+
+def _why_whole(step: Shrink, before: Channels, name: str, chosen: set[str] | None) -> str:
+    """Returns why a layer kept channels that might have gone."""
+    from edgeopt.shrinking.budget import allowed
+
+    groups = [group for group in before.groups if name in group.layers]
+    asked = [group for group in groups if group.kind in step.units]
+    if not asked:
+        return f"only {' and '.join(step.units)} may go"
+    if chosen is not None:
+        spared = {layer for group in asked for layer in group.layers} - chosen
+        if spared:
+            return f"not asked for: {', '.join(sorted(spared))}" + (" (they go together)" if name not in spared else "")
+    if all(len(allowed(group, step.multiple_of)) == 1 for group in asked):
+        return f"too few for a smaller multiple of {step.multiple_of}"
+    return "worth more than what went"
+
+
+def _promises(step: Shrink, before: Channels, after: Channels) -> tuple[Promise, ...]:
+    old, new = before.cost(), after.cost()
+    macs = old.macs * step.macs if step.macs is not None else new.macs
+    parameters = old.parameters * step.parameters if step.parameters is not None else new.parameters
+    found = []
+    # What other operators multiply is in the file's count, and not in ours.
+    if not before.uncounted:
+        found.append(Promise(_MACS, f"at most {macs:,.0f} of {old.macs:,}"))
+    return (*found, Promise(_PARAMETERS, f"at most {parameters:,.0f} of {old.parameters:,}"))
+
+
+def _measured(promise: Promise, value: int, slack: float = 0.0) -> Promise:
+    limit = re.search(r"at most ([0-9,]+)", promise.promised)
+    assert limit is not None
+    kept = value <= int(limit[1].replace(",", "")) * (1 + slack)
+    return replace(promise, measured=f"{value:,}", kept=kept)
+
+
+def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> tuple[str, float, str]:
+    """Returns the largest share of the MACs with which the model takes the share of its time that is asked for."""
+    from edgeopt import progress
+
+    assert step.latency is not None
+    chooser = _chooser(step, model, inputs)
+    total = chooser.channels.cost().macs
+    fits, too_slow = 0.0, 1.0
+    tried = []
+    for number in progress.track(range(_SEARCH_STEPS), "searching the MACs for the latency", _SEARCH_STEPS):
+        share = step.latency if number == 0 else (fits + too_slow) / 2
+        try:
+            chosen = chooser.within("macs", share * total)
+        except ConfigError:
+            break
+        ratio = _time_ratio(model, chosen.model())[0]
+        tried.append(f"{share:.0%} of the MACs take {ratio:.0%} of the time")
+        fits, too_slow = (share, too_slow) if ratio <= step.latency else (fits, share)
+    if not fits:
+        raise ConfigError(
+            f"Expected to get down to {step.latency:.0%} of the time, got {'; '.join(tried) or 'no cut that deep'}. "
+            f"Try a larger share, or multiple_of {max(1, step.multiple_of // 2)}."
+        )
+    return "macs", fits, "; ".join(tried)
+
+
+def _time_ratio(model: Any, smaller: Any) -> tuple[float, float, float]:
+    """Returns the time of the smaller model over that of the other, and both in milliseconds: float32, LiteRT."""
+    from edgeopt.benchmarking import benchmark
+    from edgeopt.conversion import Converter, ConvertOptions
+
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        paths = [Path(folder) / "before.tflite", Path(folder) / "after.tflite"]
+        for one, path in zip((model, smaller), paths):
+            Converter(_loaded(one, path), ConvertOptions()).convert("float32", path)
+        rows = benchmark(paths).rows
+    for row in rows:
+        if row.result.latency_ms is None:
+            raise ModelError(f"Expected a model that LiteRT runs, to time it, got one it refuses: {row.result.reason}")
+    first, second = (row.result.latency_ms.p50 for row in rows if row.result.latency_ms)
+    return (rows[1].ratio.value if rows[1].ratio else second / first), first, second
+
+
+def _loaded(model: Any, path: Path) -> LoadedModel:
+    from edgeopt import graph
+    from edgeopt.loading import LoadedModel
+
+    inputs, outputs = (
+        tuple(TensorSpec(graph.legal_name(name), tuple(t.shape), graph.dtype_name(t)) for name, t in named)
+        for named in (graph.input_names(model), graph.output_names(model))
+    )
+    return LoadedModel(path, "keras2", inputs, outputs, model)
+
+
+def _latency_promise(model: Any, smaller: Any, share: float) -> Promise:
+    ratio, before, after = _time_ratio(model, smaller)
+    return Promise(
+        "latency (float32, LiteRT, one thread)",
+        f"at most {share:.0%} of {before:.3g} ms",
+        f"{ratio:.0%}: {after:.3g} ms",
+        # Times of two runs differ by some per cent.
+        ratio <= share * 1.1,
+    )
+
+
+def _width_for(share: float, linear: float) -> float:
+    """Returns the share of channels that leaves `share` of the MACs, of which `linear` are depthwise."""
+    if linear == 1:
+        return share
+    return (-linear + (linear**2 + 4 * (1 - linear) * share) ** 0.5) / (2 * (1 - linear))
+
+
+TECHNIQUE = Technique(
+    "shrink",
+    "Cut whole channels, heads or blocks out, and recover.",
+    Shrink,
+    apply,
+    check,
+    predict,
+    keeps=frozenset(),
+    changes_architecture=True,
+)

@@ -1,0 +1,176 @@
+"""A model file and one planned step go in; the changed model's file and the record of what was done come out.
+
+What runs in the worker process: everything that holds a Keras model in memory or trains one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeopt import data as datasets
+from edgeopt import fake_quantization, files, frameworks, progress
+from edgeopt.errors import ModelError
+from edgeopt.keras_bridge import Unbridgeable
+from edgeopt.loading import LoadedModel, load_model, save_keras3
+from edgeopt.techniques import Carried, technique
+from edgeopt.vocabulary import Property, StepRecord
+
+if TYPE_CHECKING:
+    from edgeopt.data import Dataset
+    from edgeopt.inspection.prospects import ModelFacts
+    from edgeopt.steps import Step, Training
+
+# A model with so many zeros was pruned; trained weights have next to none.
+SPARSE_SHARE = 0.3
+# More distinct values than any clustering leaves.
+MOST_CLUSTERS = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step to do.
+
+    Attributes:
+        model: the file to start from.
+        original: the file before any step.
+        output: of the changed model, without a suffix: that follows from what it is.
+        folder: for checkpoints and logs.
+        properties: what the model's weights have and keep.
+    """
+
+    step: Step
+    model: Path
+    original: Path
+    data: Dataset
+    output: Path
+    folder: Path
+    properties: frozenset[Property]
+    training: Training
+    seed: int = 0
+    trust: bool = False
+    custom_objects: Path | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was done: what it wrote and what it says."""
+
+    model: Path
+    record: StepRecord
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a plan needs to know of a model.
+
+    Attributes:
+        properties: what its weights have already.
+        facts: for predictions.
+        unbridged: layer and reason, for each that keeps techniques from it; empty where it can be trained.
+    """
+
+    properties: frozenset[Property]
+    facts: ModelFacts
+    unbridged: tuple[tuple[str, str], ...]
+
+
+def survey(model: Path, *, trust: bool = False, custom_objects: Path | None = None) -> Survey:
+    """Returns what a plan needs to know of the model in a file."""
+    from edgeopt.inspection.keras_layers import KerasCount
+
+    loaded = _loaded(model, trust, custom_objects)
+    facts = KerasCount(loaded.keras).facts("")
+    return Survey(properties_of(loaded.keras), facts, loaded.unbridged)
+
+
+def work(job: Job) -> Done:
+    """Does one step and writes the model it makes; nothing is left under its name where that fails.
+
+    Raises:
+        ModelError: a model cannot be brought to tf_keras.
+        EdgeoptError: the step cannot be done.
+    """
+    row = technique(job.step.technique)
+    with _devices():
+        progress.tell("loading the model")
+        loaded = _loaded(job.model, job.trust, job.custom_objects)
+        original = None if job.original == job.model else _loaded(job.original, job.trust, job.custom_objects).keras
+        carried = Carried(job.folder, job.properties, original, job.training, job.seed, job.trust, job.custom_objects)
+        start = time.perf_counter()
+        changed, record = row.apply(job.step, loaded.keras, datasets.bind(job.data, loaded.inputs), carried)
+        seconds = time.perf_counter() - start
+    if Property.FAKE_QUANTIZED in row.ensures:
+        fake_quantization.save_fake_quantized(changed, job.output)
+        return Done(job.output, replace(record, seconds=seconds))
+    output = job.output.with_name(f"{job.output.name}.keras")
+    notes = _save(changed, output)
+    return Done(output, replace(record, seconds=seconds, notes=record.notes + notes))
+
+
+def properties_of(model: Any) -> frozenset[Property]:
+    """Returns what the kernels of a tf_keras model have: many zeros, few distinct values."""
+    import numpy as np
+
+    kernels = [np.asarray(w) for layer in model.layers for w in layer.get_weights() if w.ndim > 1 and w.size >= 1024]
+    elements = sum(kernel.size for kernel in kernels)
+    if not elements:
+        return frozenset()
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+    few = sum(kernel.size for kernel in kernels if _distinct(kernel) <= MOST_CLUSTERS)
+    found = set()
+    if zeros / elements >= SPARSE_SHARE:
+        found.add(Property.SPARSE)
+    if few / elements >= 0.5:
+        found.add(Property.CLUSTERED)
+    return frozenset(found)
+
+
+def _distinct(kernel: Any) -> int:
+    """Returns how many values one output channel has, at most, or the whole kernel, where these are fewer."""
+    import numpy as np
+
+    channels = kernel.reshape(-1, kernel.shape[-1]).T
+    # A channel of no more weights than clusters says nothing.
+    if channels.shape[1] <= MOST_CLUSTERS:
+        return len(np.unique(kernel))
+    return min(len(np.unique(kernel)), max(len(np.unique(channel)) for channel in channels))
+
+
+def _loaded(path: Path, trust: bool, custom_objects: Path | None) -> LoadedModel:
+    loaded = load_model(path, custom_objects=custom_objects, trust=trust)
+    if loaded.keras is None:
+        why = "; ".join(f"{layer}: {reason}" for layer, reason in loaded.unbridged)
+        raise ModelError(
+            f"Expected a model of layers that can be trained here, got {path}"
+            f" ({why or f'a {loaded.source_format} holds no layers'}). Try the .keras file it was made from, or "
+            "`edgeopt convert`, which needs no training."
+        )
+    return loaded
+
+
+def _save(model: Any, output: Path) -> tuple[str, ...]:
+    """Writes a Keras 3 file, or one of Keras 2 where Keras 3 has no such layers, and says so."""
+    try:
+        save_keras3(model, output)
+    except Unbridgeable as error:
+        layers = ", ".join(problem.layer for problem in error.problems)
+        with files.atomic_path(output) as temporary:
+            model.save(temporary)
+        return (f"written as a Keras 2 file: Keras 3 cannot express {layers}",)
+    return ()
+
+
+@contextlib.contextmanager
+def _devices() -> Iterator[None]:
+    """Spreads training over all GPUs where there are several."""
+    tf = frameworks.load("tensorflow")
+    if len(tf.config.list_physical_devices("GPU")) < 2:
+        yield
+        return
+    with tf.distribute.MirroredStrategy().scope():
+        yield

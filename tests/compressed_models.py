@@ -1,0 +1,58 @@
+"""Small models, digits and conversions for the tests of prune and cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt import data, graph
+from edgeopt.conversion import Converter, ConvertOptions
+from edgeopt.data import Dataset
+from edgeopt.frameworks import load
+from edgeopt.loading import LoadedModel
+from edgeopt.schemes import SCHEMES
+from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import TensorSpec
+
+
+def digits(samples: int = 320) -> Dataset:
+    """scikit-learn's digits [8, 8, 1], so many of them to train on."""
+    found = data.load("digits")
+    return replace(found, training=found.training.head(samples), calibration=found.calibration.head(50))
+
+
+def cnn() -> Any:
+    """A small untrained CNN: convolution and normalization, a depthwise and a 1x1 convolution, two Dense layers."""
+    keras = load("tf_keras")
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    x = inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Rescaling(1 / 16)(x)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.DepthwiseConv2D(3, strides=2, name="depth")(x)
+    x = layers.Conv2D(16, 1, activation="relu", name="point")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
+    return keras.Model(inputs, layers.Dense(10, activation="softmax", name="scores")(x), name="small")
+
+
+def converted(model: Any, scheme: str, dataset: Dataset) -> TFLiteModel:
+    """The model as a `.tflite` in `scheme`, read back."""
+    inputs, outputs = (
+        tuple(TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in named)
+        for named in (graph.input_names(model), graph.output_names(model))
+    )
+    loaded = LoadedModel(Path("model.keras"), "keras2", inputs, outputs, model)
+    return read(Converter(loaded, ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme]))
+
+
+def sparsity(kernel: Any) -> float:
+    """Share of zeros of a variable."""
+    values = np.asarray(kernel)
+    return 1 - np.count_nonzero(values) / values.size

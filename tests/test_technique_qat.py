@@ -1,0 +1,149 @@
+"""The technique: it trains from calibrated ranges, keeps what earlier steps gave, and measures it in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeopt import data, frameworks, graph
+from edgeopt.conversion import Converter, ConvertOptions
+from edgeopt.errors import ConfigError
+from edgeopt.evaluation import evaluate, evaluate_keras
+from edgeopt.fake_quantization import save_fake_quantized
+from edgeopt.inspection.prospects import ModelFacts, WeightFacts
+from edgeopt.loading import load_model
+from edgeopt.schemes import scheme
+from edgeopt.techniques import qat
+from edgeopt.techniques.contract import Carried
+from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Promise, Property, StepRecord
+
+tf_keras = frameworks.load("tf_keras")
+L = tf_keras.layers
+STEP = qat.QAT(epochs=1, learning_rate=1e-4)
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def model(digits: data.Dataset) -> Any:
+    tf_keras.utils.set_random_seed(1)
+    image = tf_keras.Input((8, 8, 1))
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(12, 3, use_bias=False, name="conv")(image)))
+    x = L.Conv2D(16, 1, activation="relu", name="pointwise")(x)
+    net = tf_keras.Model(image, L.Dense(10, activation="softmax", name="head")(L.Flatten()(x)))
+    batch = digits.training.arrays()
+    net.compile(tf_keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    net.fit(batch.inputs["x"], batch.labels, batch_size=32, epochs=2, verbose=0)
+    return net
+
+
+def _file(quantized: Any, digits: data.Dataset, folder: Path, name: str = "int8") -> Path:
+    save_fake_quantized(quantized, folder / "model")
+    converter = Converter(load_model(folder / "model"), ConvertOptions(calibration=digits.calibration))
+    (folder / f"{name}.tflite").write_bytes(converter.to_bytes(scheme(name)))
+    return folder / f"{name}.tflite"
+
+
+def test_the_file_scores_what_the_trained_model_scores(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    before = [w.copy() for w in model.get_weights()]
+    quantized, record = qat.apply(STEP, model, digits, Carried(tmp_path))
+    for old, new in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    assert record.technique == "qat"
+    assert record.variant == ""
+    assert len(record.history) == 1
+    file = _file(quantized, digits, tmp_path)
+    scores = [evaluate_keras(m, digits.validation).metric for m in (model, quantized)]
+    scores.append(evaluate(file, digits.validation).metric)
+    values = [score.value for score in scores if score is not None]
+    assert len(values) == 3
+    # Digits are easy, the file may differ from its simulation in two of 359 samples.
+    assert min(values) > 0.85
+    assert values[1] >= values[0] - 0.02
+    assert abs(values[2] - values[1]) <= 2 / 359
+    (promise,) = qat.check(STEP, record, read(file))
+    assert promise.kept
+
+
+def _coarse(model: Any) -> Any:
+    """The model with half of its weights zero and few values in the rest."""
+    coarse = graph.flatten(model)
+    for layer in coarse.layers:
+        if hasattr(layer, "kernel"):
+            kernel = layer.kernel.numpy()
+            step = np.quantile(np.abs(kernel), 0.5) * 2
+            layer.kernel.assign(np.clip(np.round(kernel / step), -4, 4) * step)
+    return coarse
+
+
+@pytest.mark.parametrize(
+    ("properties", "variant"),
+    [
+        ({Property.SPARSE}, "sparsity-preserving (PQAT)"),
+        ({Property.CLUSTERED}, "cluster-preserving (CQAT)"),
+        ({Property.SPARSE, Property.CLUSTERED}, "sparsity- and cluster-preserving (PCQAT)"),
+    ],
+)
+def test_zeros_and_clusters_are_kept_in_the_file(
+    properties: set[Property], variant: str, model: Any, digits: data.Dataset, tmp_path: Path
+) -> None:
+    carried = Carried(tmp_path, frozenset(properties), original=model)
+    quantized, record = qat.apply(STEP, _coarse(model), digits, carried)
+    assert record.variant == variant
+    measured = qat.check(STEP, record, read(_file(quantized, digits, tmp_path)))
+    # One for integers, and one for each property of three kernels.
+    assert len(measured) == 1 + 3 * len(properties)
+    assert all(promise.kept for promise in measured), measured
+
+
+def test_what_training_made_worse_is_not_kept(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    wild = qat.QAT(epochs=1, learning_rate=3.0, optimizer="sgd", teacher="none")
+    quantized, record = qat.apply(wild, model, digits, Carried(tmp_path))
+    assert any("its weights were not kept" in note for note in record.notes)
+    scores = [evaluate_keras(m, digits.validation).metric for m in (model, quantized)]
+    values = [score.value for score in scores if score is not None]
+    np.testing.assert_allclose(values[0], values[1], atol=0.02)
+
+
+def test_an_unknown_layer_is_refused_with_a_suggestion(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'pointwize', which no layer of the model has.*pointwise"):
+        qat.apply(qat.QAT(spare=("pointwize",)), model, digits, Carried(tmp_path))
+
+
+def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    converter = Converter(_loaded(model, tmp_path), ConvertOptions(calibration=digits.calibration))
+    file: TFLiteModel = read(converter.to_bytes(scheme("int8")))
+    record = StepRecord(
+        "qat",
+        promises=(
+            Promise("operators that compute in integers", "all"),
+            Promise("zeros in head kernel (5760 weights)", "at least 5700"),
+            Promise("most distinct weights in a channel of head kernel (5760 weights)", "at most 2"),
+        ),
+    )
+    assert [promise.kept for promise in qat.check(STEP, record, file)] == [True, False, False]
+    in_float = qat.check(STEP, record, read(converter.to_bytes(scheme("float32"))))
+    assert in_float[0].kept is None
+    assert in_float[0].measured == "a float file"
+
+
+def _loaded(model: Any, folder: Path) -> Any:
+    model.save(folder / "plain.h5")
+    return load_model(folder / "plain.h5")
+
+
+def test_the_prediction_promises_no_more_than_int8() -> None:
+    from collections import Counter
+
+    weights = (WeightFacts("dense", 100, 100, 100, 10),)
+    words = qat.predict(STEP, ModelFacts("", "", 400, 110, 2, 0.0, weights, Counter({"Dense": 1, "LSTM": 1})))
+    assert words.startswith("as small and as fast as int8 after training, no more")
+    assert "LSTM (1 layer)" in words
