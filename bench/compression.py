@@ -5,7 +5,7 @@
 
 Each row is trained once a seed, by us and by hand, for as many epochs; both files are int8 and scored by the same
 command on the same test split. Finished runs are kept in bench/results/compression.json, and the same command goes on
-where it was stopped; `--page` writes docs/compression-results.md from them.
+where it was stopped. `--time` times all files of a model in turns; `--page` writes docs/compression-results.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from edgeopt import files, machine
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "compression.json"
 PAGE = ROOT / "docs" / "compression-results.md"
+MADE = ROOT / "build" / "compression"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Row:
 ROWS: dict[str, Row] = {
     "int8 after training": Row((), None),
     "prune 50 %": Row(({"prune": {"sparsity": 0.5}},), ("prune", "--sparsity", "0.5")),
-    "prune 80 %": Row(({"prune": {"sparsity": 0.8}},), ("prune", "--sparsity", "0.8")),
+    "prune 80 %": Row(({"prune": {"sparsity": 0.8, "by_sensitivity": True}},), ("prune", "--sparsity", "0.8")),
     "cluster 16": Row(({"cluster": {"clusters": 16}},), ("cluster", "--clusters", "16")),
     "QAT": Row(({"qat": {}},), ("qat",)),
     "PQAT 50 %": Row(({"prune": {"sparsity": 0.5}}, {"qat": {}}), ("pqat", "--sparsity", "0.5")),
@@ -89,11 +89,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--page", action="store_true")
     said = parser.parse_args()
     if said.teacher:
         name, model, data = said.teacher.split("=")
         run(name, Path(model), Path(data), said)
+    if said.time:
+        measure_times()
     if said.page:
         files.atomic_write(PAGE, page())
 
@@ -101,28 +104,36 @@ def main() -> None:
 def run(name: str, model: Path, data: Path, said: argparse.Namespace) -> None:
     """Trains and measures every row that is not there yet, and the teacher itself."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    with tempfile.TemporaryDirectory() as folder:
-        for key in _keys(name, said):
-            if any(all(result[k] == v for k, v in key.items()) for result in known):
-                continue
-            output = Path(folder) / "made.tflite"
-            start = time.perf_counter()
-            made = _teacher(model, data, output) if key["row"] == "teacher" else _made(key, model, data, output, said)
-            seconds = time.perf_counter() - start
-            result = {
-                **key,
-                "epochs": said.epochs,
-                "teacher": model.name,
-                "data": data.name,
-                "seconds": seconds,
-                **made,
-            }
-            if output.exists():
-                result |= _measured(output, data, made)
-                output.unlink()
-            known.append(result)
-            files.atomic_write(RESULTS, json.dumps(known, indent=1) + "\n")
-            print(json.dumps(result), flush=True)
+    MADE.mkdir(parents=True, exist_ok=True)
+    for key in _keys(name, said):
+        if any(all(result[k] == v for k, v in key.items()) for result in known):
+            continue
+        output = MADE / _file_name(key)
+        output.unlink(missing_ok=True)
+        start = time.perf_counter()
+        made = _teacher(model, output) if key["row"] == "teacher" else _made(key, model, data, output, said)
+        seconds = time.perf_counter() - start
+        result = {**key, "epochs": said.epochs, "teacher": model.name, "data": data.name, "seconds": seconds, **made}
+        if output.exists():
+            result |= _measured(output, data, made)
+        known.append(result)
+        files.atomic_write(RESULTS, json.dumps(known, indent=1) + "\n")
+        print(json.dumps(result), flush=True)
+
+
+def measure_times() -> None:
+    """Times all files of each model in turns, so that they meet the same machine."""
+    known = json.loads(RESULTS.read_text())
+    for name in dict.fromkeys(result["model"] for result in known):
+        made = [r for r in known if r["model"] == name and (MADE / _file_name(r)).exists()]
+        table = _json("benchmark", *(str(MADE / _file_name(result)) for result in made))
+        for result, row in zip(made, table["rows"]):
+            result["latency_ms"] = row["result"]["latency_ms"]["p50"]
+    files.atomic_write(RESULTS, json.dumps(known, indent=1) + "\n")
+
+
+def _file_name(key: Mapping[str, Any]) -> str:
+    return f"{key['model']}-{key['row']}-{key['how']}-{key['seed']}.tflite".replace(" ", "_").replace("%", "")
 
 
 def _keys(name: str, said: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -137,7 +148,7 @@ def _keys(name: str, said: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield {"model": name, "row": title, "how": "by hand", "seed": seed}
 
 
-def _teacher(model: Path, data: Path, output: Path) -> dict[str, Any]:
+def _teacher(model: Path, output: Path) -> dict[str, Any]:
     subprocess.run([*common.EDGEOPT, "convert", str(model), "-o", str(output)], check=True, capture_output=True)
     return {}
 
@@ -173,18 +184,16 @@ def _keras2(model: Path) -> Path:
 
 
 def _measured(file: Path, data: Path, made: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns score, sizes, sparsity and latency of a file, as the commands print them."""
+    """Returns score, sizes and sparsity of a file, as the commands print them."""
     scaled = ["--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0))]
     score = _json("evaluate", str(file), "--data", str(data), *scaled)
     inside = _json("inspect", str(file))
-    timing = _json("benchmark", str(file))["rows"][0]["result"]["latency_ms"]
     return {
         "metric": score["metric"],
         "size_bytes": inside["size_bytes"],
         "gzip_bytes": inside["gzip_bytes"],
         "macs": inside["macs"],
         "sparsity": inside["sparsity"],
-        "latency_ms": timing["p50"],
     }
 
 
@@ -216,7 +225,7 @@ def _section(results: list[dict[str, Any]]) -> list[str]:
     intro = (
         f"Teacher `{teacher['teacher']}`: {metric['value']:.2%} ({metric['low']:.2%} to {metric['high']:.2%}, "
         f"{metric['samples']:,} samples), {teacher['size_bytes']:,} bytes in float32, {teacher['macs']:,} MACs, "
-        f"{teacher['latency_ms']:.3f} ms. {max(r['epochs'] for r in results)} epochs a step."
+        f"{teacher.get('latency_ms', 0):.3f} ms. {max(r['epochs'] for r in results)} epochs a step."
     )
     rows = []
     for title in ROWS:
@@ -234,7 +243,9 @@ def _cells(results: list[dict[str, Any]], teacher: Mapping[str, Any]) -> list[st
         return [f"failed: {results[0]['error']}", *[""] * 8]
     values = [r["metric"]["value"] for r in done]
     lost = teacher["metric"]["value"] - statistics.mean(values)
-    median = {key: statistics.median(r[key] for r in done) for key in ("size_bytes", "gzip_bytes", "latency_ms")}
+    median = {key: statistics.median(r[key] for r in done) for key in ("size_bytes", "gzip_bytes")}
+    times = [r["latency_ms"] for r in done if "latency_ms" in r]
+    latency = statistics.median(times) if times and "latency_ms" in teacher else None
     cells = [
         " ".join(f"{value * 100:.2f}" for value in values),
         f"{lost * 100:.2f}",
@@ -242,8 +253,8 @@ def _cells(results: list[dict[str, Any]], teacher: Mapping[str, Any]) -> list[st
         f"{median['gzip_bytes']:,.0f}",
         f"{teacher['size_bytes'] / median['size_bytes']:.1f} times",
         f"{statistics.median(r['sparsity'] for r in done):.1%}",
-        f"{median['latency_ms']:.3f}",
-        f"{teacher['latency_ms'] / median['latency_ms']:.1f} times",
+        "" if latency is None else f"{latency:.3f}",
+        "" if latency is None else f"{teacher['latency_ms'] / latency:.1f} times",
         f"{statistics.median(r['seconds'] for r in done):.0f}",
     ]
     broken = [why for r in done for why in r.get("broken", ())]

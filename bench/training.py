@@ -1,6 +1,6 @@
 """Fine-tuning with edgeopt's loop beside a plain `model.compile` and `model.fit` of the same model on the same arrays.
 
-Both run in this process, one after the other, several times: five epochs each in batches of 64 with Adam, tracing
+Both run in this process, one after the other, several times: three epochs each in batches of 64 with Adam, tracing
 included. Ours also shuffles by a seed, writes checkpoints and TensorBoard logs and watches for NaN. The last column is
 processor time of all threads.
 """
@@ -26,7 +26,7 @@ from edgeopt.training import fit
 _MODELS = {"resnet8": ((32, 32, 3), 10), "ds_cnn": ((49, 10, 1), 12)}
 
 
-def section(*, samples: int = 4096, epochs: int = 5, repeats: int = 5) -> str:
+def section(*, samples: int = 4096, epochs: int = 3, repeats: int = 3) -> str:
     """Returns the table of this benchmark as Markdown."""
     keras = frameworks.load("tf_keras")
     rows = []

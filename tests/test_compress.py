@@ -145,7 +145,9 @@ def test_zeros_and_clusters_survive_to_the_last_file(chain: tuple[Report, Path])
     assert last is not None
     assert pruned.sparsity is not None
     assert last.sparsity is not None
-    assert last.sparsity >= pruned.sparsity > 0.45
+    # Weights that were not pruned may round to zero in one file and not in the other.
+    assert last.sparsity == pytest.approx(pruned.sparsity, abs=0.005)
+    assert last.sparsity > 0.45
     assert last.gzip_bytes is not None
     baseline = report.variant("int8")
     assert baseline is not None
@@ -214,7 +216,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path, output: str, steps: Any,
 
 
 def test_a_layer_that_is_not_there_is_suggested(digits_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Conv2D"):
+    with pytest.raises(ConfigError, match="Did you mean 'conv2d'"):
         toolkit.compress(
             digits_model, "digits", tmp_path / "m.keras", [{"prune": {"layers": ["Conv2d"]}}], training=SHORT
         )
@@ -223,7 +225,7 @@ def test_a_layer_that_is_not_there_is_suggested(digits_model: Path, tmp_path: Pa
 def test_labels_are_asked_for(digits_model: Path, tmp_path: Path) -> None:
     x = toolkit.load_data("digits").training.arrays().inputs["x"]
     np.savez(tmp_path / "x.npz", x_train=x, x_test=x[:100])
-    with pytest.raises(DataError, match="alpha 1"):
+    with pytest.raises(DataError, match="alpha: 1"):
         toolkit.compress(digits_model, tmp_path / "x.npz", tmp_path / "m.keras", ["prune"], training=SHORT)
 
 
@@ -241,6 +243,7 @@ def test_a_broken_promise_ends_with_three_and_writes_the_file(digits_model: Path
     assert (tmp_path / "m.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on(digits_model: Path, tmp_path: Path) -> None:
     words = ["prune", str(digits_model), "--data", "digits", "-o", "m.keras", "--epochs", "400", "--quiet"]
     process = subprocess.Popen([*COMMAND, *words], cwd=tmp_path, env=surroundings(tmp_path), stderr=subprocess.PIPE)

@@ -153,7 +153,7 @@ def small() -> Any:
     keras = load("tf_keras")
     keras.utils.set_random_seed(5)
     inputs = keras.Input((8, 8, 1), name="x")
-    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="conv")(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="conv")(inputs)
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="out")(keras.layers.Flatten()(x)))
 
 
@@ -165,7 +165,7 @@ def test_a_student_from_a_file_starts_with_its_weights_and_may_give_logits(teach
         np.testing.assert_allclose(now, then, atol=1e-6)
     assert record.promises[1].promised == f"at most {small().count_params():,} of {parameters(16, 24, 3):,}"
     student, _ = distill.apply(
-        replace(step, epochs=15, learning_rate=1e-2), teacher, stripes(), Carried(tmp_path / "trained")
+        replace(step, epochs=15, batch_size=16, learning_rate=3e-3), teacher, stripes(), Carried(tmp_path / "trained")
     )
     assert accuracy(student) > 0.9
 
@@ -189,7 +189,7 @@ def test_more_teachers_hints_and_attention_are_learned_from(teacher: Any, tmp_pa
 def test_without_labels_the_teacher_teaches_alone(teacher: Any, tmp_path: Path) -> None:
     x = stripes().training.arrays().inputs["x"]
     unlabelled = data.load({"x_train": x, "x_test": x[:8]})
-    step = Distill(width=0.5, epochs=8, learning_rate=3e-3, alpha=1.0)
+    step = Distill(width=0.5, epochs=8, batch_size=16, learning_rate=3e-3, alpha=1.0)
     student, _ = distill.apply(step, teacher, unlabelled, Carried(tmp_path))
     assert accuracy(student) > 0.9
 

@@ -157,6 +157,19 @@ def test_a_depthwise_kernel_is_pruned_when_its_kind_is_named(model: Any, dataset
     assert [promise.kept for promise in promises] == [True, True]
 
 
+def test_a_tiny_layer_is_left_alone_unless_it_is_named_or_measured(dataset: Dataset) -> None:
+    layers = load("tf_keras").layers
+    x = inputs = layers.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Conv2D(2, 1, name="tiny")(x))
+    model = load("tf_keras").Model(inputs, layers.Dense(10, name="scores")(x))
+    share = 2 / (2 + 8 * 8 * 2 * 10)
+    _, changes, _ = prune._goals(Prune(), model, dataset)
+    assert changes[0].reason.startswith(f"it has {share:.1%} of the weights: zeros there save nothing")
+    for choices in ({"layers": ("*",)}, {"layer_sparsity": {"tiny": 0.5}}, {"by_sensitivity": True}):
+        goals, _, _ = prune._goals(Prune(**choices), model, dataset)
+        assert [goal.kernel.name for goal in goals] == ["tiny/kernel:0", "scores/kernel:0"]
+
+
 def test_spared_layers_are_told(model: Any, run: Any) -> None:
     result, record = run(model, epochs=1, spare=("stem",))
     assert change(record, "stem").reason == "it is spared"

@@ -141,7 +141,8 @@ def test_models_without_class_probabilities_are_measured_too(activation: str | N
     channels = Channels(load("tf_keras").Model(x, y))
     probe = Probe(channels, [np.random.default_rng(0).normal(size=(64, 5)).astype("float32")])
     assert probe.loss({"hidden": np.arange(2)}) > probe.loss({"hidden": np.arange(7)}) >= 0
-    assert probe.fisher().shape == (8,) and probe.fisher().max() > 0
+    assert probe.fisher().shape == (8,)
+    assert probe.fisher().max() > 0
 
 
 def test_a_probe_needs_samples(channels: Channels) -> None:
@@ -293,7 +294,8 @@ def test_latency_is_searched_and_timed(model: Any, digits: Dataset, tmp_path: Pa
     smaller, record = apply(step, model, digits, Carried(tmp_path))
     assert Channels(smaller).cost().macs < Channels(model).cost().macs
     promise = record.promises[-1]
-    assert promise.what.startswith("latency") and promise.promised.startswith("at most 80% of")
+    assert promise.what.startswith("latency")
+    assert promise.promised.startswith("at most 80% of")
     assert "% of the MACs take" in record.notes[0]
     assert check(step, record, in_file(smaller, tmp_path))[-1] == promise
 

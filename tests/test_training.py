@@ -440,7 +440,8 @@ from edgeopt.training import callbacks
 callbacks.CHECKPOINT_SECONDS = 0.0
 t.fit(t.dense(), t.vectors(), t.LONG, folder=Path({folder!r}))
 """
-LONG = replace(QUICK, epochs=400, patience=400)
+EPOCHS = 100
+LONG = replace(QUICK, epochs=EPOCHS, patience=EPOCHS)
 
 
 def epochs_behind(folder: Path) -> int:
@@ -460,13 +461,13 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(tmp_path: Pat
         os.kill(child.pid, signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
     behind = epochs_behind(folder)
-    assert 3 <= behind < 400
+    assert 3 <= behind < EPOCHS
 
     seen: list[int] = []
     model, whole = dense(), dense()
     done = fit(model, vectors(), LONG, callbacks=[Noting(seen)], folder=folder)
-    assert seen == list(range(behind, 400))
-    assert len(done.history) == 400
+    assert seen == list(range(behind, EPOCHS))
+    assert len(done.history) == EPOCHS
     assert not any("anew" in note for note in done.notes)
     uninterrupted = fit(whole, vectors(), LONG, folder=tmp_path / "whole")
     np.testing.assert_allclose(flat(model), flat(whole), rtol=1e-4, atol=1e-5)
@@ -534,7 +535,7 @@ tf = load("tensorflow")
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_training as t
-training = t.replace(t.QUICK, epochs=12, patience=12)
+training = t.replace(t.QUICK, epochs=6, patience=6)
 hints = [t.Hint("hidden", "hidden")]
 for teachers, hints in (([], []), ([t.dense(seed=4)], []), ([t.dense(seed=4)], hints)):
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():

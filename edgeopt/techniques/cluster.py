@@ -29,7 +29,7 @@ class Cluster(TrainedStep):
     """What may be said about clustering."""
 
     technique: ClassVar[str] = "cluster"
-    defaults: ClassVar[Training] = Training()
+    defaults: ClassVar[Training] = Training(alpha=0.9)
 
     clusters: int = option(16, "Distinct weights in a layer; 2 are binary weights.", low=2, high=256, hint="16")
     initialization: str = option(
@@ -122,10 +122,12 @@ def predict(step: Cluster, facts: ModelFacts) -> str:
     bits = math.log2(step.clusters)
     left = 1 - facts.share(*_PRUNABLE) * (1 - min(8.0, bits) / 8)
     where = " of the layers that it takes" if step.layers or step.spare else ""
+    each = f"{bits:.3g} bit{'s' if bits > 1 else ''} a weight{where}"
     words = (
-        f"smaller when compressed: {bits:.3g} bits a weight{where}, the gzipped int8 weights shrink to about "
-        f"{left:.0%} at best; the file is as large; no faster on LiteRT, which multiplies with every weight. It pays "
-        "where the model is stored or sent compressed, and on microcontrollers with TFLM's look-up tables"
+        f"smaller when compressed: {each}, the gzipped int8 weights shrink to about {left:.0%} at best "
+        "(int8 scales every channel by itself, which spreads a layer's values: a ResNet-8 of 16 clusters came to 74%)"
+        "; the file is as large; no faster on LiteRT, which multiplies with every weight. It pays where the model is "
+        "stored or sent compressed, and on microcontrollers with TFLM's look-up tables"
     )
     if step.clusters == 2:
         words += (

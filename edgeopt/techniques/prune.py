@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Sparsity rises over this share of the training that is left when it begins; the rest recovers.
 RISE = 0.5
+# A layer with a smaller share of the model's weights is left alone: zeros there save next to nothing and may cost much.
+# At 80 % the first convolution of ResNet-8, 0.6 % of its weights, moves the outputs further than any other layer.
+TINY = 0.01
 # tfmot's N:M knows where the inputs of these lie.
 _N_OF_M_KINDS = ("Dense", "Conv2D")
 
@@ -30,7 +33,8 @@ class Prune(TrainedStep):
     """What may be said about pruning."""
 
     technique: ClassVar[str] = "prune"
-    defaults: ClassVar[Training] = Training()
+    # ResNet-8 at 80 %, 10 epochs: 1.3 points lost with these, 4 with batches of 64 (and tiny layers pruned).
+    defaults: ClassVar[Training] = Training(batch_size=32, learning_rate=2e-3, alpha=0.9)
 
     sparsity: float = option(0.5, "Share of each layer's weights that become zero.", above=0.0, below=1.0, hint="0.8")
     schedule: str = option("polynomial", "How sparsity rises.", choices=("polynomial", "constant"))
@@ -212,7 +216,10 @@ def predict(step: Prune, facts: ModelFacts) -> str:
     zeros = 1 - (1 - facts.zeros) * (1 - sparsity * share)
     left = _gzipped_share(zeros) / _gzipped_share(facts.zeros)
     where = " of the layers that it takes" if step.layers or step.spare else ""
-    size = f"smaller when compressed: the gzipped int8 weights{where} shrink to about {left:.0%}; the file is as large"
+    size = (
+        f"smaller when compressed: the gzipped int8 weights{where} shrink to about {left:.0%} at best; the file is as "
+        "large"
+    )
     if step.for_xnnpack:
         speed = (
             f"with XNNPACK, float32 or float16, the 1x1 convolutions ({facts.macs_share('pointwise'):.0%} of the MACs) "
@@ -237,7 +244,7 @@ class _Asked:
 def _promised(goal: Goal) -> str:
     from edgeopt.techniques.prune_masks import zeros_of
 
-    size, zeros = int(goal.kernel.shape.num_elements()), zeros_of(goal)
+    size, zeros = _size(goal.kernel), zeros_of(goal)
     words = f"{zeros:,} of {size:,} weights zero ({zeros / size:.1%})"
     return words if goal.n_of_m is None else f"{words}, {goal.n_of_m[0]} in every {goal.n_of_m[1]} inputs"
 
@@ -321,11 +328,13 @@ def _goals(step: Prune, model: Any, data: Dataset) -> tuple[tuple[Goal, ...], tu
     allowed = _xnnpack_policy(step, model)
     taken: list[tuple[Any, list[Any]]] = []
     reasons: dict[int, str] = {}
+    total = sum(_size(kernel) for layer in select_layers(model) for kernel in kernels(layer))
     for layer in select_layers(model):
         if not kernels(layer) and not is_named(layer, step.layers):
             continue
         variables = _multiplied(layer, step)
-        reasons[id(layer)] = _why_not(step, layer, variables, id(layer) in asked, allowed)
+        share = sum(map(_size, variables)) / (total or 1)
+        reasons[id(layer)] = _why_not(step, layer, variables, share, id(layer) in asked, allowed)
         if not reasons[id(layer)]:
             taken.append((layer, variables))
     if not taken:
@@ -352,8 +361,8 @@ def _multiplied(layer: Any, step: Prune) -> list[Any]:
     return [kernel for kernel in kernels(layer) if named or kernel_name(kernel) != "depthwise_kernel"]
 
 
-def _why_not(step: Prune, layer: Any, variables: list[Any], asked: bool, allowed: Any) -> str:
-    """Returns why `layer` is left alone, "" where it is not."""
+def _why_not(step: Prune, layer: Any, variables: list[Any], share: float, asked: bool, allowed: Any) -> str:
+    """Returns why `layer`, which has `share` of the model's weights, is left alone; "" where it is not."""
     from edgeopt.techniques.selection import is_named, kernels
 
     n_of_m, block = _pattern(step.pattern)
@@ -366,6 +375,9 @@ def _why_not(step: Prune, layer: Any, variables: list[Any], asked: bool, allowed
             if kernels(layer)
             else "it has no kernels"
         )
+    named = is_named(layer, (*step.layers, *step.layer_sparsity))
+    if share < TINY and not named and not step.by_sensitivity:
+        return f"it has {share:.1%} of the weights: zeros there save nothing and cost accuracy; name it to prune it"
     if allowed is not None and not allowed(layer):
         return "XNNPACK's sparse kernels are for 1x1 convolutions"
     if n_of_m is not None:
@@ -380,6 +392,10 @@ def _why_not(step: Prune, layer: Any, variables: list[Any], asked: bool, allowed
         if any(-(-length // by) < 2 for v in variables for length, by in zip(v.shape, block)):
             return f"its {variables[0].shape[0]} inputs and {variables[0].shape[1]} outputs are too few for blocks"
     return ""
+
+
+def _size(kernel: Any) -> int:
+    return int(kernel.shape.num_elements())
 
 
 def _xnnpack_policy(step: Prune, model: Any) -> Any:
@@ -424,7 +440,7 @@ def _sparsities(
 
         free = {layer.name: variables for layer, variables in taken if layer.name not in said}
         losses = prune_sensitivity.measure(model, free, data.training)
-        sizes = {name: sum(v.shape.num_elements() for v in variables) for name, variables in free.items()}
+        sizes = {name: sum(map(_size, variables)) for name, variables in free.items()}
         found.update(prune_sensitivity.spread(losses, sizes, min(step.sparsity, prune_sensitivity.HIGHEST)))
         notes = tuple(
             f"sensitivity of {name}: "
@@ -437,7 +453,7 @@ def _sparsities(
 def _words(step: Prune, goals: list[Goal]) -> str:
     from edgeopt.techniques.prune_masks import zeros_of
 
-    size = sum(goal.kernel.shape.num_elements() for goal in goals)
+    size = sum(_size(goal.kernel) for goal in goals)
     zeros = sum(zeros_of(goal) for goal in goals)
     words = f"{zeros / size:.1%} of {size:,} weights zero"
     return words + (f", {step.pattern}" if step.pattern else "")

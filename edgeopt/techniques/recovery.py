@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.errors import ModelError
-from edgeopt.steps import Training, TrainedStep
+from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def recover(
     training: Training | None = None,
     callbacks: Sequence[Any] = (),
     folder: Path | None = None,
+    settled_epoch: int = 0,
 ) -> Fit:
     """Trains `model` in place as the step and the recipe say; see `training.fit`.
 
@@ -34,6 +35,7 @@ def recover(
         what: for the progress, "pruning".
         training: instead of what step and recipe say.
         folder: instead of the step's own, where a step trains several times.
+        settled_epoch: the first epoch (from 0) whose weights early stopping may take for the best.
     """
     from edgeopt.training import fit
 
@@ -47,6 +49,7 @@ def recover(
         folder=folder or carried.folder,
         seed=carried.seed,
         what=what,
+        settled_epoch=settled_epoch,
     )
 
 
