@@ -44,7 +44,7 @@ class Shrink(TrainedStep):
     """
 
     technique: ClassVar[str] = "shrink"
-    defaults: ClassVar[Training] = Training(learning_rate=2e-3)
+    defaults: ClassVar[Training] = Training(learning_rate=4e-3, alpha=0.9)
 
     macs: float | None = option(None, "Keep this share of the multiply-accumulates.", above=0.0, below=1.0, hint="0.5")
     parameters: float | None = option(None, "Keep this share of the parameters.", above=0.0, below=1.0, hint="0.5")
