@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import conversion, evaluation, memory, startup
+from bench import conversion, evaluation, memory, startup, training
 from edgeopt import files, machine
 
 SECTIONS = {
@@ -12,6 +12,7 @@ SECTIONS = {
     "Conversion": conversion,
     "Evaluation": evaluation,
     "Memory": memory,
+    "Training": training,
 }
 
 

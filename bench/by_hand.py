@@ -58,7 +58,7 @@ def qat(model: Any, x: Any, y: Any, epochs: int, scheme: Any = None) -> Any:
 
 
 def without_rescaling(model: Any) -> tuple[Any, float, float]:
-    """Returns the model without its Rescaling, which tfmot's QAT refuses, and what that did: scale and offset."""
+    """Returns the model without its Rescaling, which tfmot refuses, and what that did: scale and offset."""
     layer = next((one for one in model.layers if isinstance(one, tf_keras.layers.Rescaling)), None)
     if layer is None:
         return model, 1.0, 0.0
@@ -95,10 +95,8 @@ def main() -> None:
     model = tf_keras.models.load_model(said.model, compile=False)
     with np.load(said.data) as data:
         x, y = data["x_train"].astype(np.float32), data["y_train"].astype(np.int64)
-    scale, offset = 1.0, 0.0
-    if "qat" in said.technique:
-        model, scale, offset = without_rescaling(model)
-        x = x * scale + offset
+    model, scale, offset = without_rescaling(model)
+    x = x * scale + offset
     combine = tfmot.experimental.combine
     if said.technique in ("prune", "pqat", "pcqat"):
         model = prune(model, x, y, said.epochs, said.sparsity)

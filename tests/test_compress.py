@@ -191,6 +191,15 @@ def test_a_step_that_loses_too_much_is_rolled_back(digits_model: Path, tmp_path:
     assert "rolled back" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_int8_training_that_loses_is_rolled_back_to_int8_after_training(digits_model: Path, tmp_path: Path) -> None:
+    wild = [{"qat": {"epochs": 1, "learning_rate": 3.0, "optimizer": "sgd", "teacher": "none"}}]
+    report = toolkit.optimize(
+        digits_model, "digits", tmp_path / "out", recipe=Recipe(steps=steps_from(wild), schemes=("int8",))
+    )
+    assert "points, more than 0" in report.steps[0].rolled_back
+    assert report.best != report.steps[0].after
+
+
 # --- bad input and trouble -------------------------------------------------------------------------------------------
 
 

@@ -47,10 +47,13 @@ from edgeopt.vocabulary import (
     Budgets,
     Difference,
     Latency,
+    LayerChange,
     LayerError,
     MetricValue,
     Preprocessing,
+    Promise,
     RuntimeResult,
+    StepRecord,
     TensorSpec,
     Variant,
 )
@@ -268,6 +271,9 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "runtime": RuntimeResult,
         "latency": Latency,
         "layer_error": LayerError,
+        "step": StepRecord,
+        "promise": Promise,
+        "layer_change": LayerChange,
     }
     assert set(definitions) == set(kinds)
     derived = {"runtime": {"loads"}}

@@ -18,7 +18,7 @@ _WIDENING_BYTES = 130
 # Share of zeros above which XNNPACK takes its sparse kernels for 1x1 convolutions.
 SPARSE_KERNEL_ZEROS = 2 / 3
 # tfmot 0.8: prune_registry, clustering_registry and default_8bit_quantize_registry, by class name.
-_PRUNABLE = frozenset({"dense", "convolution", "pointwise", "transposed", "recurrent", "embedding", "attention"})
+PRUNABLE = frozenset({"dense", "convolution", "pointwise", "transposed", "recurrent", "embedding", "attention"})
 QAT_LAYERS = frozenset(
     (
         *("InputLayer", "Dense", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Add", "Concatenate"),
@@ -193,11 +193,11 @@ def _int16x8(facts: ModelFacts) -> _Rule:
 
 
 def _prune(facts: ModelFacts) -> _Rule:
-    share = facts.share(*_PRUNABLE)
+    share = facts.share(*PRUNABLE)
     if not share:
         return False, "none", "tfmot never prunes depthwise kernels, and there are no other weights"
-    dense = _gzipped_share(facts.zeros)
-    sparse = _gzipped_share(1 - (1 - facts.zeros) * (1 - 0.8 * share))
+    dense = gzipped_share(facts.zeros)
+    sparse = gzipped_share(1 - (1 - facts.zeros) * (1 - 0.8 * share))
     reasons = ["a pruned file is as large as before: only compressed storage or transfer gains"]
     if facts.zeros > 0.05:
         reasons.append(f"{facts.zeros:.0%} of the weights are zero already")
@@ -212,7 +212,7 @@ def _prune(facts: ModelFacts) -> _Rule:
 
 
 def _cluster(facts: ModelFacts) -> _Rule:
-    share = facts.share(*_PRUNABLE)
+    share = facts.share(*PRUNABLE)
     if not share:
         return False, "none", "tfmot never clusters depthwise kernels, and there are no other weights"
     # 16 values take 4 bits of the 8 at most.
@@ -271,7 +271,7 @@ _RULES: dict[str, Callable[[ModelFacts], _Rule]] = {
 }
 
 
-def _gzipped_share(zeros: float) -> float:
+def gzipped_share(zeros: float) -> float:
     """Returns the share of 8 bits that an int8 weight takes when coded by its entropy: which of them, then 7 bits."""
     coded = 0.0 if zeros in (0.0, 1.0) else -zeros * math.log2(zeros) - (1 - zeros) * math.log2(1 - zeros)
     return min(1.0, (coded + (1 - zeros) * 7) / 8) or 1 / 8

@@ -76,7 +76,6 @@ def apply(step: Cluster, model: Any, data: Dataset, carried: Carried) -> tuple[A
     record = StepRecord(
         technique=step.technique,
         settings=step.said(),
-        variant="sparsity-preserving" if sparse else "",
         layers=changes,
         promises=tuple(_measured_in_model(goal, clustered) for goal in goals),
         history=done.history,
@@ -117,10 +116,10 @@ def check(step: Cluster, record: StepRecord, file: TFLiteModel) -> tuple[Promise
 
 def predict(step: Cluster, facts: ModelFacts) -> str:
     """Returns what clustering will bring, and what it will not."""
-    from edgeopt.inspection.prospects import _PRUNABLE
+    from edgeopt.inspection.prospects import PRUNABLE
 
     bits = math.log2(step.clusters)
-    left = 1 - facts.share(*_PRUNABLE) * (1 - min(8.0, bits) / 8)
+    left = 1 - facts.share(*PRUNABLE) * (1 - min(8.0, bits) / 8)
     where = " of the layers that it takes" if step.layers or step.spare else ""
     each = f"{bits:.3g} bit{'s' if bits > 1 else ''} a weight{where}"
     words = (

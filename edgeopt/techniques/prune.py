@@ -150,6 +150,7 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
     from edgeopt import graph
     from edgeopt.techniques.prune_masks import Masker
     from edgeopt.techniques.recovery import recover
+    from edgeopt.training import steps_per_epoch
 
     start = time.perf_counter()
     training = step.training(carried.training)
@@ -157,7 +158,17 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
     pruned = graph.flatten(model)
     goals, changes, notes = _goals(step, pruned, data)
     masker = Masker(goals, lambda steps: _renewals(step, training, steps))
-    done = recover(step, pruned, data, carried, before=model, what="pruning", callbacks=[masker])
+    per_epoch = steps_per_epoch(len(data.training), training.batch_size or 1)
+    done = recover(
+        step,
+        pruned,
+        data,
+        carried,
+        before=model,
+        what="pruning",
+        callbacks=[masker],
+        settled_epoch=_renewals(step, training, per_epoch).end // per_epoch,
+    )
     promises = tuple(_measured_in_model(goal) for goal in goals)
     if not all(promise.kept for promise in promises):
         notes = (*notes, "the weights are those of before the sparsity was reached: try without patience")
@@ -207,14 +218,14 @@ def check(step: Prune, record: StepRecord, file: TFLiteModel) -> tuple[Promise, 
 
 def predict(step: Prune, facts: ModelFacts) -> str:
     """Returns what pruning will bring, and what it will not."""
-    from edgeopt.inspection.prospects import _PRUNABLE, SPARSE_KERNEL_ZEROS, _gzipped_share
+    from edgeopt.inspection.prospects import PRUNABLE, SPARSE_KERNEL_ZEROS, gzipped_share
 
     n_of_m, _ = _pattern(step.pattern)
     sparsity = n_of_m[0] / n_of_m[1] if n_of_m else step.sparsity
-    kinds = ("pointwise",) if step.for_xnnpack else tuple(_PRUNABLE)
+    kinds = ("pointwise",) if step.for_xnnpack else tuple(PRUNABLE)
     share = facts.share(*kinds)
     zeros = 1 - (1 - facts.zeros) * (1 - sparsity * share)
-    left = _gzipped_share(zeros) / _gzipped_share(facts.zeros)
+    left = gzipped_share(zeros) / gzipped_share(facts.zeros)
     where = " of the layers that it takes" if step.layers or step.spare else ""
     size = (
         f"smaller when compressed: the gzipped int8 weights{where} shrink to about {left:.0%} at best; the file is as "

@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.tflite.model import TFLiteModel
 
-# What the steps before gave → the name of the form that keeps it.
-VARIANTS: dict[frozenset[Property], str] = {
-    frozenset(): "",
-    frozenset({Property.SPARSE}): "sparsity-preserving (PQAT)",
-    frozenset({Property.CLUSTERED}): "cluster-preserving (CQAT)",
-    frozenset({Property.SPARSE, Property.CLUSTERED}): "sparsity- and cluster-preserving (PCQAT)",
-}
 _INT8 = "operators that compute in integers"
 _ZEROS, _VALUES = "zeros in ", "most distinct weights in a channel of "
 
@@ -37,13 +30,15 @@ class QAT(TrainedStep):
 
     layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
     spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
+    max_drop: float | None = option(
+        0.0, "Roll the step back when its file loses more than so many points against int8 after training.", low=0.0
+    )
 
 
 def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
     """Returns a model that computes with simulated int8, and what became of each layer.
 
-    Ranges start from the calibration samples, so that training starts where post-training quantization ends. Where
-    the trained model scores below that start on the validation samples, the start is what goes on.
+    Ranges start from the calibration samples, so that training starts where post-training quantization ends.
 
     Raises:
         ConfigError: `layers` or `spare` name no layer, or training does not converge.
@@ -57,28 +52,17 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     spared = {layer.name for layer in model.layers} - chosen
     keep = carried.properties & {Property.SPARSE, Property.CLUSTERED}
     prepared = prepare(model, _samples(model, data.calibration), spared=spared, keep=keep)
-    quantized = prepared.model
-    start, before = quantized.get_weights(), _score(quantized, data.validation)
-    fit = recover(step, quantized, data, carried, before=model, what="training in int8")
-    after = _score(quantized, data.validation)
-    notes = fit.notes
-    if before is not None and after is not None and after < before:
-        quantized.set_weights(start)
-        notes += (
-            f"training lost {100 * (before - after):.2f} points against post-training quantization "
-            f"({100 * before:.2f} to {100 * after:.2f} % of the validation samples): its weights were not kept",
-        )
+    fit = recover(step, prepared.model, data, carried, before=model, what="training in int8")
     record = StepRecord(
         step.technique,
         step.said(),
-        VARIANTS[frozenset(keep)],
-        prepared.layers,
-        (Promise(_INT8, "all"), *_weight_promises(model, keep)),
-        fit.history,
-        fit.seconds,
-        notes=notes,
+        layers=prepared.layers,
+        promises=(Promise(_INT8, "all"), *_weight_promises(model, keep)),
+        history=fit.history,
+        seconds=fit.seconds,
+        notes=fit.notes,
     )
-    return quantized, record
+    return prepared.model, record
 
 
 def check(step: QAT, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
@@ -123,16 +107,6 @@ def _samples(model: Any, part: Part) -> Iterator[list[np.ndarray]]:
     specs = [TensorSpec(n, tuple(t.shape), graph.dtype_name(t)) for n, t in graph.input_names(model)]
     for batch in datasets.bind(part, specs).batches(64):
         yield [batch.inputs[spec.name] for spec in specs]
-
-
-def _score(model: Any, part: Part) -> float | None:
-    """Returns the share of samples that a classifier gets right; None where there is nothing to score."""
-    from edgeopt.evaluation import evaluate_keras
-
-    if not len(part) or part.classes is None or len(model.outputs) != 1:
-        return None
-    value = evaluate_keras(model, part).metric
-    return value.value if value is not None and value.is_share else None
 
 
 def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]:

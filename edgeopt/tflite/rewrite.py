@@ -31,7 +31,7 @@ def with_metadata(content: bytes, name: str, payload: bytes) -> bytes:
             model.metadata = [*(model.metadata or []), entry]
         model.buffers[entry.buffer].data = payload
 
-    return _changed(content, change)
+    return changed(content, change)
 
 
 def with_truthful_versions(content: bytes) -> bytes:
@@ -45,7 +45,7 @@ def with_truthful_versions(content: bytes) -> bytes:
         for code, version in versions.items():
             model.operatorCodes[code].version = version
 
-    return _changed(content, change) if versions else content
+    return changed(content, change) if versions else content
 
 
 def normalized(content: bytes) -> bytes:
@@ -61,10 +61,11 @@ def normalized(content: bytes) -> bytes:
                 kept.append(entry)
         model.metadata = kept
 
-    return _changed(content, change)
+    return changed(content, change)
 
 
-def _changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
+def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
+    """Returns a file as `change(model, schema)` left its parsed form; ModelError where data lies outside of it."""
     import flatbuffers
 
     parsed = reader.read(content)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import frameworks
-from edgeopt.tflite.rewrite import _changed
+from edgeopt.tflite.rewrite import changed
 
 # Their integer kernels know one scale for what they read and write.
 _SAME_SCALE = frozenset(
@@ -42,7 +42,7 @@ def separated(content: bytes) -> tuple[bytes, Ranges]:
             _spread(model, graph, schema, ranges)
         _forget_unused_codes(model)
 
-    return _changed(content, change), ranges
+    return changed(content, change), ranges
 
 
 def simulation(content: bytes) -> bytes:
@@ -64,7 +64,7 @@ def simulation(content: bytes) -> bytes:
                 if tensor is not None and operator.outputs[0] not in list(graph.outputs):
                     tensor.name, result.name = b"exact;" + result.name, tensor.name
 
-    return _changed(content, change)
+    return changed(content, change)
 
 
 def with_ranges(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
@@ -78,7 +78,7 @@ def with_ranges(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) ->
                     tensor.quantization = tensor.quantization or schema.QuantizationParametersT()
                     tensor.quantization.min, tensor.quantization.max = ([np.float32(edge)] for edge in found)
 
-    return _changed(calibrated, change)
+    return changed(calibrated, change)
 
 
 def _take_out(model: Any, graph: Any, schema: Any, ranges: Ranges) -> dict[int, int]:
