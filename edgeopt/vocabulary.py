@@ -248,8 +248,6 @@ class Variant:
     steps: tuple[str, ...] = ()
     size_bytes: int | None = None
     gzip_bytes: int | None = None
-    macs: int | None = None
-    sparsity: float | None = None
     metric: MetricValue | None = None
     drop: Difference | None = None
     runtimes: tuple[RuntimeResult, ...] = ()
@@ -257,6 +255,8 @@ class Variant:
     layer_errors: tuple[LayerError, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    macs: int | None = None
+    sparsity: float | None = None
 
     def latency_on(self, runtime: str) -> Latency | None:
         """Returns the latency measured on the runtime called `runtime`, if any."""

@@ -30,7 +30,8 @@ ALONE: dict[str, dict[str, Any]] = {
     "prune": {"sparsity": 0.5},
     "cluster": {"clusters": 8},
     "shrink": {"width": 0.5, "multiple_of": 1},
-    "qat": {},
+    # Two epochs may leave it a sample behind int8 after training.
+    "qat": {"max_drop": 5.0},
     "distill": {"width": 0.5},
 }
 
@@ -102,7 +103,7 @@ def test_a_converted_output_is_of_the_scheme_asked_for(digits_model: Path, tmp_p
 # --- a recipe --------------------------------------------------------------------------------------------------------
 
 CHAIN = Recipe(
-    steps=steps_from([{"prune": {"sparsity": 0.5}}, {"cluster": {"clusters": 16}}, "qat"]),
+    steps=steps_from([{"prune": {"sparsity": 0.5}}, {"cluster": {"clusters": 16}}, {"qat": {"max_drop": 5.0}}]),
     schemes=("int8", "int8-float-io"),
     training=SHORT,
 )

@@ -192,7 +192,7 @@ def test_a_variant_that_the_main_runtime_refuses_is_a_row(
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
-        ({"schemes": ["int7"]}, ConfigError, "Expected a quantization scheme, got 'int7'"),
+        ({"schemes": ["int7"]}, ConfigError, "as schemes, got 'int7'. Did you mean 'int8'"),
         ({"runtime": "litrt"}, ConfigError, "Did you mean 'litert'"),
         ({"budgets": Budgets(runtimes=("tflmm",))}, ConfigError, "Did you mean 'tflm'"),
         ({"metric": "acuracy"}, ConfigError, "acuracy"),

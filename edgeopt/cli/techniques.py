@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeopt.api.compress import Compressed
     from edgeopt.vocabulary import Variant
 
-# Layers of a long list that are shown; the rest are counted.
+# Layers or promises of a long list that are shown; the rest are counted.
 _SHOWN = 12
 
 
@@ -144,7 +144,12 @@ def _show(result: Compressed) -> None:
         table.add_row(*row)
     console.print(table)
     for record in result.steps:
-        for promise in record.promises:
+        told = record.promises
+        if len(told) > _SHOWN:
+            kept = sum(promise.kept is True for promise in told)
+            console.print(f"  {kept} of {len(told)} promises kept; --json lists all")
+            told = tuple(promise for promise in told if promise.kept is False)
+        for promise in told:
             mark = "kept" if promise.kept else "BROKEN" if promise.kept is False else "not measured"
             console.print(f"  {promise.what}: promised {promise.promised}, measured {promise.measured} ({mark})")
         left = [change for change in record.layers if change.reason]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _WORST_SHOWN = 5
+# More promises than these are folded away, where all are kept.
+_FEW_PROMISES = 8
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path, Path]:
@@ -98,6 +100,7 @@ def _context(report: Report) -> dict[str, Any]:
         "gaps": verdict.gaps(report),
         "scatters": scatters,
         "stages": _stages(report),
+        "few": _FEW_PROMISES,
         "step_scheme": next((v.scheme for s in report.steps if (v := report.variant(s.before))), ""),
         "byte_kinds": kinds,
         "byte_bars": bars,

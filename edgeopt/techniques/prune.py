@@ -171,7 +171,7 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
     )
     promises = tuple(_measured_in_model(goal) for goal in goals)
     if not all(promise.kept for promise in promises):
-        notes = (*notes, "the weights are those of before the sparsity was reached: try without patience")
+        notes = (*notes, "the weights are those of before the sparsity was reached")
     record = StepRecord(
         technique=step.technique,
         settings=step.said(),
