@@ -39,7 +39,13 @@ FORBIDDEN = (
     "site-packages",
 )
 # Other programs of this checkout whose options the pages mention.
-PROGRAMS = ("models/training.py", "models/mobilenet_v2.py", "calibration_data/make.py", "docs/generate.py")
+PROGRAMS = (
+    "bench/compression.py",
+    "models/training.py",
+    "models/mobilenet_v2.py",
+    "calibration_data/make.py",
+    "docs/generate.py",
+)
 
 
 def name_of(path: Path) -> str:
