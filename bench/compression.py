@@ -59,7 +59,7 @@ ROWS: dict[str, Row] = {
     ),
     "half the MACs, float32": Row(({"shrink": {"macs": 0.5}},), None, "float32"),
     "half the MACs": Row(({"shrink": {"macs": 0.5}},), None),
-    # A fifth of the parameters in int8 is more than ten times smaller where the weights are most of the file.
+    # A fifth of the parameters in int8: near a tenth of the file where weights are most of it.
     "together": Row(({"shrink": {"parameters": 0.18, "rounds": 2}},), None),
 }
 
