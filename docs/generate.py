@@ -29,6 +29,7 @@ from pathlib import Path
 
 import click
 
+from edgeopt.choices import Key, keys
 from edgeopt.cli import COMMANDS, cli
 from edgeopt.data import SOURCES
 from edgeopt.data.labels import KINDS
@@ -42,7 +43,7 @@ from edgeopt.report.schema import reference_page
 from edgeopt.report.words import ABSENT, Numbers, ratio, significance, whole
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
-from edgeopt.steps import DEFAULTS, Key, TrainedStep, Training, keys
+from edgeopt.steps import DEFAULTS, TrainedStep, Training
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.vocabulary import Property, Variant
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import runtimes
+from edgeopt.choices import Choices, from_mapping, keys, option
 from edgeopt.errors import ConfigError, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.schemes import SCHEMES
-from edgeopt.steps import Choices, Step, TrainedStep, Training, from_mapping, keys, option
+from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques import technique
 from edgeopt.units import parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets

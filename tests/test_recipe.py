@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from edgeopt import recipe as recipes
+from edgeopt.choices import Key, keys
 from edgeopt.cli import cli
 from edgeopt.cli.recipe import command
 from edgeopt.errors import ConfigError
@@ -35,7 +36,7 @@ from edgeopt.recipe import (
 )
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
-from edgeopt.steps import Key, Step, Training, keys
+from edgeopt.steps import Step, Training
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.techniques.cluster import Cluster
 from edgeopt.techniques.prune import Prune

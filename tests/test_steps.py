@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from edgeopt.choices import Choices, from_mapping, keys, option
 from edgeopt.errors import ConfigError
-from edgeopt.steps import DEFAULTS, Choices, Step, TrainedStep, Training, from_mapping, keys, option
+from edgeopt.steps import DEFAULTS, Step, TrainedStep, Training
 from edgeopt.techniques import TECHNIQUES
 
 

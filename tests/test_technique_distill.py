@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from edgeopt import data
+from edgeopt.choices import from_mapping
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.evaluation import evaluate_keras
 from edgeopt.frameworks import load
 from edgeopt.inspection.keras_layers import KerasCount
-from edgeopt.steps import DEFAULTS, from_mapping
+from edgeopt.steps import DEFAULTS
 from edgeopt.techniques import Carried, distill
 from edgeopt.techniques.distill import Distill
 from edgeopt.tflite.reader import read

@@ -215,7 +215,7 @@ def test_augmentation_repeats_with_its_seed_and_keeps_the_shape(name: str) -> No
 
 
 def test_the_choices_of_augmentation_are_those_there_are() -> None:
-    from edgeopt.steps import keys
+    from edgeopt.choices import keys
 
     (augment,) = [key for key in keys(Training) if key.name == "augment"]
     assert augment.option.choices == tuple(augmentation.AUGMENTATIONS)

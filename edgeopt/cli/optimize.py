@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgeopt.cli import common
-from edgeopt.cli.techniques import choice_options, said
+from edgeopt.cli.choices import choice_options, said
 from edgeopt.errors import BudgetError, ConfigError
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training

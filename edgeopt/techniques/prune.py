@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgeopt.choices import option
 from edgeopt.errors import ConfigError
-from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.choices import option
+from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import Promise, Property, StepRecord
 

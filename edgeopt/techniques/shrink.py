@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgeopt.choices import option
 from edgeopt.errors import ConfigError, ModelError, suggestion
-from edgeopt.steps import TrainedStep, Training, option
+from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import LayerChange, Promise, StepRecord, TensorSpec
 
