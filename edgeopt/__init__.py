@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeopt.api.compress import Compressed, compress
     from edgeopt.api.convert import Conversion, convert
+    from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
     from edgeopt.api.optimize import optimize
     from edgeopt.benchmarking import benchmark
@@ -39,6 +40,7 @@ _HOMES = {
     "convert": "edgeopt.api.convert",
     "evaluate": "edgeopt.evaluation",
     "examine": "edgeopt.doctor",
+    "export": "edgeopt.api.export",
     "inspect": "edgeopt.api.inspect",
     "load_data": "edgeopt.data.loading",
     "load_recipe": "edgeopt.recipe",
@@ -58,6 +60,7 @@ __all__ = [
     "convert",
     "evaluate",
     "examine",
+    "export",
     "inspect",
     "load_data",
     "load_recipe",

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "edgeopt.cli.evaluate",
     "benchmark": "edgeopt.cli.benchmark",
     "compare": "edgeopt.cli.compare",
+    "export": "edgeopt.cli.export",
     "recipe": "edgeopt.cli.recipe",
     "doctor": "edgeopt.cli.doctor",
     "view": "edgeopt.cli.view",

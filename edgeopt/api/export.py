@@ -1,0 +1,82 @@
+"""A `.tflite` file and what an app has to know of it go in, a project that builds comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeopt import data as datasets
+from edgeopt import files
+from edgeopt.choices import from_mapping
+from edgeopt.errors import ConfigError
+from edgeopt.exporters import MARKER, Exported, Source, exporter, write
+from edgeopt.exporters.names import identifier
+from edgeopt.runtimes import samples
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Preprocessing
+
+# Enough for a self-test to tell a wrong kernel from a right one, few enough for a microcontroller's flash.
+_SAMPLES = 3
+
+
+def export(
+    kind: str,
+    file: Path | str,
+    output: Path | str,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] = (),
+    data: Any = None,
+    preprocessing: Preprocessing | None = None,
+    force: bool = False,
+    **settings: Any,
+) -> Exported:
+    """Writes an app project around a `.tflite` file.
+
+    Args:
+        kind: a row of `exporters.EXPORTERS`: "micro", "android".
+        file: the `.tflite`.
+        output: the project's folder.
+        name: what the model is called in the code; the file's name if None.
+        classes: names of the classes; those of the data if not given.
+        data: a Dataset, or what `edgeopt.load_data` takes: its samples become the self-test's, its preprocessing the
+            app's. Without it the self-test runs on generated inputs.
+        preprocessing: of the app, where no data say it.
+        force: write into a folder that holds other files.
+        settings: the fields of the exporter's own settings.
+
+    Raises:
+        ConfigError: a setting cannot be used, or `output` holds somebody's files.
+        ModelError: the file is no `.tflite`, or the exporter has no use for what it holds.
+    """
+    row, file, output = exporter(kind), Path(file), Path(output)
+    chosen = from_mapping(row.settings, settings, f"export {kind}")
+    files.require_free(output, force=force, made_by_us=MARKER)
+    model = read(file)
+    if data is None:
+        taken = [samples.generated(model.inputs, seed=seed) for seed in range(_SAMPLES)]
+    else:
+        part = datasets.load(data).validation
+        taken = samples.from_data(part, model.inputs, count=_SAMPLES)
+        classes, preprocessing = classes or part.class_names, part.preprocessing
+    _require_classes(classes, model.outputs[0].shape if model.outputs else ())
+    source = Source(
+        file,
+        file.read_bytes(),
+        model,
+        identifier(name or file.name.removesuffix(".tflite")),
+        tuple(classes),
+        preprocessing or Preprocessing(),
+        tuple(taken),
+        from_data=data is not None,
+    )
+    return write(row.project(source, chosen), output, exporter=kind, force=force)
+
+
+def _require_classes(classes: Sequence[str], shape: Sequence[int | None]) -> None:
+    if classes and shape and shape[-1] not in (None, len(classes)):
+        raise ConfigError(
+            f"Expected {shape[-1]} class names, one for each output, got {len(classes)}. "
+            "Try a file with one name on each line, in the order of the outputs."
+        )

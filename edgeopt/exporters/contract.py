@@ -1,0 +1,99 @@
+"""What every exporter is made of: a `.tflite` file and what an app must know of it go in, a project comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeopt.choices import Choices
+from edgeopt.vocabulary import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeopt.tflite.model import TFLiteModel
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        file: the `.tflite`.
+        content: its bytes.
+        model: the same, read.
+        name: what the user calls it, as an identifier of C, Java and Kotlin in lower case: "keyword_spotting".
+        classes: names of the classes as the user wrote them: any text.
+        preprocessing: what the app does to raw samples.
+        samples: inputs of the self-test, each a batch of one in the dtypes of the file, by input name.
+        from_data: whether the samples are the user's; they are generated otherwise.
+    """
+
+    file: Path
+    content: bytes
+    model: TFLiteModel
+    name: str
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    samples: tuple[Mapping[str, np.ndarray], ...] = ()
+    from_data: bool = False
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project before it is on the disk.
+
+    Attributes:
+        files: content by path relative to the project's folder, with forward slashes.
+        facts: what was measured or counted: "arena_bytes", "flash_bytes" …
+        notes: what its user should know.
+        next_steps: the commands that build and test it, in the folder.
+    """
+
+    files: Mapping[str, bytes | str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A project that was written.
+
+    Attributes:
+        output: its folder.
+        files: relative to it.
+        facts, notes, next_steps: as in Project.
+    """
+
+    output: Path
+    exporter: str
+    files: tuple[str, ...]
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+
+# project(source, settings) makes all files in memory.
+Make = Callable[[Source, Any], Project]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A row of EXPORTERS.
+
+    Attributes:
+        name: subcommand and module.
+        summary: one line for help texts and docs.
+        settings: the dataclass of its choices.
+        project: see Make.
+        example: a real command line, for the help text.
+    """
+
+    name: str
+    summary: str
+    settings: type[Choices]
+    project: Make
+    example: str

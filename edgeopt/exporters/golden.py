@@ -1,0 +1,25 @@
+"""Golden vectors: samples and a runtime go in, the outputs that an exported self-test has to reproduce come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeopt import runtimes
+from edgeopt.exporters.contract import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def expected(source: Source, runtime: str) -> list[dict[str, np.ndarray]]:
+    """Returns the outputs of each of the source's samples on a runtime of `runtimes.RUNTIMES`, by output name.
+
+    Raises:
+        UnavailableError: the runtime is not installed.
+        ModelError: it refuses the file.
+    """
+    session = runtimes.isolated(source.file, runtimes.parse(runtime).runtime)
+    try:
+        return [session.run(sample) for sample in source.samples]
+    finally:
+        session.close()
