@@ -1,7 +1,7 @@
 """Every technique on trained teachers beside a tfmot script of the same training budget (`bench/by_hand.py`).
 
     python -m bench.compression --teacher ds_cnn=models/ds_cnn_fsdd.keras=fsdd_logmel.npz --augment spectrogram \\
-        --epochs 10 --seeds 3
+        --epochs 10 --seeds 0 1 2
 
 Each row is trained once a seed, by us and by hand, for as many epochs; both files are int8 and scored by the same
 command on the same test split. Finished runs are kept in bench/results/compression.json, and the same command goes on
@@ -87,9 +87,9 @@ def main() -> None:
     parser.add_argument("--teacher", metavar="NAME=MODEL=DATA")
     parser.add_argument("--augment", default="none")
     parser.add_argument("--epochs", type=int, default=10, help="of each step")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--how", choices=["ours", "by hand", "both"], default="both")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--page", action="store_true")
     said = parser.parse_args()
@@ -143,13 +143,14 @@ def _file_name(key: Mapping[str, Any]) -> str:
 
 def _keys(name: str, said: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield {"model": name, "row": "teacher", "how": "ours", "seed": 0}
-    for seed in range(said.seeds):
+    for seed in said.seeds:
         for title in said.rows:
             row = ROWS[title]
             if seed and not row.steps:
                 continue
-            yield {"model": name, "row": title, "how": "ours", "seed": seed}
-            if row.by_hand and not said.ours_only:
+            if said.how != "by hand":
+                yield {"model": name, "row": title, "how": "ours", "seed": seed}
+            if row.by_hand and said.how != "ours":
                 yield {"model": name, "row": title, "how": "by hand", "seed": seed}
 
 

@@ -28,7 +28,7 @@ from edgeopt.runtimes import Request
 from edgeopt.runtimes.promises import refusals
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite import trained_ranges
-from edgeopt.tflite.rewrite import with_truthful_versions
+from edgeopt.tflite.rewrite import compact, with_truthful_versions
 from edgeopt.vocabulary import Scheme, TensorSpec
 
 if TYPE_CHECKING:
@@ -121,12 +121,9 @@ class Converter:
                 "Try --data FILE (a hundred or more typical inputs), or --scheme dynamic, which needs none."
             )
         with _refusals_as_conversion_errors(scheme):
-            if scheme.weights == "float32":
-                return self._lowered()
-            if scheme.needs_calibration:
-                return self._static(scheme, per_tensor_dense)
-            make = self._from_float if self._graph() is None or self._rounds else self._from_graph
-            return make(scheme, per_tensor_dense)
+            return (
+                self._lowered() if scheme.weights == "float32" else compact(self._quantized(scheme, per_tensor_dense))
+            )
 
     def simulate(self, output: Path) -> None:
         """Writes a fake-quantized model as a float file that rounds as it does, to trace what int8 makes of it.
@@ -164,6 +161,12 @@ class Converter:
                 lowered, self._ranges = trained_ranges.separated(lowered)
             self._float = lowered
         return self._float
+
+    def _quantized(self, scheme: Scheme, per_tensor_dense: bool) -> bytes:
+        if scheme.needs_calibration:
+            return self._static(scheme, per_tensor_dense)
+        make = self._from_float if self._graph() is None or self._rounds else self._from_graph
+        return make(scheme, per_tensor_dense)
 
     def _from_graph(self, scheme: Scheme, per_tensor_dense: bool = False) -> bytes:
         tf = frameworks.load("tensorflow")

@@ -64,10 +64,21 @@ def normalized(content: bytes) -> bytes:
     return changed(content, change)
 
 
+def compact(content: bytes) -> bytes:
+    """Returns the file with vectors that are alike stored once: every tensor keeps its own values and its name.
+
+    A tensor quantized per channel carries as many zero points, all zero, of 8 bytes each; converters write them anew
+    for every kernel and bias. In int8 files of small networks they are a tenth to a quarter of the bytes.
+    """
+    try:
+        smaller = changed(content, lambda model, schema: None)
+    except ModelError:
+        return content
+    return smaller if len(smaller) < len(content) else content
+
+
 def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     """Returns a file as `change(model, schema)` left its parsed form; ModelError where data lies outside of it."""
-    import flatbuffers
-
     parsed = reader.read(content)
     schema = frameworks.load("litert_schema")
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -78,9 +89,27 @@ def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
         )
     change(model, schema)
     model.buffers = [_AlignedBuffer(schema, buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(parsed.size_bytes + 1024)
+    builder = _sharing_builder(parsed.size_bytes + 1024)
     builder.Finish(model.Pack(builder), reader.IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _sharing_builder(size_bytes: int) -> Any:
+    """Returns a flatbuffers Builder that writes equal vectors of numbers once."""
+    import flatbuffers
+
+    class Sharing(flatbuffers.Builder):
+        def __init__(self) -> None:
+            super().__init__(size_bytes)
+            self._written: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:
+            key = x.dtype.str, x.tobytes()
+            if key not in self._written:
+                self._written[key] = super().CreateNumpyVector(x)
+            return self._written[key]
+
+    return Sharing()
 
 
 class _AlignedBuffer:
