@@ -18,6 +18,7 @@ from edgeopt.evaluation import evaluate_keras
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
 from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, budget, masked, shrink
+from edgeopt.shrinking.channels import COUNTS
 from edgeopt.shrinking.criteria import l1, l2, median, scores
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import Carried
@@ -170,7 +171,7 @@ def test_losses_between_measured_sizes_are_drawn_straight_and_never_fall() -> No
     assert one.at(8) == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("count", ["macs", "parameters"])
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("by_sensitivity", [True, False])
 def test_budgets_are_met_and_used(model: Any, inputs: list[np.ndarray], count: str, by_sensitivity: bool) -> None:
     chooser = Chooser(model, inputs, criterion="l1", kinds=("channels",), multiple_of=4, by_sensitivity=by_sensitivity)
@@ -240,6 +241,17 @@ def test_half_the_macs_are_gone_from_the_file(
     macs = Channels(model).cost().macs
     assert promises[0].promised == f"at most {macs // 2:,} of {macs:,}"
     assert promises[0].measured == f"{Channels(smaller).cost().macs:,}"
+
+
+def test_a_share_of_the_bytes_is_counted_in_the_int8_file(model: Any, digits: Dataset, tmp_path: Path) -> None:
+    step = Shrink(bytes=0.5, epochs=1)
+    smaller, record = apply(step, model, digits, Carried(tmp_path / "work"))
+    *_, stored = check(step, record, in_file(smaller, tmp_path, "int8", digits.calibration))
+    assert (stored.what, stored.kept) == ("bytes of int8 weights, biases and scales", True)
+    counted = Channels(smaller).cost().bytes
+    assert int(stored.measured.replace(",", "")) == pytest.approx(counted, rel=0.02)
+    *_, unknown = check(step, record, in_file(smaller, tmp_path))
+    assert unknown.kept is None
 
 
 def test_promises_that_are_not_kept_say_so(halved: Any, model: Any, tmp_path: Path) -> None:
@@ -326,7 +338,7 @@ def test_a_transformer_s_heads_and_blocks_count_in_the_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({}, "Expected one of macs, parameters, width, latency as the share to keep, got none"),
+        ({}, "Expected one of macs, parameters, bytes, width, latency as the share to keep, got none"),
         ({"macs": 0.5, "width": 0.5}, "got macs and width"),
         (
             {"macs": 0.5, "units": ("channel",)},

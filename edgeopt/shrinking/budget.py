@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeopt import progress
 from edgeopt.errors import ConfigError
-from edgeopt.shrinking.channels import CHANNELS, Channels, Cut, Group
+from edgeopt.shrinking.channels import CHANNELS, COUNTS, Channels, Cut, Group
 from edgeopt.shrinking.probing import Probe
 
 # Shares of a group that are left when its loss is measured.
@@ -94,8 +94,8 @@ def within(
 
     Args:
         channels: of the model.
-        limit: MACs or parameters.
-        count: "macs" or "parameters".
+        limit: of what is counted.
+        count: one of COUNTS.
         groups: what may be cut.
         multiple_of: see `allowed`.
         losses: what each group loses; always the step that loses least for what it saves is taken. Where None, all
@@ -104,8 +104,11 @@ def within(
     Raises:
         ConfigError: cutting all that may be cut does not do.
     """
-    row = ("macs", "parameters").index(count)
-    spent = lambda sizes: float(channels.costs(np.asarray(sizes)[:, None])[row][0])  # noqa: E731
+    row = COUNTS.index(count)
+
+    def spent(sizes: Sequence[int] | np.ndarray) -> float:
+        return float(channels.costs(np.asarray(sizes)[:, None])[row][0])
+
     steps = {group.name: allowed(group, multiple_of) for group in groups}
     smallest = [steps[g.name][-1] if g.name in steps else g.size for g in channels.groups]
     if spent(smallest) > limit:

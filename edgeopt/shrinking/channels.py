@@ -57,10 +57,18 @@ class Cost:
     Attributes:
         macs: multiply-accumulates of one sample, in all layers whose MACs are known.
         parameters: numbers in all weights, statistics of normalizations included.
+        bytes: of an int8 file's weights, biases and scales, normalizations folded.
     """
 
     macs: int
     parameters: int
+    bytes: int
+
+
+# The order of the rows of Channels.costs.
+COUNTS = ("macs", "parameters", "bytes")
+# An output channel's bias, and the scales of its weights and of the bias.
+_CHANNEL_BYTES = 4 + 4 + 4
 
 
 class Channels:
@@ -97,7 +105,7 @@ class Channels:
         self.uncounted = tuple(trace.uncounted)
         self._terms = [(term.constant, [self._final(ids) for ids in term.axes]) for term in trace.terms]
         self._axes: list[np.ndarray] = []
-        self._weights = self._weight_terms()
+        self._weights, self._stored = self._weight_terms(), self._byte_terms()
         self._macs = [(constant, [self._axis(ids) for ids in axes]) for constant, axes in self._terms]
         heads = {int(i) for use in trace.uses.values() for ids in use.heads for i in self._final(ids)}
         self.groups = self._grouped(heads)
@@ -151,13 +159,12 @@ class Channels:
     def cost(self, sizes: np.ndarray | None = None) -> Cost:
         """Returns what the model costs with so many units left of each group (all when None)."""
         sizes = np.array([g.size for g in self.groups]) if sizes is None else sizes
-        macs, parameters = self.costs(np.asarray(sizes)[:, None])
-        return Cost(int(macs[0]), int(parameters[0]))
+        return Cost(*(int(count[0]) for count in self.costs(np.asarray(sizes)[:, None])))
 
-    def costs(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns MACs and parameters for several choices of sizes, [groups, choices]."""
+    def costs(self, sizes: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns each of COUNTS for several choices of sizes, [groups, choices]."""
         left = self._fixed[:, None] + self._per_unit @ np.asarray(sizes, np.float64)
-        return _summed(self._macs, left, sizes.shape[1]), _summed(self._weights, left, sizes.shape[1])
+        return tuple(_summed(terms, left, sizes.shape[1]) for terms in (self._macs, self._weights, self._stored))
 
     def _traced(self) -> Trace:
         trace = Trace()
@@ -191,7 +198,9 @@ class Channels:
         return self._numbers[ids]
 
     def _final_use(self, use: Use) -> Use:
-        final = lambda leaf: self._final(leaf) if isinstance(leaf, np.ndarray) else leaf  # noqa: E731
+        def final(leaf: Any) -> Any:
+            return self._final(leaf) if isinstance(leaf, np.ndarray) else leaf
+
         return Use(
             use.layer,
             use.name,
@@ -220,10 +229,23 @@ class Channels:
             found[id(layer)] = (sum(int(np.prod(w.shape)) for w in layer.weights), [])
         terms = list(found.values())
         for use in self.uses.values():
-            for weight, axes in zip(use.layer.weights, use.weights):
-                fixed = int(np.prod([size for size, ids in zip(weight.shape, axes) if ids is None]))
-                terms.append((fixed, [self._axis(ids) for ids in axes if ids is not None]))
+            terms += (self._term(weight, axes) for weight, axes in zip(use.layer.weights, use.weights))
         return terms
+
+    def _byte_terms(self) -> list[tuple[int, list[int]]]:
+        kernels = {id(c.layer): (sum(int(np.prod(w.shape)) for w in _kernels(c.layer)), []) for c in self.calls}
+        terms: list[tuple[int, list[int]]] = [kernels[key] for key in kernels if key not in self.uses]
+        for use in self.uses.values():
+            weights = [(w, axes) for w, axes in zip(use.layer.weights, use.weights) if len(w.shape) > 1]
+            terms += (self._term(weight, axes) for weight, axes in weights)
+            # A depthwise convolution makes no channels of its own: its kernel has those that it hands on.
+            made = use.made or [ids for _, axes in weights for ids in axes if ids is not None]
+            terms += ((_CHANNEL_BYTES, [self._axis(ids)]) for ids in made if weights)
+        return terms
+
+    def _term(self, weight: Any, axes: tuple[Axis, ...]) -> tuple[int, list[int]]:
+        fixed = int(np.prod([size for size, ids in zip(weight.shape, axes) if ids is None]))
+        return fixed, [self._axis(ids) for ids in axes if ids is not None]
 
     def _grouped(self, heads: set[int]) -> tuple[Group, ...]:
         """Returns the units by where they are: those that are as often on the same axes are one group."""
@@ -260,6 +282,10 @@ class Channels:
             for index, count in zip(found, counts):
                 per_unit[row, index] = count / self.groups[index].size
         return fixed, per_unit
+
+
+def _kernels(layer: Any) -> list[Any]:
+    return [weight for weight in layer.weights if len(weight.shape) > 1]
 
 
 def _value(tensor: Any, axes: tuple[Axis, ...] | None) -> Value:

@@ -101,7 +101,7 @@ class Chooser:
         return Chosen((), stage.channels, budget.best(stage.worth, stage.channels, sizes))
 
     def within(self, count: str, limit: float) -> Chosen:
-        """Returns the cut that loses least and leaves no more than `limit` of "macs" or "parameters".
+        """Returns the cut that loses least and leaves no more than `limit` of one of channels.COUNTS.
 
         Raises:
             ConfigError: there is none.

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from edgeopt.shrinking import Channels, Chooser, Chosen
     from edgeopt.tflite.model import TFLiteModel
 
-BUDGETS = ("macs", "parameters", "width", "latency")
+BUDGETS = ("macs", "parameters", "bytes", "width", "latency")
 UNITS = ("channels", "heads", "blocks")
 # Samples that channels are scored and groups are measured on.
 PROBED = 512
 # Share of the epochs that the last of several rounds has; the others divide the rest.
 LAST_ROUND = 0.5
+_SCALE_BYTES = 4
 # Steps of the search for the MACs that take a share of the time: the share is then known to 1/64.
 _SEARCH_STEPS = 6
 
@@ -49,6 +50,9 @@ class Shrink(TrainedStep):
 
     macs: float | None = option(None, "Keep this share of the multiply-accumulates.", above=0.0, below=1.0, hint="0.5")
     parameters: float | None = option(None, "Keep this share of the parameters.", above=0.0, below=1.0, hint="0.5")
+    bytes: float | None = option(
+        None, "Keep this share of the bytes that weights take in int8.", above=0.0, below=1.0, hint="0.5"
+    )
     width: float | None = option(None, "Keep this share of every layer's channels.", above=0.0, below=1.0, hint="0.5")
     latency: float | None = option(None, "Keep this share of the measured latency.", above=0.0, below=1.0, hint="0.5")
     criterion: str = option(
@@ -151,6 +155,8 @@ def check(step: Shrink, record: StepRecord, file: TFLiteModel) -> tuple[Promise,
         elif promise.what == _PARAMETERS:
             # The converter adds a bias to a convolution without, and constants of its own.
             promise = _measured(promise, weigh(file).parameters, slack=0.02)
+        elif promise.what == _BYTES and (stored := _int8_bytes(file)):
+            promise = _measured(promise, stored, slack=0.02)
         found.append(promise)
     return tuple(found)
 
@@ -165,6 +171,7 @@ def predict(step: Shrink, facts: ModelFacts) -> str:
     said = {
         "macs": f"{share:.0%} of the {facts.macs:,} MACs",
         "parameters": f"{share:.0%} of the {facts.parameters:,} parameters",
+        "bytes": f"{share:.0%} of the bytes of int8 weights",
         "width": f"{share:.0%} of the channels, about {macs:.0%} of the {facts.macs:,} MACs",
         "latency": f"{share:.0%} of the time on LiteRT here, float32",
     }[count]
@@ -194,6 +201,7 @@ def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
 
 _MACS = "multiply-accumulates"
 _PARAMETERS = "parameters"
+_BYTES = "bytes of int8 weights, biases and scales"
 
 
 def _samples(model: Any, data: Dataset, seed: int) -> list[np.ndarray]:
@@ -307,7 +315,20 @@ def _promises(step: Shrink, before: Channels, after: Channels) -> tuple[Promise,
     # What other operators multiply is in the file's count, and not in ours.
     if not before.uncounted:
         found.append(Promise(_MACS, f"at most {macs:,.0f} of {old.macs:,}"))
-    return (*found, Promise(_PARAMETERS, f"at most {parameters:,.0f} of {old.parameters:,}"))
+    found.append(Promise(_PARAMETERS, f"at most {parameters:,.0f} of {old.parameters:,}"))
+    if step.bytes is not None:
+        found.append(Promise(_BYTES, f"at most {old.bytes * step.bytes:,.0f} of {old.bytes:,}"))
+    return tuple(found)
+
+
+def _int8_bytes(file: TFLiteModel) -> int:
+    """Returns what weights, biases and their scales take in an int8 file, 0 in any other."""
+    from edgeopt.tflite.weights import weigh
+
+    stored = [tensor for tensor in weigh(file).tensors if tensor.kind in ("weights", "biases")]
+    if any(tensor.dtype.startswith("float") for tensor in stored):
+        return 0
+    return sum(tensor.size_bytes + _SCALE_BYTES * tensor.scales for tensor in stored)
 
 
 def _measured(promise: Promise, value: int, slack: float = 0.0) -> Promise:
