@@ -34,9 +34,11 @@ def said(kind: type[Choices], options: dict[str, Any]) -> dict[str, Any]:
 def _option(key: Key, in_force: Any) -> Callable[[Any], Any]:
     """Returns the option of a field; `in_force` is what holds where nobody says it, if it is not its default."""
     option, default = key.option, in_force if key.default is None else key.default
-    told = "" if default in (None, (), {}, False) else f"  [default: {_in_words(default)}]"
+    told = "" if default in (None, (), {}) else f"  [default: {_in_words(default)}]"
     if key.type is bool:
-        return click.option(key.flag, key.name, is_flag=True, default=None, help=option.help)
+        flags = f"{key.flag}/--no-{key.flag.removeprefix('--')}" if key.default else key.flag
+        on = "  [default: on]" if key.default else ""
+        return click.option(flags, key.name, is_flag=True, default=None, help=option.help + on)
     several = typing.get_origin(key.type) is tuple or _is_mapping(key)
     kind: Any = str if several else key.type
     if option.choices:

@@ -11,8 +11,8 @@ TECHNIQUES = ("float16", "dynamic", "int8", "int16x8", "prune", "cluster", "shri
 
 # The converter leaves smaller weights of a dynamic-range model in float.
 DYNAMIC_ELEMENTS = 1024
-# A scale (float32) and a zero point (int64) for each channel.
-_SCALE_BYTES = 4 + 8
+# A float32 for each channel; the zero points are alike and stored once.
+_SCALE_BYTES = 4
 # A DEQUANTIZE operator and the tensor it writes, for each tensor stored as float16: measured on TensorFlow 2.21.
 _WIDENING_BYTES = 130
 # Share of zeros above which XNNPACK takes its sparse kernels for 1x1 convolutions.
@@ -278,7 +278,7 @@ def gzipped_share(zeros: float) -> float:
 
 
 def _integer_bytes(facts: ModelFacts, bias_bytes: int = 4) -> int:
-    # Weights and biases have a scale and zero point for each channel; biases stood in 4 bytes before.
+    # Weights and biases have a scale for each channel; biases stood in 4 bytes before.
     channels = sum(w.channels for w in facts.weights)
     return facts.float_bytes - 3 * facts.elements + channels * (2 * _SCALE_BYTES + bias_bytes - 4)
 
