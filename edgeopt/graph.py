@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
+from edgeopt.vocabulary import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +109,11 @@ def is_flat(model: Any) -> bool:
 def input_names(model: Any) -> list[tuple[str, Any]]:
     """Returns the name and symbolic tensor of each input: the key where the model takes a dict, else its layer's."""
     return _named(_structures(_graph_of(model))[0])
+
+
+def input_specs(model: Any) -> tuple[TensorSpec, ...]:
+    """Returns name, shape and dtype of each input, as `data.bind` takes them."""
+    return tuple(TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, t in input_names(model))
 
 
 def output_names(model: Any) -> list[tuple[str, Any]]:

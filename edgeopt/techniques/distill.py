@@ -213,14 +213,13 @@ def _shallower(model: Any, data: Dataset, share: float) -> tuple[Any, tuple[Laye
     from edgeopt.shrinking.blocks import blocks, drop
     from edgeopt.shrinking.channels import Channels
     from edgeopt.shrinking.probing import Probe
-    from edgeopt.vocabulary import TensorSpec
 
     found = blocks(model)
     if not found:
         raise ConfigError(
             "Expected residual blocks to leave out, got a model whose layers all have to be there. Try --width 0.5."
         )
-    specs = [TensorSpec(n, tuple(t.shape), graph.dtype_name(t)) for n, t in graph.input_names(model)]
+    specs = graph.input_specs(model)
     some = datasets.bind(data.training, specs).take(PROBED).arrays()
     probe = Probe(Channels(model), [some.inputs[spec.name] for spec in specs])
     losses = {block.name: probe.loss_without(block) for block in found}

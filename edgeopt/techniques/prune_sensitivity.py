@@ -10,7 +10,6 @@ import numpy as np
 from edgeopt import data as datasets
 from edgeopt import graph, progress
 from edgeopt.frameworks import load
-from edgeopt.vocabulary import TensorSpec
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -36,8 +35,7 @@ def measure(model: Any, kernels: Mapping[str, Sequence[Any]], part: Part) -> dic
         1 nothing left.
     """
     tf = load("tensorflow")
-    names = graph.input_names(model)
-    specs = [TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in names]
+    specs = graph.input_specs(model)
     batch = datasets.bind(part, specs).take(SAMPLES).arrays()
     inputs = graph.structured_inputs(model, [tf.constant(batch.inputs[spec.name]) for spec in specs])
     call = tf.function(lambda: graph.leaves(model(inputs, training=False)))

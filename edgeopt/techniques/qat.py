@@ -103,9 +103,8 @@ def predict(step: QAT, facts: ModelFacts) -> str:
 def _samples(model: Any, part: Part) -> Iterator[list[np.ndarray]]:
     from edgeopt import data as datasets
     from edgeopt import graph
-    from edgeopt.vocabulary import TensorSpec
 
-    specs = [TensorSpec(n, tuple(t.shape), graph.dtype_name(t)) for n, t in graph.input_names(model)]
+    specs = graph.input_specs(model)
     for batch in datasets.bind(part, specs).batches(64):
         yield [batch.inputs[spec.name] for spec in specs]
 

@@ -208,10 +208,9 @@ def _samples(model: Any, data: Dataset, seed: int) -> list[np.ndarray]:
     from edgeopt import data as datasets
     from edgeopt import graph
 
-    tensors = graph.input_names(model)
-    specs = [TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in tensors]
+    specs = graph.input_specs(model)
     batch = datasets.bind(data.training, specs).take(PROBED, seed=seed).arrays()
-    return [batch.inputs[name] for name, _ in tensors]
+    return [batch.inputs[spec.name] for spec in specs]
 
 
 def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:

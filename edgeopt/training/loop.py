@@ -19,7 +19,6 @@ from edgeopt.frameworks import load
 from edgeopt.training.hints import Hint
 from edgeopt.training.objective import Objective, objective
 from edgeopt.training.stream import steps_per_epoch, stream
-from edgeopt.vocabulary import TensorSpec
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
@@ -155,10 +154,7 @@ def fit(
 
 
 def _bound(model: Any, part: Part) -> Part:
-    specs = [
-        TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in graph.input_names(model)
-    ]
-    return datasets.bind(part, specs)
+    return datasets.bind(part, graph.input_specs(model))
 
 
 def _divided(part: Part, seed: int) -> tuple[Part, Part]:
