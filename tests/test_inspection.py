@@ -166,7 +166,8 @@ def test_keras_layers_of_many_kinds(folder: Path) -> None:
     advice = _advice(inspection)
     assert "set unroll=True" in advice["int8"].reason
     assert not advice["int16x8"].possible
-    assert "Conv1D (1 layer)" in advice["qat"].reason
+    assert "MultiHeadAttention (1 layer)" in advice["qat"].reason
+    assert "Conv1D" not in advice["qat"].reason
     assert "nothing to gain: all weight tensors have under 1024 elements" in advice["dynamic"].reason
 
 
@@ -189,13 +190,13 @@ def test_verdicts_on_a_keras_model(folder: Path) -> None:
     assert tuple(advice) == TECHNIQUES
     assert all(verdict.possible for verdict in advice.values())
     kernels = 8 * 3 * 3 * 3 + 8 * 3 * 3 + 160 * 8 + 10 * 160
-    assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are never pruned" in advice["prune"].reason
+    assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are pruned" in advice["prune"].reason
     macs = 16 * 16 * 8 * 27 + 14 * 14 * 8 * 9 + 14 * 14 * 160 * 8 + 160 * 10
     assert f"{14 * 14 * 160 * 8 / macs:.0%} of the MACs here" in advice["prune"].reason
     assert "only compressed storage or transfer gains" in advice["prune"].reason
     assert "gains only when compressed" in advice["cluster"].reason
     assert "TensorFlow Lite 2.17 or newer" in advice["dynamic"].reason
-    assert advice["qat"].reason == "tfmot supports every layer here"
+    assert advice["qat"].reason == "every layer is trained in int8"
 
 
 def test_verdicts_where_layers_cannot_be_trained(folder: Path) -> None:
@@ -213,12 +214,10 @@ def test_verdicts_where_layers_cannot_be_trained(folder: Path) -> None:
     assert unbridged.parameters == models.cnn().count_params()
 
 
-def test_the_layers_that_qat_supports_are_tfmots() -> None:
-    tfmot = frameworks.load("tfmot")
-    registry = tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme().get_quantize_registry()
-    layers = frameworks.load("tf_keras").layers
-    assert {layer.__name__ for layer in registry._layer_quantize_map} | {"InputLayer"} == QAT_LAYERS
-    assert not registry.supports(layers.Conv1D(1, 1))
+def test_the_layers_that_qat_is_said_to_train_are_those_it_trains() -> None:
+    from edgeopt.fake_quantization.roles import WEIGHTS
+
+    assert {"BatchNormalization", *WEIGHTS} == QAT_LAYERS
 
 
 def test_tables_show_it_and_nothing_steers_the_terminal(folder: Path) -> None:

@@ -17,7 +17,6 @@ from edgeopt.vocabulary import Shape
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 # Layers whose wrapped layer's weights and kind count.
 _WRAPPERS = ("Bidirectional", "TimeDistributed")
-_BEFORE_FOLDING = ("Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "SeparableConv2D", "Dense")
 
 
 class KerasCount:
@@ -38,10 +37,10 @@ class KerasCount:
         self._zeros = 0
         self._tensors = 0
         counted: set[int] = set()
-        for layer, name, inputs, outputs, before in _calls(model):
+        for layer, name, inputs, outputs in _calls(model):
             again = id(layer) in counted
             counted.add(id(layer))
-            self._add(layer, name, inputs, outputs, before, again)
+            self._add(layer, name, inputs, outputs, again)
         if not self.rows:
             # A SavedModel has variables and no layers.
             for variable in getattr(model, "variables", ()):
@@ -63,7 +62,7 @@ class KerasCount:
             fused_lstm=self._fused_lstm,
         )
 
-    def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], before: str, again: bool) -> None:
+    def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], again: bool) -> None:
         kind = type(layer).__name__
         weights = [np.asarray(w) for w in layer.get_weights()] if hasattr(layer, "get_weights") else []
         kinds = [_weight_kind(variable) for variable in getattr(layer, "weights", [])]
@@ -93,8 +92,8 @@ class KerasCount:
         for value, weight_kind in zip(weights, kinds):
             # Counted as the float32 that converts, also where a policy stores less.
             self.bytes_by_kind[weight_kind] += 4 * value.size
-        folded = kind == "BatchNormalization" and before not in _BEFORE_FOLDING
-        self._layers[f"{kind} alone" if folded else kind] += 1
+        if weights:
+            self._layers[kind] += 1
         self._remember(layer, kernels, macs)
 
     def _add_variable(self, variable: Any) -> None:
@@ -160,18 +159,15 @@ def _kind(layer: str, kernel: np.ndarray) -> str:
     return {"Dense": "dense", "EinsumDense": "dense", "Embedding": "embedding"}.get(layer, "other")
 
 
-def _calls(model: Any) -> Iterator[tuple[Any, str, list[Shape], list[Shape], str]]:
-    """Yields layer, name, input and output shapes, and the layer before; without a graph only layers."""
+def _calls(model: Any) -> Iterator[tuple[Any, str, list[Shape], list[Shape]]]:
+    """Yields layer, name, input and output shapes; without a graph only layers."""
     if graph.functional(model) is None:
         for layer in getattr(model, "layers", []):
-            yield layer, layer.name, [], [], ""
+            yield layer, layer.name, [], []
         return
-    makers: dict[int, str] = {}
     for call in graph.flat_calls(model):
         given = [t for t in graph.leaves((call.args, dict(call.kwargs))) if hasattr(t, "shape") and hasattr(t, "dtype")]
-        before = makers.get(id(given[0]), "") if given else ""
-        makers.update((id(t), type(call.layer).__name__) for t in call.outputs)
-        yield call.layer, call.name, [tuple(t.shape) for t in given], [tuple(t.shape) for t in call.outputs], before
+        yield call.layer, call.name, [tuple(t.shape) for t in given], [tuple(t.shape) for t in call.outputs]
 
 
 def _unwrapped(layer: Any) -> list[Any]:

@@ -17,22 +17,15 @@ _SCALE_BYTES = 4
 _WIDENING_BYTES = 130
 # Share of zeros above which XNNPACK takes its sparse kernels for 1x1 convolutions.
 SPARSE_KERNEL_ZEROS = 2 / 3
-# tfmot 0.8: prune_registry, clustering_registry and default_8bit_quantize_registry, by class name.
+# Kinds of weights that prune and cluster take unless told otherwise.
 PRUNABLE = frozenset({"dense", "convolution", "pointwise", "transposed", "recurrent", "embedding", "attention"})
+# Classes of layers with weights that qat trains in int8; it folds or rewrites BatchNormalization.
 QAT_LAYERS = frozenset(
     (
-        *("InputLayer", "Dense", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Add", "Concatenate"),
-        *("Activation", "ReLU", "LeakyReLU", "Softmax", "ActivityRegularization"),
-        *("AveragePooling1D", "AveragePooling2D", "MaxPooling2D"),
-        *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
-        *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
-        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
-        *("Flatten", "Permute", "Reshape", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
-        *("Cropping1D", "Cropping2D", "Cropping3D"),
+        *("BatchNormalization", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv1D", "DepthwiseConv2D"),
+        *("SeparableConv1D", "SeparableConv2D"),
     )
 )
-# It goes into a convolution before it and has a QAT form only there.
-_FOLDED = "BatchNormalization"
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,7 @@ class ModelFacts:
         parameters: trained numbers, biases included.
         tensors: in how many stored tensors.
         zeros: share of the weights that are zero now.
-        layers: Keras class or operator name → how many; a BatchNormalization that follows no convolution counts as
-            "BatchNormalization alone".
+        layers: Keras class → how many layers with weights.
         loops: the names of recurrent layers that become loops in the file.
         fused_lstm: whether an LSTM becomes one fused operator.
     """
@@ -195,7 +187,7 @@ def _int16x8(facts: ModelFacts) -> _Rule:
 def _prune(facts: ModelFacts) -> _Rule:
     share = facts.share(*PRUNABLE)
     if not share:
-        return False, "none", "tfmot never prunes depthwise kernels, and there are no other weights"
+        return False, "none", "only depthwise kernels, which bear few zeros: name the layers to prune them"
     dense = gzipped_share(facts.zeros)
     sparse = gzipped_share(1 - (1 - facts.zeros) * (1 - 0.8 * share))
     reasons = ["a pruned file is as large as before: only compressed storage or transfer gains"]
@@ -207,19 +199,19 @@ def _prune(facts: ModelFacts) -> _Rule:
         f"{pointwise:.0%} of the MACs here" + ("" if pointwise > 0.3 else ", so no faster")
     )
     if depthwise := facts.share("depthwise"):
-        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are never pruned by tfmot")
+        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are pruned where named alone")
     return True, f"at 80 % zeros the gzipped int8 weights shrink to about {sparse / dense:.0%}", "; ".join(reasons)
 
 
 def _cluster(facts: ModelFacts) -> _Rule:
     share = facts.share(*PRUNABLE)
     if not share:
-        return False, "none", "tfmot never clusters depthwise kernels, and there are no other weights"
+        return False, "none", "only depthwise kernels, which bear few clusters: name the layers to cluster them"
     # 16 values take 4 bits of the 8 at most.
     left = 1 - share / 2
     reasons = ["gains only when compressed, or on microcontrollers with TFLM's look-up tables: the file stays as large"]
     if depthwise := facts.share("depthwise"):
-        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are never clustered by tfmot")
+        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are clustered where named alone")
     return True, f"16 clusters: the gzipped int8 weights shrink to about {left:.0%}", "; ".join(reasons)
 
 
@@ -237,17 +229,16 @@ def _shrink(facts: ModelFacts) -> _Rule:
 
 
 def _qat(facts: ModelFacts) -> _Rule:
-    unsupported = {name: n for name, n in facts.layers.items() if name not in QAT_LAYERS and name != _FOLDED}
     gain = "size and speed of int8, with less loss of accuracy"
     if not facts.layers:
-        return True, gain, "`edgeopt inspect` of it says which layers tfmot supports"
-    if not unsupported:
-        return True, gain, "tfmot supports every layer here"
-    listed = _listed([f"{name} ({n} layer{'s' if n > 1 else ''})" for name, n in sorted(unsupported.items())])
-    none_left = not any(name in facts.layers for name in ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense"))
-    if none_left:
-        return False, "none", f"tfmot supports no layer with weights here: {listed}"
-    return True, gain, f"not supported by tfmot and quantized after training instead: {listed}"
+        return True, gain, "`edgeopt inspect` of the Keras model says which layers are trained in int8"
+    rest = {name: n for name, n in sorted(facts.layers.items()) if name not in QAT_LAYERS}
+    others = [f"{name} ({n} layer{'s' if n > 1 else ''})" for name, n in rest.items()]
+    if not others:
+        return True, gain, "every layer is trained in int8"
+    if len(others) == len(facts.layers):
+        return False, "none", f"no layer with weights can be trained in int8 here: {_listed(others)}"
+    return True, gain, f"not trained in int8 but quantized afterwards: {_listed(others)}"
 
 
 def _distill(facts: ModelFacts) -> _Rule:
