@@ -233,8 +233,10 @@ class Channels:
         return terms
 
     def _byte_terms(self) -> list[tuple[int, list[int]]]:
-        kernels = {id(c.layer): (sum(int(np.prod(w.shape)) for w in _kernels(c.layer)), []) for c in self.calls}
-        terms: list[tuple[int, list[int]]] = [kernels[key] for key in kernels if key not in self.uses]
+        others = {id(call.layer): call.layer for call in self.calls if id(call.layer) not in self.uses}
+        terms: list[tuple[int, list[int]]] = [
+            (sum(int(np.prod(w.shape)) for w in layer.weights if len(w.shape) > 1), []) for layer in others.values()
+        ]
         for use in self.uses.values():
             weights = [(w, axes) for w, axes in zip(use.layer.weights, use.weights) if len(w.shape) > 1]
             terms += (self._term(weight, axes) for weight, axes in weights)
@@ -282,10 +284,6 @@ class Channels:
             for index, count in zip(found, counts):
                 per_unit[row, index] = count / self.groups[index].size
         return fixed, per_unit
-
-
-def _kernels(layer: Any) -> list[Any]:
-    return [weight for weight in layer.weights if len(weight.shape) > 1]
 
 
 def _value(tensor: Any, axes: tuple[Axis, ...] | None) -> Value:
