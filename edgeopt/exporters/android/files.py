@@ -1,0 +1,126 @@
+"""The files of an Android project: a Source and settings go in, a Project comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
+from edgeopt.exporters.android.golden import Golden
+from edgeopt.exporters.android.golden import golden as golden_of
+from edgeopt.exporters.contract import Project, Source
+from edgeopt.exporters.names import camel
+from edgeopt.tflite import metadata
+
+LITERT, LITERT_BEFORE = "2.3.0", "1.4.2"
+# What Kotlin's TensorBuffer reads and writes.
+_KOTLIN_TYPES = ("float32", "int8", "int32", "bool")
+# The Gradle module of the model, and of the app around it.
+_MODULE, _APP = "model", "app"
+
+
+def project(source: Source, settings: Android) -> Project:
+    """Returns the project around `source`; raises as `android.project`."""
+    golden = golden_of(source, settings.io)
+    note, remarks = notes.note(source, golden.model)
+    content = metadata.with_note(golden.content, note)
+    types = {spec.dtype for spec in (*golden.inputs, *golden.outputs)}
+    kotlin = settings.min_sdk >= COMPILED_MODEL_SDK and types <= set(_KOTLIN_TYPES)
+    package = settings.package or f"com.example.{source.name}"
+    values = _values(source, settings, golden, package=package, kotlin=kotlin)
+    made = {path: rendering.render(template, values) for path, template in _templates(settings, values, kotlin=kotlin)}
+    assets = f"{_MODULE}/src/main/assets/{source.name}"
+    return Project(
+        {**made, f"{assets}.tflite": content, f"{assets}.golden": golden.packed},
+        facts={
+            "model_bytes": len(content),
+            "inputs_and_outputs": ", ".join(sorted(types)),
+            **({"classes": len(source.classes)} if source.classes else {}),
+            "self_test_samples": len(source.samples),
+            "litert": values["litert"],
+        },
+        notes=(*_notes(source, settings, types, kotlin=kotlin), *remarks),
+        next_steps=_next_steps(settings),
+    )
+
+
+def _values(source: Source, settings: Android, golden: Golden, *, package: str, kotlin: bool) -> dict[str, object]:
+    """Returns what the templates are filled with."""
+    base = camel(source.name).removesuffix("Model")
+    # CompiledModel is LiteRT's.
+    base = f"My{base}" if base in ("", "Compiled") else base
+    return {
+        "package": package,
+        "name": source.name,
+        "model": f"{base}Model",
+        "test": f"{base}SelfTest",
+        "compiled": f"{base}CompiledModel",
+        "module": _MODULE,
+        "app": _APP,
+        "litert": LITERT if settings.min_sdk >= COMPILED_MODEL_SDK else LITERT_BEFORE,
+        "kotlin": kotlin,
+        # LiteRT 2 has taken delegates out of its Interpreter.
+        "delegates": settings.min_sdk < COMPILED_MODEL_SDK,
+        "library": settings.library,
+        "min_sdk": settings.min_sdk,
+        "file": source.file.name,
+        "classes": source.classes,
+        "preprocessing": source.preprocessing,
+        "picture": notes.color(source, golden.model),
+        "inputs": golden.inputs,
+        "outputs": golden.outputs,
+        "golden": golden,
+        "from_data": source.from_data,
+    }
+
+
+def _templates(settings: Android, values: dict[str, object], *, kotlin: bool) -> Iterator[tuple[str, str]]:
+    """Yields the path of each generated file with its template."""
+    folder = PurePosixPath(*str(values["package"]).split("."))
+    sources = f"{_MODULE}/src/main/java/{folder}"
+    yield "README.md", "README.md.j2"
+    yield f"{_MODULE}/build.gradle.kts", "model/build.gradle.kts.j2"
+    yield f"{_MODULE}/consumer-rules.pro", "model/consumer-rules.pro.j2"
+    yield f"{_MODULE}/src/main/AndroidManifest.xml", "model/AndroidManifest.xml.j2"
+    yield f"{sources}/{values['model']}.java", "model/Model.java.j2"
+    yield f"{sources}/{values['test']}.java", "model/SelfTest.java.j2"
+    yield f"{_MODULE}/src/androidTest/java/{folder}/{values['test']}OnDevice.java", "model/OnDevice.java.j2"
+    if kotlin:
+        yield f"{sources}/{values['compiled']}.kt", "model/CompiledModel.kt.j2"
+    if not settings.library:
+        yield "settings.gradle.kts", "settings.gradle.kts.j2"
+        yield "build.gradle.kts", "build.gradle.kts.j2"
+        yield "gradle.properties", "gradle.properties.j2"
+        yield "gradle/wrapper/gradle-wrapper.properties", "gradle-wrapper.properties.j2"
+        yield f"{_APP}/build.gradle.kts", "app/build.gradle.kts.j2"
+        yield f"{_APP}/src/main/AndroidManifest.xml", "app/AndroidManifest.xml.j2"
+        yield f"{_APP}/src/main/java/{folder}/app/MainActivity.java", "app/MainActivity.java.j2"
+
+
+def _notes(source: Source, settings: Android, types: set[str], *, kotlin: bool) -> Iterator[str]:
+    if not source.from_data:
+        yield "the self-test runs on generated inputs; --data DATA takes real ones"
+    for spec in source.model.inputs:
+        if None in spec.shape[1:]:
+            sizes = " x ".join("?" if size is None else str(size) for size in spec.shape)
+            yield f"free sizes of {spec.name!r}, {sizes}, are fixed as the file stores them: better convert fixed ones"
+    if "int8" in types:
+        yield "MediaPipe Tasks refuses int8 inputs; --io uint8 or --io float32 gives it a file that it takes"
+    if settings.min_sdk < COMPILED_MODEL_SDK:
+        yield f"below API level {COMPILED_MODEL_SDK} there is LiteRT {LITERT_BEFORE}: its Interpreter and delegates"
+    elif not kotlin:
+        odd = ", ".join(sorted(types - set(_KOTLIN_TYPES)))
+        missing = "no CompiledModel class was written, and the model runs on the CPU; --io float32 brings it"
+        yield f"Kotlin's TensorBuffer has no {odd}: {missing}"
+
+
+def _next_steps(settings: Android) -> tuple[str, ...]:
+    if settings.library:
+        return (
+            f'add include(":{_MODULE}") to the settings.gradle.kts of the app, and this folder\'s {_MODULE}/ to it',
+        )
+    return (
+        "gradle wrapper",
+        f"./gradlew :{_APP}:installDebug",
+        f"./gradlew :{_MODULE}:connectedDebugAndroidTest",
+    )

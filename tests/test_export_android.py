@@ -1,0 +1,350 @@
+"""Exported Android projects: their classes compile, run on a JVM over LiteRT and give its outputs, bit for bit."""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import android_build
+import numpy as np
+import pytest
+import runtime_models
+import tflite_models
+from click.testing import CliRunner
+
+import edgeopt
+from edgeopt import exporters, frameworks, runtimes
+from edgeopt.cli import cli
+from edgeopt.data.preprocessing import preprocess
+from edgeopt.errors import ConfigError, ModelError
+from edgeopt.exporters.android import Android, golden
+from edgeopt.runtimes import samples
+from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.tflite import metadata, rewrite
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Preprocessing
+
+HOSTILE = ('"; System.exit(1); //', "line\nend", "*/ ${x} $y", "Größe \U0001f600", "\\u0022", "??/", "", "a", "b", "\\")
+HOSTILE_NAME = '*/ "in\nput" ${x} \\u000a'
+PIXELS = Preprocessing((16, 16), 1 / 255, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An exported project and how it came about."""
+
+    output: Path
+    source: Path
+    preprocessing: Preprocessing
+
+    @property
+    def shipped(self) -> Path:
+        return next(self.output.glob("model/src/main/assets/*.tflite"))
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
+    """Projects by the name of their model."""
+    folder = tmp_path_factory.mktemp("android")
+    models = runtime_models.models()
+    picture = folder / "picture.tflite"
+    picture.write_bytes(tflite_models.convert(tflite_models.cnn, "int8"))
+    hostile = folder / 'a "model" ${x} \\u000a ü.tflite'
+    hostile.write_bytes(_renamed(models["float32"].read_bytes()))
+    words, bare = folder / "words.tflite", folder / "bare.tflite"
+    words.write_bytes(tflite_models.convert(_words, "float32"))
+    bare.write_bytes(rewrite.changed(models["int8"].read_bytes(), _without_signatures))
+    made = {}
+    for name, file, settings in (
+        ("floats", models["int8"], {}),
+        ("bytes", models["int8"], {"io": "uint8"}),
+        ("stored", models["int8"], {"io": "file"}),
+        ("plain", models["float32"], {"preprocessing": Preprocessing(None, 2.0, (1.0,), (3.0,))}),
+        ("two", models["two"], {}),
+        ("old", models["int8-float-io"], {"min_sdk": 21, "io": "file"}),
+        ("picture", picture, {"preprocessing": PIXELS, "classes": [f"kind {i}" for i in range(10)]}),
+        ("hostile", hostile, {"classes": HOSTILE}),
+        ("words", words, {}),
+        ("bare", bare, {}),
+    ):
+        edgeopt.export("android", file, folder / name, name=name, **settings)
+        made[name] = Case(folder / name, file, settings.get("preprocessing", Preprocessing()))
+    return made
+
+
+@pytest.fixture(scope="module")
+def classes(cases: Mapping[str, Case], tmp_path_factory: pytest.TempPathFactory) -> android_build.Classes:
+    """All of them compiled."""
+    return android_build.compiled([case.output for case in cases.values()], tmp_path_factory.mktemp("classes"))
+
+
+def _words() -> Any:
+    """Five indices of words go in, three numbers come out."""
+    keras = frameworks.load("tf_keras")
+    words = keras.layers.Input((5,), dtype="int32", batch_size=1)
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(words))
+    return keras.Model(words, keras.layers.Dense(3)(embedded))
+
+
+def _without_signatures(model: Any, schema: Any) -> None:
+    model.signatureDefs = None
+
+
+def _steps() -> Any:
+    """Steps of four numbers go in, as many as one likes."""
+    keras = frameworks.load("tf_keras")
+    steps = keras.layers.Input((None, 4), name="steps")
+    return keras.Model(steps, keras.layers.Dense(3)(steps))
+
+
+def _renamed(content: bytes) -> bytes:
+    """Returns a model whose input and output are called what no code should be."""
+
+    def change(model: Any, schema: Any) -> None:
+        (signature,) = model.signatureDefs
+        signature.inputs[0].name, signature.outputs[0].name = HOSTILE_NAME, f"{HOSTILE_NAME} out"
+
+    return rewrite.changed(content, change)
+
+
+def _bits(line: str) -> np.ndarray:
+    return np.array([int(word, 16) for word in line.split()], np.uint32).view(np.float32)
+
+
+NAMES = ("floats", "bytes", "stored", "plain", "two", "old", "picture", "hostile", "words", "bare")
+
+
+def _generated(case: Case) -> list[dict[str, np.ndarray]]:
+    return [samples.generated(read(case.shipped).inputs, seed=seed) for seed in (7, 8)]
+
+
+@pytest.fixture(scope="module")
+def said(cases: Mapping[str, Case], classes: android_build.Classes) -> Callable[[str], Mapping[str, list[str]]]:
+    """What the classes of each module print on two generated samples."""
+
+    @functools.cache
+    def tried(name: str) -> Mapping[str, list[str]]:
+        model = read(cases[name].shipped)
+        real = [[dequantize(s[spec.name], spec) for spec in model.inputs] for s in _generated(cases[name])]
+        return classes.tried(cases[name].output / "model", name, real)
+
+    return tried
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_classes_give_what_litert_gives(
+    name: str, cases: Mapping[str, Case], said: Callable[[str], Mapping[str, list[str]]]
+) -> None:
+    case, said_here = cases[name], said(name)
+    model, generated = read(case.shipped), _generated(case)
+    session = runtimes.isolated(case.shipped, runtimes.RUNTIMES["litert"])
+    results = [session.run(sample) for sample in generated]
+    session.close()
+    expected = [dequantize(result[spec.name], spec) for result in results for spec in model.outputs]
+    raw = dequantize(generated[0][model.inputs[0].name], model.inputs[0])
+    assert ("kotlin output" in said_here) == (name not in ("bytes", "old"))
+    for who in ("java", "kotlin"):
+        for line, wanted in zip(said_here.get(f"{who} output", []), expected, strict=f"{who} output" in said_here):
+            np.testing.assert_array_equal(_bits(line), wanted.astype(np.float32).ravel())
+        if f"{who} output" in said_here:
+            assert said_here[f"{who} passed"] == ["true"], said_here[f"{who} said"]
+            assert said_here[f"{who} with a wrong value passed"] == ["false"]
+            assert "TOO FAR" in said_here[f"{who} with a wrong value said"][0]
+            assert re.search(r"off by at most 0.0, ", said_here[f"{who} said"][0])
+    one = replace(case.preprocessing, resize=None)
+    np.testing.assert_array_equal(_bits(said_here["preprocessed"][0]), preprocess(raw, one).astype(np.float32).ravel())
+    assert said_here["best"] == ["1", "2", "0"]
+    assert said_here["NaN"][0].startswith("Expected numbers for") == (model.inputs[0].dtype != "float32")
+    assert said_here["short"][0].startswith(f"Expected {raw.size} values for")
+    assert said_here["none"] == [f"Expected {len(model.inputs)} inputs, got 0."]
+
+
+def test_an_accelerator_that_refuses_is_never_left_unsaid(said: Callable[[str], Mapping[str, list[str]]]) -> None:
+    one = {**said("plain"), **said("old")}
+    assert one["java ran on"] == ["CPU"]
+    assert one["delegate 1 REFUSE"] == ["GPU"]
+    assert one["delegate 0 REFUSE"][0].startswith("GPU does not take the model: ")
+    assert one["delegate 0 CPU"][0].startswith("CPU, because GPU refused: java.lang.IllegalArgumentException")
+    assert one["GPU REFUSE"][0].startswith("GPU does not take the model: ")
+    assert one["GPU CPU"][0].startswith("CPU, because GPU refused: ")
+
+
+def test_any_text_is_only_text(cases: Mapping[str, Case], said: Callable[[str], Mapping[str, list[str]]]) -> None:
+    case = cases["hostile"]
+    assert [spec.name for spec in read(case.shipped).inputs] == [HOSTILE_NAME]
+    lines = said("hostile")["label"]
+    texts = [bytes(b for c in line.split() for b in divmod(int(c), 256)).decode("utf-16-be") for line in lines]
+    assert texts == list(HOSTILE[:4])
+    note = metadata.read_note(case.shipped.read_bytes())
+    assert note is not None
+    assert note.outputs[0].labels == tuple(" ".join(text.splitlines()) for text in HOSTILE)
+
+
+def test_a_picture_becomes_the_pixels_of_its_training(said: Callable[[str], Mapping[str, list[str]]]) -> None:
+    colors = np.array([[[1, 2, 3], [127, 128, 255]], [[255, 255, 255], [255, 0, 0]]], np.float32)
+    scaled = colors.repeat(16 // 2, axis=0).repeat(16 // 2, axis=1)
+    np.testing.assert_array_equal(_bits(said("picture")["pixels"][0]), scaled.ravel())
+
+
+@pytest.mark.parametrize("name", ["floats", "bytes", "stored", "two", "words"])
+def test_the_golden_file_holds_what_the_exported_file_gave(name: str, cases: Mapping[str, Case]) -> None:
+    case = cases[name]
+    source, shipped = read(case.source), read(case.shipped)
+    packed = case.shipped.with_suffix(".golden").read_bytes()
+    (count,) = struct.unpack_from(">i", packed)
+    values = np.frombuffer(packed, ">f4", offset=4).astype(np.float32)
+    session = runtimes.isolated(case.source, runtimes.RUNTIMES["litert"])
+    place = 0
+    for _ in range(count):
+        given = {}
+        for spec in source.inputs:
+            shape = tuple(size or 1 for size in spec.shape)
+            given[spec.name] = quantize(values[place : place + np.prod(shape)].reshape(shape), spec)
+            place += int(np.prod(shape))
+        outputs = session.run(given)
+        for spec in source.outputs:
+            wanted = dequantize(outputs[spec.name], spec).ravel()
+            np.testing.assert_array_equal(values[place : place + wanted.size], wanted)
+            place += wanted.size
+    session.close()
+    assert place == values.size
+    dtypes = {"bytes": {"uint8"}, "stored": {"int8"}, "words": {"int32", "float32"}}
+    assert {spec.dtype for spec in (*shipped.inputs, *shipped.outputs)} == dtypes.get(name, {"float32"})
+    assert not any(None in spec.shape for spec in (*shipped.inputs, *shipped.outputs))
+
+
+def test_metadata_say_what_an_app_does_to_a_picture(cases: Mapping[str, Case]) -> None:
+    content = cases["picture"].shipped.read_bytes()
+    note = metadata.read_note(content)
+    assert note is not None
+    (given,), (result,) = note.inputs, note.outputs
+    assert (given.color, result.label_file) == ("rgb", "labels.txt")
+    # (x / 255 - mean) / std = (x - 255 mean) / (255 std)
+    np.testing.assert_allclose(given.mean, [255 * 0.4, 255 * 0.5, 255 * 0.6], rtol=1e-6)
+    np.testing.assert_allclose(given.std, [255 * 0.2, 255 * 0.25, 255 * 0.3], rtol=1e-6)
+
+
+def test_the_apk_holds_the_model_as_it_is(cases: Mapping[str, Case], tmp_path: Path) -> None:
+    android_build.require("aapt2", "zipalign", "apksigner", "keytool")
+    if not android_build.FRAMEWORK.exists():
+        pytest.skip("needs Android's resources: apt-get install android-framework-res")
+    case = cases["picture"]
+    for gradle in ("app", "model"):
+        assert 'noCompress += "tflite"' in (case.output / gradle / "build.gradle.kts").read_text()
+    manifest = tmp_path / "AndroidManifest.xml"
+    text = (case.output / "app/src/main/AndroidManifest.xml").read_text()
+    manifest.write_text(text.replace("<manifest ", '<manifest package="com.example.picture.app" ', 1))
+    linked, aligned, key = tmp_path / "linked.apk", tmp_path / "app.apk", tmp_path / "key.jks"
+    # With the dot, as Gradle calls it: without it the model would be compressed.
+    android_build.run(
+        *("aapt2", "link", "-0", ".tflite", "-I", android_build.FRAMEWORK, "-A", case.shipped.parent),
+        *("--min-sdk-version", "24", "--target-sdk-version", "29", "--manifest", manifest, "-o", linked),
+    )
+    android_build.run("zipalign", "-f", "4", linked, aligned)
+    password = ("--ks-pass", "pass:password")
+    android_build.run(
+        *("keytool", "-genkeypair", "-keystore", key, "-storepass", "password", "-keypass", "password"),
+        *("-alias", "throwaway", "-keyalg", "RSA", "-dname", "CN=throwaway", "-validity", "1"),
+    )
+    android_build.run("apksigner", "sign", "--ks", key, *password, aligned)
+    android_build.run("apksigner", "verify", aligned)
+    android_build.run("zipalign", "-c", "4", aligned)
+    with zipfile.ZipFile(aligned) as apk:
+        packed = apk.getinfo("assets/picture.tflite")
+        assert packed.compress_type == zipfile.ZIP_STORED
+        assert apk.read(packed) == case.shipped.read_bytes()
+
+
+def test_the_command_writes_a_module_alone(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"kind {i}" for i in range(10)))
+    model = runtime_models.models()["int8"]
+    arguments = ["export", "android", str(model), "-o", str(tmp_path / "out"), "--classes", str(labels)]
+    said = CliRunner().invoke(cli, [*arguments, "--library", "--name", "Größe 1"])
+    assert said.exit_code == 0, said.output
+    assert "inputs and outputs: float32" in said.output
+    assert 'include(":model")' in said.output
+    names = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    package = "java/com/example/grosse_1"
+    assert names == {
+        exporters.MARKER,
+        "README.md",
+        "model/build.gradle.kts",
+        "model/consumer-rules.pro",
+        "model/src/main/AndroidManifest.xml",
+        "model/src/main/assets/grosse_1.tflite",
+        "model/src/main/assets/grosse_1.golden",
+        *(
+            f"model/src/main/{package}/{n}"
+            for n in ("Grosse1Model.java", "Grosse1SelfTest.java", "Grosse1CompiledModel.kt")
+        ),
+        f"model/src/androidTest/{package}/Grosse1SelfTestOnDevice.java",
+    }
+
+
+@pytest.mark.parametrize(
+    "package", ["app", "com.example.", "com.class.x", "com.ex-ample", "com.1st", "com.x;y", "a b.c"]
+)
+def test_a_package_is_a_java_package(package: str) -> None:
+    with pytest.raises(ConfigError, match="Expected a Java package of at least two names as package"):
+        Android(package=package)
+    assert Android(package="org.example.My_App2").package == "org.example.My_App2"
+
+
+@pytest.mark.parametrize(("name", "stem"), [("model", "My"), ("compiled", "MyCompiled"), ("a_model", "A")])
+def test_no_class_takes_the_name_of_litert_s_own(name: str, stem: str, tmp_path: Path) -> None:
+    edgeopt.export("android", runtime_models.models()["two"], tmp_path, name=name, library=True)
+    sources = {file.name for file in (tmp_path / "model/src/main/java").rglob("*") if file.is_file()}
+    assert sources == {f"{stem}Model.java", f"{stem}SelfTest.java", f"{stem}CompiledModel.kt"}
+
+
+def test_notes_name_what_an_app_will_meet(tmp_path: Path) -> None:
+    models = runtime_models.models()
+    stored = edgeopt.export("android", models["int8"], tmp_path / "stored", io="file")
+    assert any("MediaPipe Tasks refuses int8" in note for note in stored.notes)
+    bytes_ = edgeopt.export("android", models["int8"], tmp_path / "bytes", io="uint8")
+    assert any("Kotlin's TensorBuffer has no uint8" in note for note in bytes_.notes)
+    old = edgeopt.export("android", models["int8"], tmp_path / "old", min_sdk=21)
+    assert any("LiteRT 1.4.2: its Interpreter and delegates" in note for note in old.notes)
+    free = tmp_path / "free.tflite"
+    free.write_bytes(tflite_models.convert(_steps, "float32"))
+    freed = edgeopt.export("android", free, tmp_path / "freed")
+    assert "free sizes of 'steps', ? x ? x 4, are fixed as the file stores them: better convert fixed ones" in (
+        freed.notes
+    )
+    picture = tmp_path / "picture.tflite"
+    picture.write_bytes(tflite_models.convert(tflite_models.cnn, "int8"))
+    raw = edgeopt.export("android", picture, tmp_path / "raw", io="uint8", preprocessing=PIXELS)
+    assert any("raw pixels into a uint8 input" in note for note in raw.notes)
+
+
+def test_what_has_no_scale_or_no_java_type_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = runtime_models.models()
+    with pytest.raises(ModelError, match="Expected a file quantized to int8 for uint8 inputs and outputs, got"):
+        edgeopt.export("android", models["float32"], tmp_path / "a", io="uint8")
+    monkeypatch.setattr(golden, "SUPPORTED", ("int8",))
+    with pytest.raises(
+        ModelError, match="Expected inputs and outputs of int8 with one scale, got 'picture' of float32"
+    ):
+        edgeopt.export("android", models["float32"], tmp_path / "b")
+
+
+def test_a_rewritten_file_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = golden.outputs.expected
+
+    def off(source: exporters.Source, runtime: str) -> list[dict[str, np.ndarray]]:
+        results = real(source, runtime)
+        return [
+            {name: value + np.float32(1) for name, value in one.items()} if source.file.name == "model.tflite" else one
+            for one in results
+        ]
+
+    monkeypatch.setattr(golden.outputs, "expected", off)
+    with pytest.raises(ModelError, match="gives another 'kind' on LiteRT: off by up to 1"):
+        edgeopt.export("android", runtime_models.models()["int8"], tmp_path / "out")
