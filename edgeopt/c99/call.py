@@ -1,0 +1,151 @@
+"""What an operator becomes: calls of C kernels with the fields of their structs; and what lowering one may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgeopt.c99.memory import Trace
+from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
+
+# A number, the values of a C array, those of a const table, or a struct of them.
+Field = int | float | tuple[int, ...] | np.ndarray | Mapping[str, Any] | None
+
+
+class Unsupported(Exception):
+    """No kernel for this operator or this form of it; the message says which."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel: `kernel(&fields, inputs..., output, scratch)`.
+
+    Attributes:
+        kernel: name of the function and of its file in `kernels`.
+        fields: of the kernel's struct.
+        inputs: tensors.
+        output: tensor.
+        scratch_bytes: memory that it needs while it runs.
+        traces: for each input that the output may share memory with, how.
+        has_direction: whether the struct has a field `backward`, set once the plan is made.
+    """
+
+    kernel: str
+    fields: Mapping[str, Field]
+    inputs: tuple[int, ...]
+    output: int
+    scratch_bytes: int = 0
+    traces: Mapping[int, Trace] = field(default_factory=dict)
+    has_direction: bool = False
+
+
+@dataclass(frozen=True)
+class Alias:
+    """The operator's output is its input under another name."""
+
+    source: int
+    output: int
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """The operator's output is known while generating."""
+
+    output: int
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator in its graph.
+
+    Attributes:
+        folded: values of tensors that were computed while generating, by tensor.
+        rounding: "tflm" or "xnnpack".
+        pack: whether weights of few distinct values are stored in 4 bits each.
+    """
+
+    model: TFLiteModel
+    graph: Subgraph
+    operator: Operator
+    folded: Mapping[int, np.ndarray]
+    rounding: str
+    pack: bool
+
+    def input(self, position: int) -> Tensor:
+        """Returns an operand that has to be there."""
+        tensor = self.graph.operand(self.operator, position)
+        if tensor is None:
+            raise Unsupported(f"{self.operator.name} without operand {position}")
+        return tensor
+
+    @property
+    def output(self) -> Tensor:
+        """Returns the first output."""
+        return self.graph.tensors[self.operator.outputs[0]]
+
+    def option(self, name: str) -> Any:
+        """Returns an option of the operator, as `Operator.options` names it; the schema's default where none is set."""
+        return self.operator.options.get(name, _DEFAULTS.get(name, 0))
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether the values are known while generating."""
+        return tensor.is_constant or tensor.index in self.folded
+
+    def constant(self, position: int) -> np.ndarray:
+        """Returns the values of a constant operand.
+
+        Raises:
+            Unsupported: they are computed.
+        """
+        tensor = self.input(position)
+        if tensor.index in self.folded:
+            return self.folded[tensor.index]
+        if not tensor.is_constant:
+            raise Unsupported(f"{self.operator.name} with operand {position} computed instead of constant")
+        return self.model.values(tensor)
+
+    def expect(self, condition: bool, what: str) -> None:
+        """Refuses shapes that contradict one another, which a kernel would read or write beyond.
+
+        Raises:
+            Unsupported: the condition does not hold.
+        """
+        if not condition:
+            raise Unsupported(f"{self.operator.name} with {what}")
+
+    def require(self, *dtypes: str) -> str:
+        """Returns the dtype that the first input and the output share.
+
+        Raises:
+            Unsupported: they differ, or are none of `dtypes`.
+        """
+        source, target = self.input(0).dtype, self.output.dtype
+        if source != target or source not in dtypes:
+            raise Unsupported(f"{self.operator.name} from {source} to {target}")
+        return source
+
+
+# Where the schema's default is not 0.
+_DEFAULTS: dict[str, Any] = {
+    "padding": "SAME",
+    "fused_activation_function": "NONE",
+    "dilation_h_factor": 1,
+    "dilation_w_factor": 1,
+    "weights_format": 0,
+}
+
+
+def elementwise(node: Node, *inputs: Tensor) -> dict[int, Trace]:
+    """Returns the traces of a kernel that reads element i of its inputs before it writes element i."""
+    output = node.output
+    rows = np.arange(output.elements)
+    width = np.dtype(output.dtype).itemsize
+    return {
+        tensor.index: Trace(width, np.dtype(tensor.dtype).itemsize, rows, rows, atomic=True)
+        for tensor in inputs
+        if tensor.elements == output.elements and not node.is_constant(tensor)
+    }

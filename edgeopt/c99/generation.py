@@ -1,0 +1,89 @@
+"""A TFLiteModel goes in, a Library comes out: its operators lowered, its memory planned, its C sources written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeopt.c99 import source
+from edgeopt.c99.layout import lay_out
+from edgeopt.c99.lowering import lower
+from edgeopt.c99.memory import Placement
+from edgeopt.errors import ConfigError, ModelError
+from edgeopt.tflite.model import TFLiteModel
+from edgeopt.vocabulary import TensorSpec
+
+ROUNDINGS = ("tflm", "xnnpack")
+
+
+@dataclass(frozen=True)
+class Library:
+    """C99 sources that compute one model.
+
+    Attributes:
+        files: content by path: "include/<name>.h", "src/<name>.c", "src/<name>_weights.c", "src/<name>_weights.h".
+        arena_bytes: all memory that it writes, proven by `memory.prove`; the stack comes on top.
+        scratch_bytes: the largest part of it that a kernel needs for itself.
+        weights_bytes: const data, packed where it is.
+        operators: their names in the order in which they run.
+        plan: where each tensor lies, by offset.
+        peak_operator: the first at which the arena reaches its full extent: "CONV_2D (operator 3)".
+    """
+
+    name: str
+    files: Mapping[str, str]
+    rounding: str
+    arena_bytes: int
+    scratch_bytes: int
+    weights_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[str, ...]
+    plan: tuple[Placement, ...]
+    peak_operator: str
+
+
+def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: bool = True) -> Library:
+    """Generates C99 that computes `model`; see the package for the header's interface.
+
+    Args:
+        model: int8 or float32 activations; one graph; batches of one where images are concerned.
+        name: prefix of every symbol: an identifier of C in lower case that is no keyword.
+        rounding: "tflm" computes what TensorFlow Lite Micro and CMSIS-NN compute, "xnnpack" what LiteRT does by default
+            on a phone or computer; floats agree within the order of additions.
+        pack: stores weights of at most 16 distinct values in 4 bits each.
+
+    Raises:
+        ConfigError: the rounding or the name cannot be used.
+        ModelError: it has operators, or forms of them, that this engine has not.
+    """
+    if rounding not in ROUNDINGS:
+        raise ConfigError(f"Expected a rounding of {', '.join(ROUNDINGS)}, got {rounding!r}. Try --rounding tflm.")
+    if not (name.isidentifier() and name.isascii() and name == name.lower()):
+        raise ConfigError(f"Expected an identifier of C in lower case, got {name!r}. Try --name model.")
+    lowered = lower(model, rounding=rounding, pack=pack)
+    if lowered.reasons:
+        raise ModelError(
+            f"Expected operators that the C99 engine has, got {'; '.join(lowered.reasons)}. "
+            "Try --runtime tflm, or another scheme."
+        )
+    layout = lay_out(model, lowered)
+    program = source.write(model, layout, name=name, rounding=rounding)
+    return Library(
+        name=name,
+        files=program.files,
+        rounding=rounding,
+        arena_bytes=layout.arena_bytes,
+        scratch_bytes=max((call.scratch_bytes for call in lowered.calls), default=0),
+        weights_bytes=program.weights_bytes,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        operators=tuple(model.main.operators[i].name for i in lowered.origins),
+        plan=layout.placements,
+        peak_operator=layout.peak_operator,
+    )
+
+
+def unsupported(model: TFLiteModel) -> tuple[str, ...]:
+    """Returns why `generate` would refuse the model, each reason once: "CONV_2D in 2 groups"."""
+    return lower(model, rounding="tflm", pack=False).reasons

@@ -1,0 +1,225 @@
+"""CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED go in, calls of their kernels come out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeopt.c99 import packing
+from edgeopt.c99.call import Call, Field, Node, Unsupported
+from edgeopt.c99.memory import Trace
+from edgeopt.c99.operators.window import Axis, axis, image, trace
+from edgeopt.c99.quantization import REAL_RANGES, activation_range, scale, scales, zero_point
+
+
+def conv_2d(node: Node) -> list[Call]:
+    """Lowers CONV_2D."""
+    dtype = node.require("int8", "float32")
+    weights = _weights(node, dtype, rank=4)
+    channels, height, width, depth = weights.shape
+    _, _, in_c = image(node.input(0).shape, node)
+    if depth != in_c:
+        raise Unsupported(f"CONV_2D in {in_c // depth} groups")
+    vertical, horizontal = _window(node, height, width)
+    taps = height * width * depth
+    fields = {
+        **_geometry(vertical, horizontal, in_c, channels),
+        **_arithmetic(node, weights.reshape(channels, taps), folded=True),
+    }
+    padded = -(-taps // 4) * 4
+    # Two columns of int16, and where runs are no multiple of 4, the bytes of one; or two columns of int8.
+    scratch_bytes = (4 * padded + (padded if in_c % 4 else 0)) if dtype == "int8" else 0
+    kernel = f"conv_2d_{_SUFFIX[dtype]}"
+    packed = _packed(node, weights.reshape(channels, taps))
+    if packed is not None:
+        block = min(channels, max(2, _UNPACKED_BYTES // taps // 4 * 4))
+        kernel = "conv_2d_s8_packed"
+        fields = {
+            "conv": {**fields, "weights": None},
+            "block": block,
+            "columns_bytes": scratch_bytes,
+            **packed,
+        }
+        scratch_bytes += block * taps
+    return [
+        Call(
+            kernel,
+            fields,
+            (node.input(0).index,),
+            node.output.index,
+            scratch_bytes,
+            traces={node.input(0).index: _rows(vertical, node, horizontal, in_c, channels)},
+            has_direction=True,
+        )
+    ]
+
+
+def depthwise_conv_2d(node: Node) -> list[Call]:
+    """Lowers DEPTHWISE_CONV_2D."""
+    dtype = node.require("int8", "float32")
+    weights = _weights(node, dtype, rank=4)
+    groups, height, width, channels = weights.shape
+    _, _, in_c = image(node.input(0).shape, node)
+    node.expect(groups == 1 and channels % in_c == 0, f"weights {list(weights.shape)} for {in_c} channels")
+    vertical, horizontal = _window(node, height, width)
+    fields = {
+        **_geometry(vertical, horizontal, in_c, channels),
+        **_arithmetic(node, weights.reshape(height * width, channels).T, folded=False),
+    }
+    fields["weights"] = weights.reshape(height * width, channels)
+    return [
+        Call(
+            f"depthwise_conv_2d_{_SUFFIX[dtype]}",
+            fields,
+            (node.input(0).index,),
+            node.output.index,
+            traces={node.input(0).index: _rows(vertical, node, horizontal, in_c, channels)},
+            has_direction=True,
+        )
+    ]
+
+
+def fully_connected(node: Node) -> list[Call]:
+    """Lowers FULLY_CONNECTED."""
+    dtype = node.require("int8", "float32")
+    if node.option("weights_format"):
+        raise Unsupported("FULLY_CONNECTED with shuffled weights")
+    weights = _weights(node, dtype, rank=2)
+    units, depth = weights.shape
+    source, target = node.input(0), node.output
+    fits = source.elements % depth == 0 and source.elements // depth * units == target.elements
+    node.expect(fits, f"weights {list(weights.shape)} from {list(source.shape)} to {list(target.shape)}")
+    fields: dict[str, Field] = {"rows": node.input(0).elements // depth, "depth": depth, "units": units}
+    fields |= _arithmetic(node, weights, folded=True)
+    kernel, scratch_bytes = f"fully_connected_{_SUFFIX[dtype]}", 0
+    packed = _packed(node, weights)
+    if packed is not None:
+        chunk = min(_CHUNK, depth + depth % 2)
+        kernel, scratch_bytes = "fully_connected_s8_packed", 2 * chunk
+        fields = {"dense": {**fields, "weights": None}, "chunk": chunk, **packed}
+    return [Call(kernel, fields, (node.input(0).index,), node.output.index, scratch_bytes)]
+
+
+_SUFFIX = {"int8": "s8", "float32": "f32"}
+# What a convolution unpacks at once where that is enough for four channels; and a row of dense weights.
+_UNPACKED_BYTES = 1024
+_CHUNK = 128
+
+
+def _packed(node: Node, weights: np.ndarray) -> dict[str, Field] | None:
+    if not node.pack or weights.dtype != np.int8:
+        return None
+    found = packing.pack(weights)
+    return (
+        None
+        if found is None
+        else {
+            "indices": found.indices,
+            "codebooks": found.codebooks,
+            "codebook_step": packing.CODES if len(found.codebooks) > 1 else 0,
+        }
+    )
+
+
+def _weights(node: Node, dtype: str, *, rank: int) -> np.ndarray:
+    weights = node.constant(1)
+    node.expect(weights.ndim == rank and weights.size > 0, f"weights {list(weights.shape)}")
+    stored = node.input(1).dtype
+    if dtype == "int8" and stored not in ("int8", "int4"):
+        raise Unsupported(f"{node.operator.name} with {stored} weights for int8 activations")
+    if dtype == "float32" and stored not in ("float32", "float16"):
+        raise Unsupported(f"{node.operator.name} with {stored} weights for float32 activations (dynamic range)")
+    return weights.astype(dtype)
+
+
+def _window(node: Node, height: int, width: int) -> tuple[Axis, Axis]:
+    in_h, in_w, _ = image(node.input(0).shape, node)
+    out_h, out_w, _ = image(node.output.shape, node)
+    option = node.option
+    vertical = axis(node, in_h, out_h, taps=height, stride=option("stride_h"), dilation=option("dilation_h_factor"))
+    horizontal = axis(node, in_w, out_w, taps=width, stride=option("stride_w"), dilation=option("dilation_w_factor"))
+    return vertical, horizontal
+
+
+def _geometry(vertical: Axis, horizontal: Axis, in_c: int, out_c: int) -> dict[str, Field]:
+    return {
+        "in_h": vertical.size,
+        "in_w": horizontal.size,
+        "in_c": in_c,
+        "out_h": vertical.outputs,
+        "out_w": horizontal.outputs,
+        "out_c": out_c,
+        "filter_h": vertical.taps,
+        "filter_w": horizontal.taps,
+        "stride_h": vertical.stride,
+        "stride_w": horizontal.stride,
+        "dilation_h": vertical.dilation,
+        "dilation_w": horizontal.dilation,
+        "pad_h": vertical.pad,
+        "pad_w": horizontal.pad,
+    }
+
+
+def _rows(vertical: Axis, node: Node, horizontal: Axis, in_c: int, out_c: int) -> Trace:
+    width = np.dtype(node.output.dtype).itemsize
+    return trace(vertical, input_row=horizontal.size * in_c * width, output_row=horizontal.outputs * out_c * width)
+
+
+def _arithmetic(node: Node, weights: np.ndarray, *, folded: bool) -> dict[str, Field]:
+    """Weights [channels, taps], bias, scales and clamps; `folded` brings the input's zero point into the bias."""
+    channels = len(weights)
+    has_bias = len(node.operator.inputs) > 2 and node.operator.inputs[2] >= 0
+    bias = node.constant(2).reshape(-1) if has_bias else np.zeros(channels)
+    node.expect(bias.size == channels, f"{bias.size} biases for {channels} channels")
+    node.expect(node.output.shape[-1] == channels, f"{channels} channels into {list(node.output.shape)}")
+    if weights.dtype == np.float32:
+        low, high = real_range(node)
+        return {"low": low, "high": high, "weights": weights, "bias": bias.astype(np.float32)}
+    total = bias.astype(np.int64)
+    if folded:
+        total = total - zero_point(node.input(0)) * weights.astype(np.int64).sum(axis=1)
+    low, high = clamps(node)
+    fields: dict[str, Field] = {
+        "out_zero": zero_point(node.output),
+        "low": low,
+        "high": high,
+        "weights": weights,
+        # Sums wrap around as the kernels' do: what counts is the last sum.
+        "bias": total.astype(np.int32),
+        "scales": scales(_multipliers(node, channels), node.rounding),
+    }
+    if node.operator.name != "FULLY_CONNECTED":
+        fields["in_zero"] = zero_point(node.input(0))
+    return fields
+
+
+def _multipliers(node: Node, channels: int) -> np.ndarray:
+    """input scale * weight scale / output scale of each channel, in the precision of the runtime that rounds so."""
+    quantization = node.input(1).quantization
+    if quantization is None:
+        raise Unsupported(f"{node.operator.name} with weights that have no scale")
+    filters = np.broadcast_to(np.array(quantization.scales, np.float32), channels)
+    source, target = scale(node.input(0)), scale(node.output)
+    if node.rounding == "xnnpack":
+        return source * filters / target
+    if node.operator.name == "FULLY_CONNECTED" and len(quantization.scales) == 1:
+        return (source * filters).astype(np.float64) / np.float64(target)
+    return np.float64(source) * filters.astype(np.float64) / np.float64(target)
+
+
+def clamps(node: Node) -> tuple[int, int]:
+    """Returns the range of the fused activation as int8."""
+    _require_clamp(node)
+    return activation_range(node.option("fused_activation_function"), node.output)
+
+
+def real_range(node: Node) -> tuple[float, float]:
+    """Returns the range of the fused activation as float32."""
+    _require_clamp(node)
+    low, high = REAL_RANGES[node.option("fused_activation_function")]
+    most = float(np.finfo(np.float32).max)
+    return -most if low is None else low, most if high is None else high
+
+
+def _require_clamp(node: Node) -> None:
+    if node.option("fused_activation_function") not in REAL_RANGES:
+        raise Unsupported(f"{node.operator.name} fused with {node.option('fused_activation_function')}")

@@ -1,0 +1,77 @@
+"""A `.tflite` file goes in, a project of plain C99 comes out: its library, a self-test, and a CMake build."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeopt import __version__, c99
+from edgeopt.exporters import golden
+from edgeopt.exporters.contract import Project, Source
+from edgeopt.exporters.micro import fitness, settings_header
+from edgeopt.exporters.micro.ports import ports
+from edgeopt.exporters.micro.rendering import render
+
+if TYPE_CHECKING:
+    from edgeopt.exporters.micro import Micro
+
+# Rounding → the runtime of the golden outputs, and what it is called.
+_REFERENCES: dict[str, tuple[str, str]] = {
+    "tflm": ("tflm", "TensorFlow Lite Micro"),
+    "xnnpack": ("litert", "LiteRT with XNNPACK"),
+}
+# Path in the project by template; {name} is the model's.
+_FILES: dict[str, str] = {
+    "c99/CMakeLists.txt": "CMakeLists.txt",
+    "c99/README.md": "README.md",
+    "c99/main.c": "selftest/main.c",
+    "c99/selftest.h": "selftest/{name}_selftest.h",
+    "c99/selftest.c": "selftest/{name}_selftest.c",
+}
+
+
+def project(source: Source, settings: Micro) -> Project:
+    """Returns the project; `source` has passed `fitness.require_fit`.
+
+    Raises:
+        ModelError: the C99 engine lacks an operator of the file, or the runtime of the golden outputs refuses it.
+        UnavailableError: that runtime is not installed.
+    """
+    library = c99.generate(source.model, name=source.name, rounding=settings.rounding)
+    runtime, reference = _REFERENCES[settings.rounding]
+    expected = golden.expected(source, runtime)
+    inputs, outputs = ports(source.model.inputs, "input"), ports(source.model.outputs, "output")
+    values: dict[str, Any] = {
+        "source": source,
+        "name": source.name,
+        "NAME": source.name.upper(),
+        "version": __version__,
+        "library": library,
+        "reference": reference,
+        "inputs": inputs,
+        "outputs": outputs,
+        "bit_exact": all(port.spec.dtype != "float32" for port in outputs),
+        "needs_math": "<math.h>" in library.files[f"src/{source.name}.c"],
+        "samples": [
+            {
+                "inputs": [sample[port.spec.name] for port in inputs],
+                "outputs": [result[port.spec.name] for port in outputs],
+            }
+            for sample, result in zip(source.samples, expected)
+        ],
+    }
+    files: dict[str, bytes | str] = dict(library.files)
+    files |= {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
+    files[f"include/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
+    return Project(
+        files,
+        facts={
+            "arena_bytes": library.arena_bytes,
+            "scratch_bytes": library.scratch_bytes,
+            "weights_bytes": library.weights_bytes,
+            "peak_operator": library.peak_operator,
+            "rounding": library.rounding,
+            "golden_samples": len(source.samples),
+        },
+        notes=fitness.notes(source),
+        next_steps=("cmake -S . -B build", "cmake --build build", "ctest --test-dir build"),
+    )
