@@ -15,7 +15,7 @@ FLAGS  ?=
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow lint types bench docs models clean \
-        quantize inspect evaluate benchmark report doctor
+        quantize inspect evaluate benchmark report firmware android doctor
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,13 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev,view]'
 	touch $@
 
-demo: setup models/digits.keras ## train a real network, make every scheme of it, measure all, write demo/report.html
+demo: setup models/digits.keras ## train a network, measure every scheme of it, write demo/report.html and a C project that tests itself
 	$(EDGEOPT) optimize models/digits.keras --data digits -o demo --max-drop 1.0
-	@echo "Open demo/report.html"
+	$(EDGEOPT) export micro demo/variants/digits.int8.tflite -o demo/firmware --runtime c99 --name digits --data digits
+	cmake -S demo/firmware -B demo/firmware/build > /dev/null
+	cmake --build demo/firmware/build > /dev/null
+	ctest --test-dir demo/firmware/build
+	@echo "Open demo/report.html; demo/firmware is the int8 model as plain C"
 
 models/digits.keras: models/digits_cnn.py models/training.py | $(VENV)/.ready
 	$(BIN)/python models/digits_cnn.py -o $@ --force
@@ -76,9 +80,15 @@ benchmark: setup ## time OUT on this machine
 report: setup ## the main job on MODEL and DATA, into report/
 	$(EDGEOPT) optimize $(MODEL) --data $(DATA) -o report $(FLAGS)
 
+firmware: setup ## OUT as a project for microcontrollers, into firmware/
+	$(EDGEOPT) export micro $(OUT) -o firmware $(FLAGS)
+
+android: setup ## OUT as a Gradle project, into android/
+	$(EDGEOPT) export android $(OUT) -o android $(FLAGS)
+
 doctor: setup ## what works on this machine
 	$(EDGEOPT) doctor
 
 clean: ## remove what was made here
-	rm -rf $(VENV) demo report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo report firmware android build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f models/*.keras models/*.tflite

@@ -31,6 +31,7 @@ import click
 
 from edgeopt.choices import Key, keys
 from edgeopt.cli import COMMANDS, cli
+from edgeopt.cli.targets import size_in_words
 from edgeopt.data import SOURCES
 from edgeopt.data.labels import KINDS
 from edgeopt.errors import EdgeoptError
@@ -44,6 +45,7 @@ from edgeopt.report.words import ABSENT, Numbers, ratio, significance, whole
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import DEFAULTS, TrainedStep, Training
+from edgeopt.targets import TARGETS, Target, how
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.vocabulary import Property, Variant
 
@@ -62,6 +64,9 @@ PAGES = (
     "docs/compression.md",
     "docs/recipes.md",
     "docs/runtimes.md",
+    "docs/android.md",
+    "docs/targets.md",
+    "docs/microcontrollers.md",
     "docs/evaluate-benchmark-compare.md",
     "docs/report.md",
     "docs/python.md",
@@ -216,6 +221,29 @@ def runtimes_table() -> str:
     return table(("`--runtime`", "also", "what it is", "kernels", "threads", "external delegates"), rows)
 
 
+def devices_table() -> str:
+    """Returns the targets: memories, runtimes and how a latency is found."""
+    rows = (
+        [
+            f"`{t.name}`",
+            t.summary,
+            t.board,
+            size_in_words(t.flash_bytes),
+            size_in_words(t.ram_bytes),
+            ", ".join(f"`{name}`" for name in t.runtimes),
+            f"`{t.best_scheme}`",
+            how(t) or ABSENT,
+        ]
+        for t in TARGETS.values()
+    )
+    return table(("`--target`", "what it is", "whose memories", "flash", "RAM", "runtimes", "scheme", "latency"), rows)
+
+
+def device_keys_table() -> str:
+    """Returns the keys of a target's data file."""
+    return _keys_table(keys(Target))
+
+
 def sources_table() -> str:
     """Returns the kinds of data."""
     rows = (
@@ -291,6 +319,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recipes": recipes_table,
     "techniques": techniques_table,
     "runtimes": runtimes_table,
+    "targets": devices_table,
+    "target keys": device_keys_table,
     "data sources": sources_table,
     "labels": labels_table,
     "metrics": metrics_table,

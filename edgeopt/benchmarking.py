@@ -20,7 +20,7 @@ import numpy as np
 from edgeopt import frameworks, machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.machine import Machine
-from edgeopt.runtimes import Delegate, Runtime, open_session, parse
+from edgeopt.runtimes import Delegate, Runtime, open_session, parse, version
 from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         file: as it was given.
-        result: status, latency, load time, memory and delegation.
+        result: status, latency, load time, memory and delegation; on a simulated runtime the footprint alone.
         ratio: its time over the base row's, by rounds, with the 95 % interval of a bootstrap over rounds; None for
             the base itself and for rows that did not run.
         ratio_to: what the base is: the first file on the same runtime, or the first runtime where there is one file.
@@ -92,7 +92,7 @@ def benchmark(
     profile: bool = False,
     seed: int = 0,
 ) -> Benchmark:
-    """Times every file on every runtime.
+    """Times every file on every runtime; on simulated ones it counts instructions and bytes instead.
 
     A time is one call of the interpreter's `invoke` from Python, inputs set before: about half a microsecond of it
     is the call itself, and nothing is subtracted.
@@ -136,7 +136,9 @@ def benchmark(
                 lane.profile()
         done = [lane.row(_base(lanes, lane, by_runtime=len(files) > 1), seed=seed, asked=delegate) for lane in lanes]
     notes = ["inputs: seeded random values" if inputs is None else "inputs: the first sample of the data"]
-    if description.is_busy:
+    for compiler in dict.fromkeys(row.result.footprint.compiler for row in done if row.result.footprint):
+        notes.append(f"simulated, compiled by {compiler}: instructions are not cycles, and no time follows from them")
+    if description.is_busy and not all(runtime.simulated for _, runtime in rows):
         # Threads that wait for one another lose whole time slices, each runtime in its own way: ratios suffer too.
         advice = "trust the ratios more than the milliseconds" if threads == 1 else "repeat it with --threads 1"
         notes.append(
@@ -164,6 +166,9 @@ class _Lane:
 
     def open(self, inputs: Part | None, *, warmup: int, seed: int) -> None:
         with self._mishaps():
+            if self.runtime.simulated:
+                self.facts = _simulated(self.file, self.runtime, inputs, seed=seed)
+                return
             self._stopwatch = self._worker.create(
                 "edgeopt.benchmarking:Stopwatch", self.file, self.runtime, threads=self.threads, delegate=self.delegate
             )
@@ -191,6 +196,8 @@ class _Lane:
         if self.failure is not None:
             return Row(self.file, self.failure)
         assert self.facts is not None
+        if self.runtime.simulated:
+            return Row(self.file, self.facts)
         latency = _latency(self.blocks, self.used_threads)
         notes = list(self.notes)
         if latency.noise is not None and latency.noise > NOISY:
@@ -232,8 +239,7 @@ class _Lane:
         except workers.WorkerCrashed as crash:
             status, reason = "failed", str(crashed(died_words(self.file, self.runtime, self.delegate), crash))
         self._stopwatch = None
-        version = frameworks.installed_version(self.runtime.package) or ""
-        self.failure = RuntimeResult(self.runtime.name, version, status, reason)
+        self.failure = RuntimeResult(self.runtime.name, version(self.runtime), status, reason)
 
 
 class Stopwatch:
@@ -261,7 +267,7 @@ class Stopwatch:
         first_ms = (time.perf_counter_ns() - start) / 1e6
         return RuntimeResult(
             self._runtime.name,
-            frameworks.installed_version(self._runtime.package) or "",
+            version(self._runtime),
             delegated_share=self._session.delegated_share,
             load_ms=self._load_ms,
             peak_memory_bytes=self._memory.bytes(),
@@ -324,6 +330,18 @@ class _MemoryRise:
         return max(0, peak - self._before)
 
 
+def _simulated(file: Path, runtime: Runtime, inputs: Part | None, *, seed: int) -> RuntimeResult:
+    """Returns what `file` takes of a simulated device, in flash, RAM and instructions."""
+    from edgeopt.runtimes.qemu import QemuSession
+
+    session = QemuSession(file, runtime)
+    try:
+        sample = generated(session.inputs, seed=seed) if inputs is None else from_data(inputs, session.inputs)[0]
+        return RuntimeResult(runtime.name, version(runtime), footprint=session.footprint(sample))
+    finally:
+        session.close()
+
+
 def ratio_by_rounds(blocks: Sequence[np.ndarray], base: Sequence[np.ndarray], *, seed: int) -> Interval:
     """Returns the median over rounds of median(block) / median(base's block), with its 95 % bootstrap interval.
 
@@ -355,8 +373,9 @@ def _take_turns(
 
 def _base(lanes: Sequence[_Lane], lane: _Lane, *, by_runtime: bool) -> _Lane | None:
     """Returns the first lane that a lane's ratio is taken to, if that one ran."""
-    base = next(other for other in lanes if not by_runtime or other.runtime is lane.runtime)
-    return base if base.failure is None else None
+    timed = (other for other in lanes if not other.runtime.simulated)
+    base = next((other for other in timed if not by_runtime or other.runtime is lane.runtime), None)
+    return base if base is not None and base.failure is None else None
 
 
 def _latency(blocks: Sequence[np.ndarray], threads: int) -> Latency:

@@ -357,6 +357,8 @@ def _tensor_runs(
 
 
 def _keeper(runtime: Runtime) -> Runtime:
+    if runtime.simulated:
+        return RUNTIMES["tflm"]  # of the same family of kernels
     return RUNTIMES[_KEEPS_ACTIVATIONS.get(runtime.name, runtime.name)]
 
 

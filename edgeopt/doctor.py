@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from edgeopt import frameworks, progress, runtimes, workers
+from edgeopt import frameworks, progress, runtimes, targets, workers
 from edgeopt.errors import EdgeoptError
 from edgeopt.frameworks import FRAMEWORKS
 from edgeopt.runtimes import RUNTIMES
@@ -32,7 +32,7 @@ class Finding:
     """One row.
 
     Attributes:
-        kind: "python", "package", "runtime", "delegate" or "tool".
+        kind: "python", "package", "runtime", "delegate", "target" or "tool".
         name: what was looked at.
         works: whether it can be used here.
         version: of what was found; "" where nothing was.
@@ -82,7 +82,7 @@ _OF_TENSORFLOW = ("tensorflow", "keras", "tf_keras", "tfmot")
 
 
 def examine() -> list[Finding]:
-    """Returns a row for Python, and for every package, runtime, delegate loader and tool that edgeopt can use."""
+    """Returns a row for Python, and for every package, runtime, delegate loader, target and tool that edgeopt knows."""
     # Some distributions have several rows, for their parts.
     first = {framework.distribution: name for name, framework in reversed(FRAMEWORKS.items())}
     others = [name for name in FRAMEWORKS if name in first.values() and name not in _OF_TENSORFLOW]
@@ -94,8 +94,8 @@ def examine() -> list[Finding]:
     with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
         parts = [done.result() for done in [pool.submit(contextvars.copy_context().run, job) for job in jobs]]
     found = [row for part in parts for row in part]
-    order = ["python", "package", "runtime", "delegate", "tool"]
-    return sorted([_python(), *found, *_tools()], key=lambda row: order.index(row.kind))
+    order = ["python", "package", "runtime", "delegate", "target", "tool"]
+    return sorted([_python(), *found, *_targets(), *_tools()], key=lambda row: order.index(row.kind))
 
 
 def _python() -> Finding:
@@ -148,11 +148,7 @@ def _runtimes() -> list[Finding]:
     rows = []
     for runtime in progress.track(RUNTIMES.values(), "trying runtimes", len(RUNTIMES)):
         found = runtimes.available(runtime)
-        framework = FRAMEWORKS[runtime.package]
-        what = f"'edgeopt[{framework.extra}]'" if framework.extra else framework.distribution
-        hint = "" if found.available else f"pip install --upgrade {what}"
-        if not found.available and framework.note:
-            hint += f" ({framework.note})"
+        hint = "" if found.available else _remedy(runtime)
         threads = f", up to {os.cpu_count()} threads" if runtime.threads else ", one thread"
         detail = f"{runtime.summary}{threads}; ran a model" if found.available else found.reason
         rows.append(Finding("runtime", runtime.name, found.available, found.version, detail, hint))
@@ -160,6 +156,36 @@ def _runtimes() -> list[Finding]:
             detail = "external delegates: --delegate FILE.so" if found.available else f"needs {runtime.name}"
             rows.append(Finding("delegate", f"on {runtime.name}", found.available, found.version, detail, hint))
     return rows
+
+
+def _remedy(runtime: runtimes.Runtime) -> str:
+    if runtime.simulated:
+        from edgeopt.runtimes import qemu
+
+        return qemu.INSTALL
+    framework = FRAMEWORKS[runtime.package]
+    what = f"'edgeopt[{framework.extra}]'" if framework.extra else framework.distribution
+    return f"pip install --upgrade {what}" + (f" ({framework.note})" if framework.note else "")
+
+
+def _targets() -> list[Finding]:
+    """Returns how latency and memory on each target can be found here."""
+    return [_target(target) for target in targets.TARGETS.values()]
+
+
+def _target(target: targets.Target) -> Finding:
+    how = targets.how(target)
+    vela, tflm = (frameworks.installed_version(name) for name in ("vela", "tflite_micro"))
+    if target.latency.kind == "vela":
+        detail = "latency and memory simulated by Vela" if vela else "ethos-u-vela is not installed"
+        hint = "" if vela else "pip install 'edgeopt[ethos-u]'"
+        return Finding("target", target.name, bool(vela), vela or "", detail, hint)
+    measured = "tflm" in target.runtimes and tflm is not None
+    memory = "memory measured with tflite-micro" if measured else "memory estimated"
+    if how:
+        return Finding("target", target.name, True, "", f"latency {how}, {memory}")
+    hint = "edgeopt benchmark FILE --device adb" if target.latency.kind == "adb" else "measuring it on the device"
+    return Finding("target", target.name, measured, "", f"{memory}; latency not known without the device", hint)
 
 
 def _tools() -> list[Finding]:

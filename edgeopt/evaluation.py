@@ -238,7 +238,7 @@ class Predictor:
         self.outputs = session.outputs
         self.part = bind(part, session.inputs)
         self.threads = min(wanted, len(part)) if several else 1
-        self.batch_size = self._largest_equal_batch(opened, batch_size)
+        self.batch_size = self._largest_equal_batch(opened, batch_size, simulated=runtime.simulated)
         self.threads = min(self.threads, -(-len(part) // self.batch_size))
         share = len(part) // (_CHUNKS_PER_THREAD * self.threads * self.batch_size)
         self.chunk_size = self.batch_size * max(1, min(_BATCHES_PER_CHUNK, share))
@@ -274,7 +274,7 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _largest_equal_batch(self, opened: Callable[[], Session], asked: int | None) -> int:
+    def _largest_equal_batch(self, opened: Callable[[], Session], asked: int | None, *, simulated: bool) -> int:
         """Returns the batch size to work with, and leaves the session in it."""
         session = self._sessions[0]
         single = session.inputs[0].shape[0] or 1 if session.inputs[0].shape else 1
@@ -284,6 +284,8 @@ class Predictor:
         self.first = next(self.part.head(size).batches(size))
         if single > 1:
             return single
+        if simulated and session.resize(size):
+            return size  # a run is a start of the simulator, and samples follow one another there
         if asked is None:
             size = min(size, max(1, round(_INVOCATION_S / self._seconds_each(session))))
         if size == 1:

@@ -56,6 +56,7 @@ FRAMEWORKS: dict[str, Framework] = {
         note="it has wheels for Python up to 3.11 and NumPy 1 only; elsewhere ai-edge-litert serves alone",
     ),
     "tflite_micro": Framework("tflite_micro", "tflite-micro", extra="micro"),
+    "vela": Framework("ethosu.vela", "ethos-u-vela", extra="ethos-u"),
     "sklearn": Framework("sklearn", "scikit-learn"),
     "netron": Framework("netron", "netron", extra="view"),
 }

@@ -35,8 +35,8 @@ def optimize(
     Args:
         model: `.keras`, `.h5`, SavedModel or float `.tflite`.
         data: calibrates the integer schemes and scores all variants.
-        output: a folder; receives report.{html,json,md}, variants/*.tflite, best.tflite and recipe.yaml; with a recipe
-            of steps also models/*.keras and training/, logs for TensorBoard.
+        output: a folder; receives report.{html,json,md}, variants/*.tflite, best.tflite and recipe.yaml; for an Ethos-U
+            also best.vela.tflite; with a recipe of steps models/*.keras and training/, logs for TensorBoard.
         settings: everything else.
         force: write into a folder that holds other files.
         commands: the command lines that reproduce the run, for the report.
@@ -53,12 +53,14 @@ def optimize(
         variants = run.scored(variants)
         variants = run.tried_on_runtimes(variants)
         variants = run.timed(variants)
+        variants = run.judged_on_target(variants)
         variants = run.compared_by_layer(variants)
         report = recommended(run.report(variants, commands))
         files.atomic_write(output / "recipe.yaml", write_recipe(run.reproducing))
-    write_report(report, output)
-    if best := report.variant(report.best):
-        files.atomic_write(output / "best.tflite", (output / str(best.file)).read_bytes())
+        write_report(report, output)
+        if best := report.variant(report.best):
+            files.atomic_write(output / "best.tflite", (output / str(best.file)).read_bytes())
+            run.compiled(best)
     return report
 
 

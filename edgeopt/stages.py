@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeopt import __version__, files, machine, parity, progress
+from edgeopt import __version__, files, frameworks, machine, parity, progress, targets
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.comparison import layer_errors
+from edgeopt.compilers.vela import compile_file
 from edgeopt.compression import Compression
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset
@@ -34,7 +35,7 @@ from edgeopt.techniques import technique
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.weights import weigh
-from edgeopt.vocabulary import Budgets, LayerError, RuntimeResult, StepRecord, Variant
+from edgeopt.vocabulary import Budgets, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
 
 BASELINE = "float32"
 PARITY_SAMPLES = 4
@@ -53,6 +54,8 @@ class Settings:
         recipe: its steps are taken before conversion; None converts the model as it is.
         schemes: names of SCHEMES; when empty the recipe's, or all of them. The float baseline is always made.
         budgets: what the recommended model must keep.
+        target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
+            runtimes are promises, and what does not fit is not recommended.
         runtime: where variants are scored and timed.
         metric: key of METRICS or "module:function"; chosen from the model and labels when None.
         threads: of the interpreter that is timed.
@@ -64,6 +67,7 @@ class Settings:
     recipe: Recipe | None = None
     schemes: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
+    target: str | None = None
     runtime: str = "litert"
     metric: str | None = None
     threads: int = 1
@@ -100,8 +104,12 @@ class Run:
     def __init__(self, model: Path, data: Dataset, output: Path, settings: Settings, *, force: bool = False) -> None:
         files.require_free(output, force=force, made_by_us=MARKER)
         files.require_writable(output)
-        self.model, self.data, self.output, self.settings = model, data, output, settings
         self.recipe = settings.recipe or Recipe(schemes=settings.schemes or tuple(SCHEMES))
+        name = settings.target or self.recipe.target
+        self.target = None if name is None else targets.target(name)
+        if self.target is not None:
+            settings = replace(settings, target=name, budgets=_with_promises(settings.budgets, self.target.runtimes))
+        self.model, self.data, self.output, self.settings = model, data, output, settings
         self._wanted = tuple(scheme(name).name for name in settings.schemes or self.recipe.schemes)
         self.schemes = tuple(dict.fromkeys((BASELINE, *self._wanted)))
         # What no model can mend is said before one is loaded.
@@ -149,7 +157,7 @@ class Run:
     @property
     def reproducing(self) -> Recipe:
         """The recipe that says all of this run but its model and data."""
-        return replace(self.recipe, schemes=self._wanted, budgets=self.settings.budgets)
+        return replace(self.recipe, schemes=self._wanted, budgets=self.settings.budgets, target=self.settings.target)
 
     def converted(self) -> list[Variant]:
         """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
@@ -211,7 +219,8 @@ class Run:
     def tried_on_runtimes(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds a row for every runtime: whether it loads the file, and computes what the others compute."""
         asked = {request.runtime.name: request for request in (self.main_runtime, *self.promises)}
-        requests = [asked.get(name, Request(runtime)) for name, runtime in RUNTIMES.items()]
+        tried = [runtime for name, runtime in RUNTIMES.items() if name in asked or not runtime.simulated]
+        requests = [asked.get(runtime.name, Request(runtime)) for runtime in tried]
 
         def add(variant: Variant) -> Variant:
             if variant.file is None:
@@ -257,6 +266,26 @@ class Run:
             self.warnings += (f"the machine was noisy while {', '.join(noisy)} ran: trust ratios more than times",)
         return [_with_timing(variant, measured.get(variant.name)) for variant in variants]
 
+    def judged_on_target(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Adds what each variant costs on the device that the run is for, if it is for one."""
+        if self.target is None:
+            return list(variants)
+        device = self.target
+
+        def add(variant: Variant) -> Variant:
+            if variant.file is None:
+                return variant
+            file = self.output / variant.file
+            key = {
+                "file": variant.sha256,
+                "target": device,
+                "tools": [frameworks.installed_version(name) for name in ("vela", "tflite_micro")],
+                "cpu": machine.describe().cpu if device.latency.kind == "measured" else "",
+            }
+            return replace(variant, on_target=self._stage("target", key, OnTarget, lambda: _on_target(device, file)))
+
+        return [add(v) for v in progress.track(variants, f"judging for {device.name}", len(variants))]
+
     def compared_by_layer(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds how far each intermediate tensor lies from the baseline's."""
         baseline = next((v for v in variants if v.name == BASELINE and v.file), None)
@@ -277,6 +306,16 @@ class Run:
             return replace(variant, layer_errors=errors.errors)
 
         return [add(v) for v in progress.track(variants, _step("comparing layers"), len(variants))]
+
+    def compiled(self, best: Variant) -> Path | None:
+        """Writes what the target's compiler makes of the recommended file beside best.tflite, where it has one."""
+        file = self.output / "best.vela.tflite"
+        file.unlink(missing_ok=True)  # an earlier run's, for another target
+        chip = None if self.target is None else targets.accelerator(self.target)
+        if chip is None or best.on_target is None or best.on_target.latency_how != "simulated":
+            return None
+        files.atomic_write(file, compile_file(self.output / str(best.file), chip).content)
+        return file
 
     def report(self, variants: Sequence[Variant], commands: Sequence[str]) -> Report:
         """Returns all that was measured as a report without a recommendation."""
@@ -308,6 +347,7 @@ class Run:
             model=facts,
             data=data,
             preprocessing=self.data.validation.preprocessing,
+            target=None if self.target is None else self.target.name,
             budgets=settings.budgets,
             steps=self.steps,
             recipe=to_values(self.reproducing),
@@ -450,6 +490,26 @@ class Run:
         if self._converter is not None:
             self._converter[1].close()
             self._converter = None
+
+
+def _with_promises(budgets: Budgets, runtimes: Sequence[str]) -> Budgets:
+    return replace(budgets, runtimes=tuple(dict.fromkeys((*budgets.runtimes, *runtimes))))
+
+
+def _on_target(target: targets.Target, file: Path) -> OnTarget:
+    try:
+        found = targets.assess(target, read(file))
+    except EdgeoptError as error:
+        return OnTarget((str(error),))
+    return OnTarget(
+        found.problems,
+        found.fit.flash_bytes,
+        found.fit.ram_bytes,
+        found.memory_how,
+        found.estimate.latency_ms,
+        found.estimate.how,
+        found.estimate.notes,
+    )
 
 
 def _content(path: Path) -> str:

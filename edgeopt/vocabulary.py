@@ -191,6 +191,34 @@ class OperatorTime:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a model takes of a microcontroller, found by running it in a simulator; no time is known.
+
+    Attributes:
+        core: "cortex-m4".
+        code_bytes: of flash, kernels and what calls them; without the C library's own functions.
+        weights_bytes: of flash, weights and other constants.
+        ram_bytes: static memory and the deepest stack.
+        stack_bytes: the part of it that is stack.
+        instructions: of one inference, to the simulator's clock tick; instructions are not cycles.
+        compiler: with its version and optimization.
+    """
+
+    core: str
+    code_bytes: int
+    weights_bytes: int
+    ram_bytes: int
+    stack_bytes: int
+    instructions: int
+    compiler: str
+
+    @property
+    def flash_bytes(self) -> int:
+        """Code and constants."""
+        return self.code_bytes + self.weights_bytes
+
+
+@dataclass(frozen=True)
 class RuntimeResult:
     """One file on one runtime: a row of the report.
 
@@ -208,6 +236,7 @@ class RuntimeResult:
         peak_memory_bytes: by how much opening and the first run raised the process's resident memory at its peak.
         first_ms: the first inference.
         delegated, undelegated: which operators the delegate took and which stayed, as "2 x CONV_2D".
+        footprint: what it takes of a microcontroller, where the runtime is a simulated one.
     """
 
     name: str
@@ -223,11 +252,33 @@ class RuntimeResult:
     first_ms: float | None = None
     delegated: tuple[str, ...] = ()
     undelegated: tuple[str, ...] = ()
+    footprint: Footprint | None = None
 
     @property
     def loads(self) -> bool:
         """Whether the file opened and ran there."""
         return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class OnTarget:
+    """What a file costs on the device that a run is for.
+
+    Attributes:
+        problems: why it does not run there, in words; empty where it does.
+        flash_bytes, ram_bytes: of the model alone, without the program around it.
+        memory_how: how RAM was found: "measured", "simulated" or "estimated".
+        latency_ms: of one inference; None where it cannot be told here.
+        latency_how: "measured", "simulated", "estimated", or "" where there is none.
+    """
+
+    problems: tuple[str, ...] = ()
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    memory_how: str = ""
+    latency_ms: float | None = None
+    latency_how: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,6 +290,7 @@ class Variant:
         steps: the techniques that were applied before it was converted, in their order.
         macs: multiply-accumulates of one inference.
         sparsity: share of its weights that are exactly zero, 0 to 1.
+        on_target: None where the run is for no device in particular.
     """
 
     name: str
@@ -257,6 +309,7 @@ class Variant:
     error: str | None = None
     macs: int | None = None
     sparsity: float | None = None
+    on_target: OnTarget | None = None
 
     def latency_on(self, runtime: str) -> Latency | None:
         """Returns the latency measured on the runtime called `runtime`, if any."""

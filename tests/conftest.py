@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Turns a skip for want of a tool into a failure where EDGEOPT_REQUIRE_TOOLS says that all are here."""
+    report = yield
+    if report.skipped and os.environ.get("EDGEOPT_REQUIRE_TOOLS") and "install" in str(report.longrepr):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

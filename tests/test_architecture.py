@@ -19,7 +19,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "statistics"),
     ("graph", "steps", "c99"),
-    ("keras_bridge", "runtimes", "training", "shrinking", "fake_quantization"),
+    ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets"),
     ("doctor",),
     ("loading",),

@@ -85,7 +85,10 @@ def shown_commands(page: Path, generate: ModuleType) -> Iterator[list[str]]:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {spelling for option in command.params for spelling in (*option.opts, *option.secondary_opts)}
+    """Its own, and those of its subcommands."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {spelling for option in command.params for spelling in (*option.opts, *option.secondary_opts)}
+    return own.union(*map(options_of, below))
 
 
 # --- generated -------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ from edgeopt.vocabulary import (
     LayerChange,
     LayerError,
     MetricValue,
+    OnTarget,
     Preprocessing,
     Promise,
     RuntimeResult,
@@ -169,6 +170,17 @@ def not_finite(report: Report) -> Report:
     return replace(report, variants=(report.variants[0], odd, report.variants[2]))
 
 
+def for_a_target(report: Report) -> Report:
+    """One that runs there, one that does not fit, and one of which nothing could be told."""
+    costs = (
+        OnTarget((), 50_000, 20_000, "measured", 12.5, "estimated", ("operators are missing",)),
+        OnTarget(("90,000 bytes of flash, 10,000 more than its 80,000",), 90_000, 9_000, "estimated"),
+        OnTarget(("the compiler died",)),
+    )
+    variants = tuple(replace(v, on_target=cost) for v, cost in zip(report.variants, costs))
+    return replace(report, target="cortex-m4", variants=variants)
+
+
 def hostile(report: Report) -> Report:
     old = report.variants[2]
     bad = replace(
@@ -181,6 +193,7 @@ def hostile(report: Report) -> Report:
         metric=old.metric and replace(old.metric, name=HOSTILE),
         bytes_by_kind={HOSTILE: 5},
         layer_errors=(LayerError(HOSTILE, 3.0, 0.5), LayerError("b", 4.0, 0.5)),
+        on_target=OnTarget((HOSTILE,), 1, 2, "measured", 3.0, "estimated", (HOSTILE,)),
         runtimes=(*old.runtimes, RuntimeResult(HOSTILE, HOSTILE, "failed", HOSTILE)),
     )
     failed = Variant("x" + HOSTILE, "int8", error=HOSTILE)
@@ -212,6 +225,7 @@ CASES = [
     all_failed,
     nothing_kept,
     not_finite,
+    for_a_target,
     hostile,
 ]
 
@@ -266,10 +280,12 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "preprocessing": Preprocessing,
         "budgets": Budgets,
         "variant": Variant,
+        "on_target": vocabulary.OnTarget,
         "metric": MetricValue,
         "drop": Difference,
         "runtime": RuntimeResult,
         "latency": Latency,
+        "footprint": vocabulary.Footprint,
         "layer_error": LayerError,
         "step": StepRecord,
         "promise": Promise,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files, parity
+from edgeopt import files, parity, targets
 from edgeopt.api.models import as_path
+from edgeopt.compilers.vela import compile_file
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import parse
@@ -20,6 +21,8 @@ from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import RuntimeResult, TensorSpec
 
+_AFTER_VELA = ("verified before Vela compiled it: what the ethos-u operators compute, only the device can show",)
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -27,10 +30,11 @@ class Conversion:
 
     Attributes:
         inputs, outputs: as the file declares them, with scales and zero points.
-        minimum_runtime: the oldest TensorFlow Lite release that loads it.
+        minimum_runtime: the oldest TensorFlow Lite release that loads it, "" for what Vela made: no release does.
         float_operators: operators that compute in floats in a file that should hold integers only.
         runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
         notes: what was done to the model on the way.
+        target: what it costs on the device asked for.
     """
 
     file: Path
@@ -44,6 +48,7 @@ class Conversion:
     float_operators: tuple[str, ...]
     runtimes: tuple[RuntimeResult, ...]
     notes: tuple[str, ...]
+    target: targets.Assessment | None = None
 
 
 def convert(
@@ -53,6 +58,7 @@ def convert(
     scheme: str = "float32",
     data: Any = None,
     runtimes: Sequence[str] = (),
+    target: str | None = None,
     batch_size: int | None = 1,
     custom_objects: Path | None = None,
     trust: bool = False,
@@ -66,18 +72,25 @@ def convert(
         scheme: name of a row of SCHEMES.
         data: a Dataset, or what `edgeopt.load_data` takes; calibrates integer schemes and feeds the verification.
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
+        target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
+            fit, and for an Ethos-U what is written is what Vela makes of it.
         batch_size: first dimension of the inputs; None leaves it free.
         custom_objects, trust: see `loading.load_model`.
         force: overwrite `output`.
 
     Raises:
+        ConfigError: a name is none, or the target cannot compute with what the scheme makes.
         ConversionError: the converter refused, or the file does not keep a promise; nothing is left at `output`.
+        ModelError: it does not fit the target; nothing is left at `output`.
     """
     wanted, output = scheme_named(scheme), Path(output)
     if output.suffix != ".tflite":
         raise ConfigError(f"Expected an output file ending in .tflite, got {output}. Try {output.stem}.tflite.")
     files.require_free(output, force=force)
-    promises = tuple(parse(text) for text in runtimes)
+    device = None if target is None else targets.target(target)
+    if device is not None:
+        targets.refuse_scheme(device, wanted)
+    promises = tuple(parse(text) for text in dict.fromkeys((*runtimes, *(device.runtimes if device else ()))))
     dataset = None if data is None else datasets.load(data)
     options = ConvertOptions(batch_size, None if dataset is None else dataset.calibration, custom_objects, trust)
     with (
@@ -96,6 +109,7 @@ def convert(
         rows = parity.check(temporary, promises or (parse("litert"),), samples)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, output))
+        found = None if device is None else _made_for(device, file, temporary)
         content = temporary.read_bytes()
     return Conversion(
         output,
@@ -105,11 +119,34 @@ def convert(
         files.gzip_size(content),
         file.inputs,
         file.outputs,
-        minimum_runtime(file).version,
+        "" if found and found.npu else minimum_runtime(file).version,
         _float_operators(file) if wanted.needs_calibration else (),
         rows,
-        (*summary.notes, *done, *warnings),
+        (*summary.notes, *done, *warnings, *(_AFTER_VELA if found and found.npu else ())),
+        found,
     )
+
+
+def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets.Assessment:
+    """Compiles `file` in place where the target has a compiler, and returns what it costs there.
+
+    Raises:
+        ConversionError: the target refuses the file.
+        ModelError: it does not fit.
+    """
+    if refusals := targets.refusal(target, model):
+        raise ConversionError(
+            f"Expected a file that {target.name} runs, got one that it refuses: {'; '.join(refusals)}. "
+            f"Try --scheme {target.best_scheme}."
+        )
+    chip = targets.accelerator(target)
+    compiled = None if chip is None else compile_file(file, chip)
+    found = targets.assess(target, model, compiled=compiled)
+    room = found.fit
+    targets.require_fit(target, flash_bytes=room.flash_bytes, ram_bytes=room.ram_bytes, peak=room.peak)
+    if compiled is not None:
+        files.atomic_write(file, compiled.content)
+    return found
 
 
 def _verify_io(file: TFLiteModel, dtype: str, scheme: str) -> None:

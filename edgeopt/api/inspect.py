@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import workers
+from edgeopt import targets, workers
 from edgeopt.api.models import as_path
-from edgeopt.errors import ModelError
+from edgeopt.errors import ConfigError, ModelError
 from edgeopt.inspection import Inspection, inspect_tflite
-from edgeopt.tflite.reader import IDENTIFIER
+from edgeopt.tflite.reader import IDENTIFIER, read
 
 
-def inspect(model: Any, *, custom_objects: Path | None = None, trust: bool = False) -> Inspection:
-    """Returns what a `.tflite` file or a Keras model holds, and what each technique can do for it."""
+def inspect(
+    model: Any, *, target: str | None = None, custom_objects: Path | None = None, trust: bool = False
+) -> Inspection:
+    """Returns what a `.tflite` file or a Keras model holds, and what each technique can do for it.
+
+    Args:
+        model: a path, or a Keras model at hand.
+        target: a name of `targets.TARGETS` or a data file of one's own: what the `.tflite` costs there comes along.
+        custom_objects, trust: see `loading.load_model`.
+
+    Raises:
+        ConfigError: there is no such target, or the model is no `.tflite`, which alone has a cost.
+        ModelError: the model cannot be read.
+    """
+    device = None if target is None else targets.target(target)
     with as_path(model) as path:
         if path.is_file():
             with path.open("rb") as file:
                 if file.read(8)[4:] == IDENTIFIER or path.suffix == ".tflite":
-                    return inspect_tflite(path)
+                    found = inspect_tflite(path)
+                    return found if device is None else replace(found, target=targets.assess(device, read(path)))
+        if device is not None:
+            raise ConfigError(
+                f"Expected a .tflite with --target, got {path}: the file that ships is what has a cost. "
+                f"Try: edgeopt convert {path} -o {path.stem}.tflite --scheme {device.best_scheme} --target {target}."
+            )
         try:
             worker = workers.shared("tensorflow")
             return worker.call("edgeopt.inspection:inspect_file", path, custom_objects=custom_objects, trust=trust)

@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "compare": "edgeopt.cli.compare",
     "export": "edgeopt.cli.export",
     "recipe": "edgeopt.cli.recipe",
+    "targets": "edgeopt.cli.targets",
     "doctor": "edgeopt.cli.doctor",
     "view": "edgeopt.cli.view",
     "makefile": "edgeopt.cli.makefile",

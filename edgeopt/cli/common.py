@@ -22,6 +22,7 @@ from edgeopt.schemes import SCHEMES
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.runtimes import Delegate
+    from edgeopt.targets import Assessment
     from edgeopt.vocabulary import MetricValue, RuntimeResult, TensorSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -102,6 +103,10 @@ runtime_option = click.option(
     multiple=True,
     metavar="NAME[==VERSION]",
     help=f"Repeatable. One of {', '.join([*RUNTIMES, *ALIASES])}.",
+)
+
+target_option = click.option(
+    "--target", metavar="NAME|FILE.yaml", help="The device it is meant for: one of `edgeopt targets`, or one's own."
 )
 
 one_runtime_option = click.option(
@@ -248,6 +253,19 @@ def describe_metric(metric: MetricValue) -> str:
     form = ".2%" if metric.is_share else ".5g"
     interval = f"[{metric.low:{form}}, {metric.high:{form}}]"
     return f"{metric.name} {metric.value:{form}} {interval} on {counted(metric.samples, 'sample')}"
+
+
+def describe_assessment(found: Assessment) -> str:
+    """Returns in words what a file costs on a target."""
+    room, time = found.fit, found.estimate
+    words = f"{found.target}: {room.flash_bytes:,} bytes of flash, {room.ram_bytes:,} of RAM ({found.memory_how})"
+    if time.latency_ms is not None:
+        words += f", {time.latency_ms:.3g} ms ({time.how})"
+    if found.npu is not None:
+        npu = found.npu
+        words += f", {npu.cycles:,} cycles, {npu.inferences_per_second:,.0f} inferences a second, "
+        words += f"{counted(npu.npu_operators, 'operator')} on the NPU and {npu.cpu_operators} on the CPU"
+    return words
 
 
 def describe_runtime(row: RuntimeResult) -> str:

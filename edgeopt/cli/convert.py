@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @common.scheme_option
 @common.data_options(required=False)
 @common.runtime_option
+@common.target_option
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.model_options
 @common.seed_option
@@ -30,6 +31,7 @@ def command(
     output: Path,
     scheme: str,
     runtimes: tuple[str, ...],
+    target: str | None,
     batch_size: int,
     custom_objects: Path | None,
     trust: bool,
@@ -40,10 +42,12 @@ def command(
 ) -> None:
     """Convert a model in one scheme, calibrated with your data, and verify the file by running it.
 
-    With --runtime the file is promised to load and compute correctly there.
+    With --runtime the file is promised to load and compute correctly there; with --target also that it fits the
+    device, and for an Ethos-U the file is what Vela makes of it.
 
     \b
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz
+      edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz --target cortex-m4
     """
     import edgeopt
 
@@ -54,6 +58,7 @@ def command(
             scheme=scheme,
             data=common.load_data(**data),
             runtimes=runtimes,
+            target=target,
             batch_size=batch_size or None,
             custom_objects=custom_objects,
             trust=trust,
@@ -66,7 +71,7 @@ def _show(result: Conversion) -> None:
     console = common.console()
     console.print(
         f"{result.file}: {result.scheme}, {result.size_bytes:,} bytes ({result.gzip_bytes:,} gzipped), "
-        f"loads from TensorFlow Lite {result.minimum_runtime}"
+        + (f"loads from TensorFlow Lite {result.minimum_runtime}" if result.minimum_runtime else "for the NPU's driver")
     )
     for role, specs in (("input", result.inputs), ("output", result.outputs)):
         for spec in specs:
@@ -75,5 +80,7 @@ def _show(result: Conversion) -> None:
         console.print(f"  {row.name} {row.version}: {common.describe_runtime(row)}")
     if result.float_operators:
         console.print(f"  in float: {', '.join(result.float_operators)}")
-    for note in result.notes:
+    if result.target is not None:
+        console.print(f"  {common.describe_assessment(result.target)}")
+    for note in (*result.notes, *(result.target.estimate.notes if result.target else ())):
         console.print(f"  note: {note}")

@@ -31,6 +31,7 @@ from edgeopt.vocabulary import Budgets
 @click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
 @click.option("--max-latency", metavar="TIME", help="Median of one inference: 5ms, 800us …")
 @common.runtime_option
+@common.target_option
 @click.option(
     "--scheme",
     "schemes",
@@ -54,6 +55,7 @@ def command(
     max_size: str | None,
     max_latency: str | None,
     runtimes: tuple[str, ...],
+    target: str | None,
     schemes: tuple[str, ...],
     metric: str | None,
     threads: int,
@@ -74,11 +76,12 @@ def command(
 
     Writes report.html, report.md and report.json, variants/*.tflite and best.tflite into the output folder. The first
     --runtime is where variants are scored and timed; each is also a promise that the recommended file runs there.
+    With --target each file is judged on that device: what does not run or fit there is not recommended.
     The same command continues where it was stopped. Exit status 3: no variant keeps the budgets.
 
     \b
       edgeopt optimize model.keras --data data.npz -o out --max-drop 1.0 --max-size 64KB
-      edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe
+      edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe --target cortex-m4
     """
     import edgeopt
 
@@ -104,6 +107,7 @@ def command(
             recipe=chosen,
             schemes=schemes,
             budgets=budgets,
+            target=target,
             runtime=runtimes[0] if runtimes else "litert",
             metric=metric,
             threads=threads,
@@ -127,6 +131,8 @@ def command(
             console.print(f"Note: {warning}")
         console.print(f"Report: {output / 'report.html'}")
         console.print(f"{'Nearest' if broken else 'Recommended'} file: {output / 'best.tflite'}")
+        if (output / "best.vela.tflite").exists():
+            console.print(f"The same for the NPU: {output / 'best.vela.tflite'}")
     if broken:
         raise BudgetError(
             f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "

@@ -6,11 +6,30 @@ from pathlib import Path, PurePosixPath
 
 from edgeopt import files
 from edgeopt.errors import ConfigError, suggestion
+from edgeopt.exporters import android, micro
 from edgeopt.exporters.contract import Exported, Exporter, Project, Source
 
 __all__ = ["EXPORTERS", "Exported", "Exporter", "Project", "Source", "exporter", "write"]
 
-EXPORTERS: dict[str, Exporter] = {}
+EXPORTERS: dict[str, Exporter] = {
+    row.name: row
+    for row in (
+        Exporter(
+            "micro",
+            "A microcontroller: a project around TensorFlow Lite Micro, or plain C99 of this model alone.",
+            micro.Micro,
+            micro.project,
+            "edgeopt export micro model.int8.tflite -o firmware --runtime c99",
+        ),
+        Exporter(
+            "android",
+            "An Android app: a Gradle module with the model and its Java and Kotlin classes, and an app around it.",
+            android.Android,
+            android.project,
+            "edgeopt export android model.int8.tflite -o app --classes labels.txt",
+        ),
+    )
+}
 
 # Stands in every folder that we wrote, so that it may be written again.
 MARKER = ".edgeopt-export"

@@ -15,6 +15,7 @@ from edgeopt.inspection.prospects import ModelFacts, TechniqueAdvice, WeightFact
 from edgeopt.inspection.rows import Row
 from edgeopt.inspection.tables import inspection_tables
 from edgeopt.plain import to_plain
+from edgeopt.targets.assessing import Assessment
 from edgeopt.tflite.macs import count_macs, operator_macs
 from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
 from edgeopt.tflite.op_versions import RuntimeNeed, minimum_runtime, unsupported_by
@@ -52,6 +53,7 @@ class Inspection:
         runtime: the oldest that loads it; None for Keras models.
         unsupported_by_tflm: why TensorFlow Lite for Microcontrollers cannot run it; None for Keras models.
         advice: a verdict for each technique.
+        target: what a `.tflite` costs on the device asked for.
     """
 
     path: str
@@ -71,6 +73,7 @@ class Inspection:
     unsupported_by_tflm: tuple[str, ...] | None
     advice: tuple[TechniqueAdvice, ...]
     notes: tuple[str, ...] = ()
+    target: Assessment | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as what JSON knows."""

@@ -11,12 +11,53 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeopt.inspection import Inspection
+    from edgeopt.targets import Assessment
     from edgeopt.vocabulary import Quantization, Shape, TensorSpec
 
 
 def inspection_tables(inspection: Inspection) -> list[Table]:
-    """Returns the summary, the inputs and outputs, the operators or layers, and what each technique can do."""
-    return [_summary(inspection), _interface(inspection), _rows(inspection), _advice(inspection)]
+    """Returns the summary, inputs and outputs, operators or layers, what each technique can do, and the target."""
+    tables = [_summary(inspection), _interface(inspection), _rows(inspection), _advice(inspection)]
+    return tables if inspection.target is None else [*tables, target_table(inspection.target)]
+
+
+def target_table(found: Assessment) -> Table:
+    """Returns what a file costs on a target, and what runs how there."""
+    table = _table(f"On {found.target}: {found.summary}", ("", {"style": "bold", "no_wrap": True}), "")
+    table.show_header = False
+    time = found.estimate
+    latency = "not known" if time.latency_ms is None else f"{time.latency_ms:.3g} ms ({time.how})"
+    rows = {
+        "runs there": "yes" if found.runs else "no",
+        "refused": "\n".join(found.refusals),
+        "no room for": "\n".join(found.fit.problems),
+        "flash": _of(found.fit.flash_bytes, found.fit.flash_limit_bytes),
+        "RAM": f"{_of(found.fit.ram_bytes, found.fit.ram_limit_bytes)} ({found.memory_how}), most at {found.fit.peak}",
+        "latency": latency,
+        "runs well": _operators(found, "well"),
+        "runs": _operators(found, "runs"),
+        **found.techniques,
+        "notes": "\n".join((*time.notes, *found.notes)),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, _text(value))
+    return table
+
+
+def _operators(found: Assessment, verdict: str) -> str:
+    """Returns the operators of one verdict, a line for each reason."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for row in found.operators:
+        if row.verdict == verdict:
+            by_reason.setdefault((row.arithmetic, row.reason), []).append(f"{row.count} {row.operator}")
+    return "\n".join(
+        f"{', '.join(names)}{f' in {kind}' if kind else ''}: {reason}" for (kind, reason), names in by_reason.items()
+    )
+
+
+def _of(need: int, limit: int | None) -> str:
+    return f"{need:,} bytes" + ("" if limit is None else f" of {limit:,} ({need / limit:.0%})")
 
 
 def _summary(inspection: Inspection) -> Table:

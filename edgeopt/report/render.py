@@ -94,6 +94,8 @@ def _context(report: Report) -> dict[str, Any]:
         "baseline": report.variant(report.baseline),
         "budgets": _budgets_in_words(report.budgets, report),
         "broken": {v.name: verdict.broken_budgets(report, v) for v in report.variants},
+        "on_target": {v.name: verdict.on_target(v) for v in report.variants},
+        "target_notes": verdict.target_notes(report),
         "smaller": {v.name: verdict.smaller(report, v) for v in report.variants},
         "faster": {v.name: verdict.faster(report, v) for v in report.variants},
         "arithmetic": {v.name: _arithmetic(v) for v in report.variants},
@@ -134,6 +136,8 @@ def _budgets_in_words(budgets: Budgets, report: Report) -> list[str]:
         told.append(f"takes at most {words.whole(budgets.max_size_bytes)} bytes")
     if budgets.max_latency_ms is not None:
         told.append(f"takes at most {numbers.time(budgets.max_latency_ms)} (median) on {report.runtime}")
+    if report.target is not None:
+        told.append(f"fits {report.target}")
     return [*told, *(f"runs on {name}" for name in budgets.runtimes)]
 
 

@@ -20,10 +20,11 @@ _SHORTEST_NAME = 8
 
 
 def terminal_table(report: Report, *, width: int = 80) -> Table:
-    """Returns one row a variant: bytes, metric, change, latency and on how many runtimes it ran.
+    """Returns one row a variant: bytes, metric, change, latency and on how many runtimes it ran, or its target.
 
-    A `*` after the change marks a loss beyond chance; the arrow points at the recommended variant. Numbers are never
-    cut: where `width` is short, the names give way.
+    A `*` after the change marks a loss beyond chance; the arrow points at the recommended variant. On the target, `~`
+    marks a latency that was estimated or simulated, "no" what does not run or fit there. Numbers are never cut: where
+    `width` is short, the names give way.
     """
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +77,21 @@ def _columns(report: Report, numbers: Numbers) -> list[tuple[str, Callable[[Vari
         columns.append((f"+/- {'pt' if numbers.is_share else '%'} ", change))
     if any(report.latency(v) for v in report.variants):
         columns += [(numbers.time_unit, latency), ("faster", lambda v: ratio(faster(report, v)))]
-    return [*columns, ("runs on", runs_on)]
+    # There is room for one of them, and the target's own runtimes are what counts.
+    judged = any(v.on_target for v in report.variants)
+    return [*columns, ("target ms", _on_target) if judged else ("runs on", runs_on)]
+
+
+def _on_target(variant: Variant) -> str:
+    """Returns the latency on the target with a mark of how it was found: "~" where it was not measured."""
+    found = variant.on_target
+    if found is None:
+        return ABSENT
+    if found.problems:
+        return "no"
+    if found.latency_ms is None:
+        return "fits"
+    return f"{'' if found.latency_how == 'measured' else '~'}{found.latency_ms:.3g}"
 
 
 def _metric(variant: Variant, numbers: Numbers) -> str:

@@ -12,6 +12,13 @@ from edgeopt.report.words import Numbers, clause, ratio, whole
 from edgeopt.vocabulary import RuntimeResult, Variant
 
 
+class Gap(NamedTuple):
+    """Something that is not in the tables: what, and in words what became of it and why."""
+
+    what: str
+    text: str
+
+
 def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
     """Returns in words each budget that `variant` does not keep, or that was not measured; empty when all hold."""
     if variant.error is not None:
@@ -36,6 +43,8 @@ def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
             broken.append(f"latency on {report.runtime} not measured (at most {limit} allowed)")
         elif latency.p50 > budgets.max_latency_ms:
             broken.append(f"takes {numbers.time(latency.p50)} on {report.runtime}, more than {limit}")
+    if variant.on_target is not None and variant.on_target.problems:
+        broken.append(f"does not run on {report.target}: {clause('; '.join(variant.on_target.problems))}")
     broken += [why for text in budgets.runtimes if (why := _broken_promise(variant, text))]
     return tuple(broken)
 
@@ -53,6 +62,25 @@ def faster(report: Report, variant: Variant) -> float | None:
     baseline = report.variant(report.baseline)
     ours, theirs = report.latency(variant), report.latency(baseline) if baseline else None
     return theirs.p50 / ours.p50 if ours and theirs and ours.p50 > 0 else None
+
+
+def on_target(variant: Variant) -> str:
+    """Returns in words what a variant costs on the report's target; "" where nothing is known."""
+    found = variant.on_target
+    if found is None or found.flash_bytes is None:
+        return ""
+    told = f"{whole(found.flash_bytes)} bytes of flash, {whole(found.ram_bytes)} of RAM ({found.memory_how})"
+    return told + (f", {found.latency_ms:.3g} ms ({found.latency_how})" if found.latency_ms is not None else "")
+
+
+def target_notes(report: Report) -> list[Gap]:
+    """Returns what is remarked on variants on the target, each remark once."""
+    found: dict[str, list[str]] = {}
+    judged = [v for v in report.variants if v.on_target and not v.on_target.problems]
+    for variant in judged:
+        for note in variant.on_target.notes if variant.on_target else ():
+            found.setdefault(note, []).append(variant.name)
+    return [Gap("" if len(names) == len(judged) else ", ".join(names), note) for note, names in found.items()]
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -82,13 +110,6 @@ def headline(report: Report) -> str:
     if not kept:
         return f"No variant keeps every budget; nearest, {sentence}"
     return f"{sentence} — recommended"
-
-
-class Gap(NamedTuple):
-    """Something that is not in the tables: what, and in words what became of it and why."""
-
-    what: str
-    text: str
 
 
 def gaps(report: Report) -> list[Gap]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgeopt import workers
+from edgeopt import frameworks, workers
 from edgeopt.errors import ConfigError, UnavailableError, suggestion
 from edgeopt.vocabulary import Availability, TensorSpec
 
@@ -74,12 +74,14 @@ class Runtime:
     Attributes:
         name: as in `--runtime`.
         module: where `open()` is.
-        package: key of `frameworks.FRAMEWORKS`, whose version is the runtime's.
+        package: key of `frameworks.FRAMEWORKS`, whose version is the runtime's; of a simulated one the program.
         family: kernels of one family round alike, so their integer outputs are equal; across families they differ
             by a quantization step or so.
         summary: one line for help and docs.
         delegates: whether external delegates can be loaded.
         threads: whether it can use more than one.
+        simulated: a simulator of a device: it computes what the device would and says what the model takes there,
+            but no time. It wants tools and seconds, and is only tried where it is asked for.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Runtime:
     summary: str
     delegates: bool = False
     threads: bool = True
+    simulated: bool = False
 
 
 RUNTIMES: dict[str, Runtime] = {
@@ -112,6 +115,18 @@ RUNTIMES: dict[str, Runtime] = {
             "tflm",
             "TensorFlow Lite for Microcontrollers",
             threads=False,
+        ),
+        *(
+            Runtime(
+                f"qemu-cortex-{core}",
+                "edgeopt.runtimes.qemu",
+                "qemu",
+                "tflm",
+                f"plain C99 of the model on a Cortex-{core.upper()} that QEMU simulates",
+                threads=False,
+                simulated=True,
+            )
+            for core in ("m3", "m4", "m7", "m55")
         ),
     )
 }
@@ -139,6 +154,13 @@ def parse(text: str) -> Request:
     if name not in RUNTIMES:
         raise ConfigError(f"Expected a runtime, as NAME or NAME==VERSION, got {text!r}.{suggestion(name, RUNTIMES)}")
     return Request(RUNTIMES[name], version.strip() or None)
+
+
+def version(runtime: Runtime) -> str:
+    """Returns the version of what runs there, "" where it is not installed; nothing is run for it but `--version`."""
+    if runtime.simulated:
+        return str(importlib.import_module(runtime.module).version())
+    return frameworks.installed_version(runtime.package) or ""
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt import frameworks
+from edgeopt import frameworks, runtimes
 from edgeopt.errors import EdgeoptError
 from edgeopt.runtimes import Runtime, open_session
 from edgeopt.vocabulary import Availability
@@ -26,7 +26,7 @@ _ADD = (
 
 def probe(runtime: Runtime) -> Availability:
     """Opens and runs the small model on `runtime`; the reason says what went wrong and what to try."""
-    version = frameworks.installed_version(runtime.package) or ""
+    version = runtimes.version(runtime)
     x = np.arange(4, dtype=np.float32).reshape(1, 4)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "add.tflite"

@@ -13,8 +13,10 @@ from edgeopt.tflite.reader import read
 def refusals(file: Path, request: Request) -> tuple[str, ...]:
     """Returns the reasons by the operator versions in `file`; empty if they fit, or where no version is known.
 
-    A request without a version means the installed one.
+    A request without a version means the installed one. A simulated runtime says for itself what it lacks.
     """
+    if request.runtime.simulated:
+        return ()
     distribution = frameworks.FRAMEWORKS[request.runtime.package].distribution
     version = request.version or frameworks.installed_version(request.runtime.package)
     return unsupported_by(read(file), distribution, version) if version else ()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeopt import frameworks
+from edgeopt import frameworks, workers
 from edgeopt.errors import ModelError
-from edgeopt.runtimes import Delegate, Runtime
+from edgeopt.runtimes import RUNTIMES, Delegate, Runtime
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
+from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.native_log import native_log
 from edgeopt.vocabulary import TensorSpec
 
@@ -43,7 +44,7 @@ class Arena:
 
 
 class TFLMSession:
-    """A file on the interpreter of tflite-micro, in an arena that is large enough."""
+    """A file on the interpreter of tflite-micro, in an arena of `arena_bytes` that is large enough."""
 
     delegated_share = None
     delegated: tuple[str, ...] = ()
@@ -105,8 +106,12 @@ class TFLMSession:
 
     def arena(self) -> Arena:
         """Measures the arena: runs once, reads what was allocated, and bisects for the least that still runs."""
-        zeros = {spec.name: np.zeros(_shape(spec), spec.dtype) for spec in self.inputs}
-        self.run(zeros)
+        used = self.used_arena()
+        return Arena(used, _least(used, self.arena_bytes, self.runs_in))
+
+    def used_arena(self) -> int:
+        """Returns the bytes that are allocated after a run."""
+        self.run(self._zeros())
         with native_log() as log:
             self._interpreter.print_allocations()
         total = _TOTAL.search(log.text)
@@ -115,38 +120,11 @@ class TFLMSession:
                 f"Expected tflite-micro to print its arena for {self._file.name}, got: {log.words or 'nothing'}. "
                 "Try another version of tflite-micro."
             )
-        used = int(total[1])
-        low, high = used // _ARENA_STEP_BYTES - 1, -(-self._arena_bytes // _ARENA_STEP_BYTES)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._runs_in(middle * _ARENA_STEP_BYTES, zeros):
-                high = middle
-            else:
-                low = middle
-        return Arena(used, high * _ARENA_STEP_BYTES)
+        return int(total[1])
 
-    def _set(self, inputs: Mapping[str, np.ndarray]) -> None:
-        require_inputs(inputs, self.inputs)
-        for i, spec in enumerate(self.inputs):
-            self._interpreter.set_input(inputs[spec.name], i)
-
-    def _open_in_enough(self) -> Any:
-        self._arena_bytes = _FIRST_ARENA_BYTES
-        while True:
-            try:
-                with native_log() as log:
-                    return self._open(self._arena_bytes)
-            except _REFUSALS as error:
-                if not _TOO_SMALL.search(log.text) or self._arena_bytes >= _LARGEST_ARENA_BYTES:
-                    raise _refused(self._file, log.words or one_line(error)) from error
-            self._arena_bytes *= 2
-
-    def _open(self, arena_bytes: int) -> Any:
-        kinds = self._runtime.InterpreterConfig
-        kind = kinds.kPreserveAllTensors if self._keep_intermediates else kinds.kAllocationRecording
-        return self._runtime.Interpreter.from_bytes(self._content, arena_size=arena_bytes, intrepreter_config=kind)
-
-    def _runs_in(self, arena_bytes: int, inputs: Mapping[str, np.ndarray]) -> bool:
+    def runs_in(self, arena_bytes: int) -> bool:
+        """Says whether the file opens and runs in an arena of that size; TFLM may crash where it does not."""
+        inputs = self._zeros()
         try:
             with native_log():
                 interpreter = self._open(arena_bytes)
@@ -156,6 +134,30 @@ class TFLMSession:
         except RuntimeError:
             return False
         return True
+
+    def _zeros(self) -> dict[str, np.ndarray]:
+        return {spec.name: np.zeros(_shape(spec), spec.dtype) for spec in self.inputs}
+
+    def _set(self, inputs: Mapping[str, np.ndarray]) -> None:
+        require_inputs(inputs, self.inputs)
+        for i, spec in enumerate(self.inputs):
+            self._interpreter.set_input(inputs[spec.name], i)
+
+    def _open_in_enough(self) -> Any:
+        self.arena_bytes = _FIRST_ARENA_BYTES
+        while True:
+            try:
+                with native_log() as log:
+                    return self._open(self.arena_bytes)
+            except _REFUSALS as error:
+                if not _TOO_SMALL.search(log.text) or self.arena_bytes >= _LARGEST_ARENA_BYTES:
+                    raise _refused(self._file, log.words or one_line(error)) from error
+            self.arena_bytes *= 2
+
+    def _open(self, arena_bytes: int) -> Any:
+        kinds = self._runtime.InterpreterConfig
+        kind = kinds.kPreserveAllTensors if self._keep_intermediates else kinds.kAllocationRecording
+        return self._runtime.Interpreter.from_bytes(self._content, arena_size=arena_bytes, intrepreter_config=kind)
 
 
 def open(
@@ -172,11 +174,53 @@ def minimum_arena(file: Path) -> Arena:
         UnavailableError: tflite-micro is not installed.
         ModelError: TFLM refuses the file.
     """
-    session = TFLMSession(frameworks.load("tflite_micro").runtime, file, keep_intermediates=False)
+    session = opened(file)
     try:
         return session.arena()
     finally:
         session.close()
+
+
+def measured_arena(file: Path) -> Arena:
+    """As `minimum_arena`, in worker processes: some kernels crash in an arena that is too small, where others refuse.
+
+    Raises:
+        UnavailableError, ModelError: as minimum_arena; ModelError also where it crashes in any arena.
+    """
+    worker = workers.shared("tflite_micro")
+    with contextlib.suppress(workers.WorkerCrashed):
+        arena: Arena = worker.call("edgeopt.runtimes.tflm:minimum_arena", file)
+        return arena
+
+    def runs_in(arena_bytes: int) -> bool:
+        try:
+            return bool(worker.create("edgeopt.runtimes.tflm:opened", file).call("runs_in", arena_bytes))
+        except workers.WorkerCrashed:
+            return False
+
+    try:
+        session = worker.create("edgeopt.runtimes.tflm:opened", file)
+        used, enough = session.call("used_arena"), session.get("arena_bytes")
+    except workers.WorkerCrashed as crash:
+        raise crashed(died_words(file, RUNTIMES["tflm"], None), crash) from None
+    return Arena(used, _least(used, enough, runs_in))
+
+
+def opened(file: Path) -> TFLMSession:
+    """Opens `file` in this process."""
+    return TFLMSession(frameworks.load("tflite_micro").runtime, file, keep_intermediates=False)
+
+
+def _least(used: int, enough: int, runs_in: Callable[[int], bool]) -> int:
+    """Returns the smallest arena in whole steps that a file runs in, between what it uses and what was enough."""
+    low, high = used // _ARENA_STEP_BYTES - 1, -(-enough // _ARENA_STEP_BYTES)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if runs_in(middle * _ARENA_STEP_BYTES):
+            high = middle
+        else:
+            low = middle
+    return high * _ARENA_STEP_BYTES
 
 
 def _refused(file: Path, words: str) -> ModelError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +92,8 @@ class Operator:
         adjoint: BATCH_MATMUL reads its first operand transposed.
         asymmetric: a dynamic-range kernel quantizes its input with a zero point.
         keeps_dimensions: FULLY_CONNECTED keeps the leading dimensions of its input.
+        options: what its kernel needs, by the schema's names in snake case: "stride_h", "padding" ("SAME"),
+            "fused_activation_function" ("RELU6"), "keep_dims" …; see `reader.KERNEL_OPTIONS`.
     """
 
     index: int
@@ -103,6 +107,7 @@ class Operator:
     adjoint: bool = False
     asymmetric: bool = False
     keeps_dimensions: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

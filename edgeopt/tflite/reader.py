@@ -116,6 +116,8 @@ class _Reader:
         self._builtins = _names(schema.BuiltinOperator)
         self._options = _names(schema.BuiltinOptions)
         self._options2 = _names(schema.BuiltinOptions2)
+        self._paddings = _names(schema.Padding)
+        self._activations = _names(schema.ActivationFunctionType)
 
     def model(self) -> TFLiteModel:
         root = self._root
@@ -305,14 +307,26 @@ class _Reader:
         union = operator.BuiltinOptions()
         if self._options2.get(operator.BuiltinOptions2Type()) == "StableHLOCompositeOptions":
             kind, union = "StableHLOCompositeOptions", operator.BuiltinOptions2()
-        if kind not in _OPTIONS or union is None:
+        if union is None or (kind not in _OPTIONS and kind not in KERNEL_OPTIONS):
             return {}
         options = getattr(self._schema, kind)()
         options.Init(union.Bytes, union.Pos)
-        relevant = _OPTIONS[kind](options)
+        relevant = _OPTIONS[kind](options) if kind in _OPTIONS else {}
+        if kind in KERNEL_OPTIONS:
+            relevant["options"] = {
+                _snake(field): self._option(kind, field, getattr(options, field)()) for field in KERNEL_OPTIONS[kind]
+            }
         for graph in relevant.get("subgraphs", ()):
             self._index(graph, self._subgraphs, "called graph")
         return relevant
+
+    def _option(self, kind: str, field: str, value: Any) -> Any:
+        names = {"Padding": self._paddings, "FusedActivationFunction": self._activations}.get(field)
+        if names is None:
+            return value
+        if value not in names:
+            raise _Broken(f"{kind} has the unknown {_snake(field)} {value}")
+        return names[value]
 
     def _signature(self, signature: Any, subgraphs: tuple[Subgraph, ...]) -> Signature:
         graph = subgraphs[self._index(signature.SubgraphIndex(), len(subgraphs), "graph of a signature")]
@@ -347,6 +361,34 @@ _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "LSTMOptions": _dynamic_range,
     "SVDFOptions": _dynamic_range,
 }
+
+_WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
+_DILATION = ("DilationHFactor", "DilationWFactor")
+
+# The options that kernels need: numbers, and the names of paddings and activations.
+KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
+    "Conv2DOptions": (*_WINDOW, *_DILATION),
+    "DepthwiseConv2DOptions": (*_WINDOW, *_DILATION, "DepthMultiplier"),
+    "TransposeConvOptions": _WINDOW,
+    "Pool2DOptions": (*_WINDOW, "FilterHeight", "FilterWidth"),
+    "FullyConnectedOptions": ("FusedActivationFunction", "WeightsFormat", "KeepNumDims"),
+    "AddOptions": ("FusedActivationFunction",),
+    "SubOptions": ("FusedActivationFunction",),
+    "MulOptions": ("FusedActivationFunction",),
+    "DivOptions": ("FusedActivationFunction",),
+    "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
+    "ReducerOptions": ("KeepDims",),
+    "SoftmaxOptions": ("Beta",),
+    "LeakyReluOptions": ("Alpha",),
+    "ResizeBilinearOptions": ("AlignCorners", "HalfPixelCenters"),
+    "ResizeNearestNeighborOptions": ("AlignCorners", "HalfPixelCenters"),
+    "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
+    "SplitOptions": ("NumSplits",),
+}
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
 
 def _names(enumeration: type) -> dict[int, str]:

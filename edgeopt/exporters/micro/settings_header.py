@@ -1,0 +1,29 @@
+"""A model and what its app has to know go in, one header comes out: shapes, classes, preprocessing, conversions."""
+
+from __future__ import annotations
+
+from edgeopt.exporters.contract import Source
+from edgeopt.exporters.micro.ports import ports
+from edgeopt.exporters.micro.rendering import render
+
+
+def file_name(source: Source) -> str:
+    """Returns what the header is called: two models may live in one app."""
+    return f"{source.name}_settings.h"
+
+
+def settings_header(source: Source) -> str:
+    """Returns the text of the header: all its names begin with the model's.
+
+    It includes `<name>.h`, which has to define `<NAME>_INPUT_0_SCALE`, `_ZERO_POINT` (of quantized tensors) and
+    `<NAME>_OUTPUT_0_SIZE`.
+    """
+    return render(
+        "settings.h",
+        source=source,
+        name=source.name,
+        NAME=source.name.upper(),
+        inputs=ports(source.model.inputs, "input"),
+        outputs=ports(source.model.outputs, "output"),
+        preprocessing=source.preprocessing,
+    )

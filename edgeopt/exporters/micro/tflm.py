@@ -1,0 +1,182 @@
+"""A `.tflite` file goes in, a project around TFLM comes out: the bytes, its operators, its arena, a C interface, a
+self-test, and build files for CMake, ESP-IDF, Zephyr, Arduino and PlatformIO.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeopt import __version__
+from edgeopt.errors import ModelError
+from edgeopt.exporters import golden
+from edgeopt.exporters.contract import Project, Source
+from edgeopt.exporters.micro import fitness, operators, settings_header
+from edgeopt.exporters.micro.ports import ports
+from edgeopt.exporters.micro.rendering import render
+from edgeopt.runtimes import tflm
+from edgeopt.tflite import rewrite
+
+if TYPE_CHECKING:
+    from edgeopt.exporters.micro import Micro
+
+_ALIGNMENT_BYTES = 16
+# TFLM's names of dtypes.
+_TYPES: dict[str, str] = {
+    "int8": "kTfLiteInt8",
+    "uint8": "kTfLiteUInt8",
+    "int16": "kTfLiteInt16",
+    "int32": "kTfLiteInt32",
+    "int64": "kTfLiteInt64",
+    "bool": "kTfLiteBool",
+    "float32": "kTfLiteFloat32",
+}
+_BYTES_A_LINE = 20
+# Path in the project by template; {name} is the model's.
+_FILES: dict[str, str] = {
+    "tflm/model.h": "src/{name}.h",
+    "tflm/model.cpp": "src/{name}.cpp",
+    "tflm/data.h": "src/{name}_data.h",
+    "tflm/data.cpp": "src/{name}_data.cpp",
+    "tflm/selftest.h": "src/{name}_selftest.h",
+    "tflm/selftest.cpp": "src/{name}_selftest.cpp",
+    "tflm/main.cpp": "selftest/main.cpp",
+    "tflm/CMakeLists.txt": "CMakeLists.txt",
+    "tflm/idf_component.yml": "idf_component.yml",
+    "tflm/zephyr_module.yml": "zephyr/module.yml",
+    "tflm/zephyr_CMakeLists.txt": "zephyr/CMakeLists.txt",
+    "tflm/zephyr_selftest_CMakeLists.txt": "zephyr/selftest/CMakeLists.txt",
+    "tflm/zephyr_prj.conf": "zephyr/selftest/prj.conf",
+    "tflm/library.properties": "library.properties",
+    "tflm/selftest.ino": "examples/{name}_selftest/{name}_selftest.ino",
+    "tflm/library.json": "library.json",
+    "tflm/README.md": "README.md",
+}
+
+
+def project(source: Source, settings: Micro) -> Project:
+    """Returns the project; `source` has passed `fitness.require_fit`.
+
+    Raises:
+        ModelError: TFLM refuses the file, or has no kernel for one of its operators.
+        UnavailableError: tflite-micro is not installed.
+    """
+    registrations = operators.registrations(source.model, source.file.name)
+    expected = golden.expected(source, "tflm")
+    content = lean(source, expected)
+    minimum = measured_arena(content, source.file.name).minimum
+    arena = _aligned(minimum * (1 + settings.arena_margin))
+    inputs, outputs = ports(source.model.inputs, "input"), ports(source.model.outputs, "output")
+    values: dict[str, Any] = {
+        "source": source,
+        "name": source.name,
+        "NAME": source.name.upper(),
+        "version": __version__,
+        "inputs": inputs,
+        "outputs": outputs,
+        "types": _TYPES,
+        "registrations": registrations,
+        "size_bytes": len(content),
+        "lines": _hexadecimal(content),
+        "minimum_bytes": minimum,
+        "arena_bytes": arena,
+        "margin": f"{settings.arena_margin:.0%}",
+        "samples": [
+            {
+                "inputs": [sample[port.spec.name] for port in inputs],
+                "outputs": [result[port.spec.name] for port in outputs],
+            }
+            for sample, result in zip(source.samples, expected)
+        ],
+    }
+    files = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
+    files[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
+    saved = len(source.content) - len(content)
+    return Project(
+        files,
+        facts={
+            "model_bytes": len(content),
+            "left_out_bytes": saved,
+            "arena_bytes": arena,
+            "arena_needed_bytes": minimum,
+            "operators": ", ".join(method.removeprefix("Add") for method in registrations),
+            "golden_samples": len(source.samples),
+        },
+        notes=(
+            *fitness.notes(source),
+            *_old_runtimes(source),
+            "the arena was measured with TFLM's reference kernels: ESP-NN and other optimized ones may ask for more",
+        ),
+        next_steps=(
+            "cmake -S . -B build -DTFLM_INCLUDE_DIR=… -DTFLM_LIBRARY=…/libtensorflow-microlite.a",
+            "cmake --build build",
+            "ctest --test-dir build",
+        ),
+    )
+
+
+def lean(source: Source, expected: list[dict[str, np.ndarray]]) -> bytes:
+    """Returns the file without what no device reads: names inside the graph, signatures, metadata, description.
+
+    Its outputs on TFLM are compared with `expected`, bit for bit; where they differ the file stays as it is.
+
+    Raises:
+        ModelError, UnavailableError: see `project`.
+    """
+    interface = (*source.model.main.inputs, *source.model.main.outputs)
+    names = dict(zip(interface, (spec.name for spec in (*source.model.inputs, *source.model.outputs))))
+
+    def strip(model: Any, schema: Any) -> None:
+        model.description, model.signatureDefs = None, []
+        for entry in model.metadata or []:
+            model.buffers[entry.buffer].data = None
+        model.metadata = []
+        for number, graph in enumerate(model.subgraphs):
+            graph.name = None
+            for index, tensor in enumerate(graph.tensors):
+                tensor.name = names.get(index) if number == 0 else None
+
+    try:
+        content = rewrite.changed(source.content, strip)
+    except ModelError:  # data behind the flatbuffer
+        return source.content
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        file = Path(folder) / source.file.name
+        file.write_bytes(content)
+        outputs = golden.expected(replace(source, file=file), "tflm")
+    same = all(np.array_equal(one[k], other[k], equal_nan=True) for one, other in zip(outputs, expected) for k in other)
+    return content if same else source.content
+
+
+def measured_arena(content: bytes, name: str) -> tflm.Arena:
+    """Returns the arena that a file called `name` needs; see `runtimes.tflm.measured_arena`."""
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        return tflm.measured_arena(file)
+
+
+def _old_runtimes(source: Source) -> tuple[str, ...]:
+    graph = source.model.main
+    for operator in graph.operators:
+        weights = graph.operand(operator, 1)
+        if operator.name == "FULLY_CONNECTED" and weights is not None and weights.is_per_channel:
+            return (
+                "FULLY_CONNECTED has a scale per channel here: TFLM of before 29 May 2024 computes that wrongly "
+                "without a word, and refuses it until 27 September 2024; run the self-test on the TFLM that ships",
+            )
+    return ()
+
+
+def _aligned(size_bytes: float) -> int:
+    return math.ceil(size_bytes / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+def _hexadecimal(content: bytes) -> list[str]:
+    rows = (content[i : i + _BYTES_A_LINE] for i in range(0, len(content), _BYTES_A_LINE))
+    return [", ".join(f"0x{byte:02x}" for byte in row) for row in rows]
