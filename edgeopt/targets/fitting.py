@@ -76,7 +76,7 @@ def require_fit(target: Target, *, flash_bytes: int, ram_bytes: int, peak: str =
         board = f" ({target.board})" if target.board else ""
         raise ModelError(
             f"Expected a model that fits {target.name}{board}, got one that takes {' and '.join(found.problems)}. "
-            f"Try --scheme {target.best_scheme}, `edgeopt shrink` or a target with more memory."
+            f"Try --scheme {target.best_scheme} where it is another, `edgeopt shrink`, or a target with more memory."
         )
     return found
 
