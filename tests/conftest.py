@@ -12,9 +12,9 @@ import pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[Any]:
-    """Turns a skip for want of a tool into a failure where EDGEOPT_REQUIRE_TOOLS says that all are here."""
+    """Turns a skip for want of a tool into a failure where EDGEOPT_REQUIRE_ALL says that all are here."""
     report = yield
-    if report.skipped and os.environ.get("EDGEOPT_REQUIRE_TOOLS") and "install" in str(report.longrepr):
+    if report.skipped and os.environ.get("EDGEOPT_REQUIRE_ALL") and "install" in str(report.longrepr):
         report.outcome = "failed"
     return report
 
