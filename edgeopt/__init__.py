@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeopt.api.compress import Compressed, compress
     from edgeopt.api.convert import Conversion, convert
+    from edgeopt.api.device import benchmark_on_device
     from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
     from edgeopt.api.optimize import optimize
@@ -35,6 +36,7 @@ _HOMES = {
     "Recipe": "edgeopt.recipe",
     "Settings": "edgeopt.stages",
     "benchmark": "edgeopt.benchmarking",
+    "benchmark_on_device": "edgeopt.api.device",
     "compare": "edgeopt.comparison",
     "compress": "edgeopt.api.compress",
     "convert": "edgeopt.api.convert",
@@ -55,6 +57,7 @@ __all__ = [
     "Settings",
     "__version__",
     "benchmark",
+    "benchmark_on_device",
     "compare",
     "compress",
     "convert",
