@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-
 # What is started in a background job inherits that SIGINT is ignored; the commands under test have to hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -256,26 +256,40 @@ def test_a_program_that_faults_or_hangs(monkeypatch, tmp_path):
 # --- the exported project --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spoiled", [False, True])
-def test_the_exported_selftest_on_a_board(tmp_path, spoiled):
-    """Its exit status is the program's, through semihosting."""
+def selftest_status(project: Path, name: str, board: qemu.Board, elf: Path) -> int:
+    """Builds an exported self-test for a board and returns its exit status there, which comes through semihosting."""
+    selftest = (project / f"selftest/{name}_selftest.c", project / "selftest/main.c")
+    sources = (*(project / "src").glob("*.c"), *selftest, qemu.SUPPORT / "startup.c")
+    includes = (f"-I{project / 'include'}", f"-I{qemu.SUPPORT}")
+    compiler = (qemu.COMPILER, *board.options, "-O2", "-std=gnu99")
+    subprocess.run([*compiler, *includes, *sources, *board.linker_options, "-lm", "-o", elf], check=True, timeout=120)
+    return subprocess.run([*board.simulator, "-kernel", elf], capture_output=True, timeout=120).returncode
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     on_tflm(models()["int8"], [])
-    edgeopt.export("micro", models()["int8"], tmp_path / "out", runtime="c99", name="net")
-    project = tmp_path / "out"
-    test = project / "selftest/net_selftest.c"
-    if spoiled:
-        weights = project / "src/net_weights.c"
-        weights.write_text(re.sub(r"(_weights\[\d+\] = \{\s*)-?\d+", r"\g<1>0", weights.read_text()))
-    board = qemu.BOARDS[M4.name]
-    elf = tmp_path / "selftest.elf"
-    sources = [*(project / "src").glob("*.c"), test, project / "selftest/main.c", qemu.SUPPORT / "startup.c"]
-    subprocess.run(
-        [
-            *(qemu.COMPILER, *board.options, "-O2", "-std=gnu99"),
-            *(f"-I{project / 'include'}", f"-I{qemu.SUPPORT}", *sources, *board.linker_options, "-lm", "-o", elf),
-        ],
-        check=True,
-        timeout=60,
-    )
-    done = subprocess.run([*board.simulator, "-kernel", elf], capture_output=True, text=True, timeout=60)
-    assert (done.returncode != 0) == spoiled, done.stdout
+    folder = tmp_path_factory.mktemp("exported")
+    edgeopt.export("micro", models()["int8"], folder, runtime="c99", name="net")
+    return folder
+
+
+@pytest.mark.parametrize("runtime", BOARDS, ids=lambda row: row.name)
+def test_the_exported_selftest_passes_on_boards(project, tmp_path, runtime):
+    assert selftest_status(project, "net", qemu.BOARDS[runtime.name], tmp_path / "selftest.elf") == 0
+
+
+def test_the_exported_selftest_finds_a_spoiled_weight(project, tmp_path):
+    spoiled = shutil.copytree(project, tmp_path / "spoiled")
+    weights = spoiled / "src/net_weights.c"
+    weights.write_text(re.sub(r"(_weights\[\d+\] = \{\s*)-?\d+", r"\g<1>0", weights.read_text()))
+    assert selftest_status(spoiled, "net", qemu.BOARDS[M4.name], tmp_path / "selftest.elf") != 0
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("runtime", BOARDS, ids=lambda row: row.name)
+@pytest.mark.parametrize("name", ["kws_ref_model", "ad01_int8"])
+def test_benchmark_models_pass_their_selftests_on_boards(shared, tmp_path, name, runtime):
+    on_tflm(models()["int8"], [])
+    edgeopt.export("micro", shared / f"models/{name}.tflite", tmp_path / "out", runtime="c99")
+    assert selftest_status(tmp_path / "out", name, qemu.BOARDS[runtime.name], tmp_path / "selftest.elf") == 0
