@@ -261,7 +261,7 @@ def selftest_status(project: Path, name: str, board: qemu.Board, elf: Path) -> i
     selftest = (project / f"selftest/{name}_selftest.c", project / "selftest/main.c")
     sources = (*(project / "src").glob("*.c"), *selftest, qemu.SUPPORT / "startup.c")
     includes = (f"-I{project / 'include'}", f"-I{qemu.SUPPORT}")
-    compiler = (qemu.COMPILER, *board.options, "-O2", "-std=gnu99")
+    compiler = (qemu.COMPILER, *board.options, "-O2", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
     subprocess.run([*compiler, *includes, *sources, *board.linker_options, "-lm", "-o", elf], check=True, timeout=120)
     return subprocess.run([*board.simulator, "-kernel", elf], capture_output=True, timeout=120).returncode
 

@@ -92,7 +92,7 @@ static void depthwise_conv_2d_s8(const depthwise_conv_2d_s8_t *p, const int8_t *
                 to[c + 2] = requantize(&p->scales, c + 2, s2, p->out_zero, p->low, p->high);
                 to[c + 3] = requantize(&p->scales, c + 3, s3, p->out_zero, p->low, p->high);
             }
-            for (; c < p->out_c; ++c) {
+            for (int32_t rest = p->out_c - c; rest > 0; --rest, ++c) {
                 int32_t sum = p->bias[c];
                 const int8_t *from_row = origin + c / multiplier;
                 const int8_t *weight_row = taps + c;
