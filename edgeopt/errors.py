@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 
 class EdgeoptError(Exception):
@@ -36,6 +39,17 @@ class BudgetError(EdgeoptError):
     """Everything ran, but nothing met the budgets; what came nearest was still written."""
 
     exit_code = 3
+
+
+def named(table: Mapping[str, Row], name: str, kind: str) -> Row:
+    """Returns the row of `table` that is called `name`; `kind` is what it is, "a technique".
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in table:
+        raise ConfigError(f"Expected {kind}, got {name!r}.{suggestion(name, table)}")
+    return table[name]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

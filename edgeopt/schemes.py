@@ -6,7 +6,7 @@ models both hold int8 weights, and only the second computes without floats.
 
 from __future__ import annotations
 
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import named
 from edgeopt.vocabulary import Scheme
 
 SCHEMES: dict[str, Scheme] = {
@@ -62,6 +62,4 @@ def scheme(name: str) -> Scheme:
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in SCHEMES:
-        raise ConfigError(f"Expected a quantization scheme, got {name!r}.{suggestion(name, SCHEMES)}")
-    return SCHEMES[name]
+    return named(SCHEMES, name, "a quantization scheme")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from edgeopt import files
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import ConfigError, named
 from edgeopt.exporters import android, micro
 from edgeopt.exporters.contract import Exported, Exporter, Project, Source
 
@@ -41,9 +41,7 @@ def exporter(name: str) -> Exporter:
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in EXPORTERS:
-        raise ConfigError(f"Expected an exporter, got {name!r}.{suggestion(name, EXPORTERS)}")
-    return EXPORTERS[name]
+    return named(EXPORTERS, name, "an exporter")
 
 
 def write(project: Project, output: Path, *, exporter: str, force: bool = False) -> Exported:

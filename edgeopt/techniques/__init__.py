@@ -5,7 +5,7 @@ The order of the table is the order in which techniques combine: each keeps what
 
 from __future__ import annotations
 
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import named
 from edgeopt.techniques import cluster, distill, prune, qat, shrink
 from edgeopt.techniques.contract import Carried, Technique
 
@@ -22,6 +22,4 @@ def technique(name: str) -> Technique:
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in TECHNIQUES:
-        raise ConfigError(f"Expected a technique, got {name!r}.{suggestion(name, TECHNIQUES)}")
-    return TECHNIQUES[name]
+    return named(TECHNIQUES, name, "a technique")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeopt.exporters.names import comment, java_string
+from edgeopt.exporters.templates import environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,17 +22,8 @@ def render(template: str, values: Mapping[str, object]) -> str:
 
 @cache
 def _environment() -> Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgeopt.exporters.android"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(java_string=java_string, comment=comment, java_float=_java_float, code=_code)
-    return environment
+    filters = {"java_string": java_string, "comment": comment, "java_float": _java_float, "code": _code}
+    return environment("edgeopt.exporters.android", **filters)
 
 
 def _java_float(value: Any) -> str:
