@@ -234,7 +234,8 @@ def _section(results: list[dict[str, Any]]) -> list[str]:
     intro = (
         f"Teacher `{teacher['teacher']}`: {metric['value']:.2%} ({metric['low']:.2%} to {metric['high']:.2%}, "
         f"{metric['samples']:,} samples), {teacher['size_bytes']:,} bytes in float32, {teacher['macs']:,} MACs, "
-        f"{teacher.get('latency_ms', 0):.3f} ms. {statistics.mode(r['epochs'] for r in results)} epochs a step where the row says no other number."
+        f"{teacher.get('latency_ms', 0):.3f} ms. {statistics.mode(r['epochs'] for r in results)} epochs a step where "
+        "the row says no other number."
     )
     rows = []
     for title in ROWS:
