@@ -73,8 +73,9 @@ def page(table: str) -> str:
 int8 models as plain C99 (`edgeopt export micro --runtime c99`), compiled by `arm-none-eabi-gcc -O2` and run in QEMU:
 instructions of one inference, and bytes. Code, weights and RAM are those of the {_CORE}; RAM is all
 static memory and the deepest stack. Beside them what TensorFlow Lite Micro needs for the same file on this machine:
-the model without what no device reads, and the smallest arena in which its interpreter runs. A Cortex-M needs about 3 %
-less of it; TFLM's code comes on top, and is not measured here, since no package registry carries its sources.
+the model without what no device reads, and the smallest arena in which its interpreter runs. A Cortex-M, whose pointers
+are shorter, needs a little less of it; TFLM's code comes on top, and is not measured here, since no package registry
+carries its sources.
 
 {table}
 """

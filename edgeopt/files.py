@@ -75,6 +75,15 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+@contextlib.contextmanager
+def temporary(content: bytes, name: str) -> Iterator[Path]:
+    """Yields a file called `name` that holds `content`, for what reads files alone; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        yield file
+
+
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file, or of a folder's relative names and contents in sorted order, as hex."""
     digest = hashlib.sha256()

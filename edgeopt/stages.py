@@ -417,7 +417,8 @@ class Run:
             except ConversionError as error:
                 return Variant(name, scheme_name, steps=steps, error=str(error))
             content = file.read_bytes()
-            weights = weigh(read(content))
+            parsed = read(content)
+            weights = weigh(parsed)
             return Variant(
                 name,
                 scheme_name,
@@ -426,7 +427,7 @@ class Run:
                 sha256=files.sha256(file),
                 size_bytes=len(content),
                 gzip_bytes=files.gzip_size(content),
-                macs=count_macs(read(content)).total,
+                macs=count_macs(parsed).total,
                 sparsity=weights.sparsity,
                 bytes_by_kind=weights.bytes_by_kind,
                 notes=notes,

@@ -74,3 +74,9 @@ def test_gzip_size_is_that_of_gzip() -> None:
 def test_suggestions() -> None:
     assert suggestion("int88", ["int8", "float16"]) == " Did you mean 'int8'?"
     assert suggestion("zzz", ["b", "a"]) == " Known: a, b."
+
+
+def test_a_temporary_file_has_its_name_and_content_and_is_gone_afterwards():
+    with files.temporary(b"content", "model.tflite") as file:
+        assert (file.name, file.read_bytes()) == ("model.tflite", b"content")
+    assert not file.parent.exists()

@@ -63,7 +63,7 @@ def export(
     _require_classes(classes, model.outputs[0].shape if model.outputs else ())
     source = Source(
         file,
-        file.read_bytes(),
+        model.content.tobytes(),
         model,
         identifier(name or file.name.removesuffix(".tflite")),
         tuple(classes),

@@ -21,8 +21,8 @@ class Source:
     """What is exported.
 
     Attributes:
-        file: the `.tflite`.
-        content: its bytes.
+        file: the `.tflite`, as the user named it.
+        content: the bytes that are exported.
         model: the same, read.
         name: what the user calls it, as an identifier of C, Java and Kotlin in lower case: "keyword_spotting".
         classes: names of the classes as the user wrote them: any text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeopt import runtimes
+from edgeopt import files, runtimes
 from edgeopt.exporters.contract import Source
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ def expected(source: Source, runtime: str) -> list[dict[str, np.ndarray]]:
         UnavailableError: the runtime is not installed.
         ModelError: it refuses the file.
     """
-    session = runtimes.isolated(source.file, runtimes.parse(runtime).runtime)
-    try:
-        return [session.run(sample) for sample in source.samples]
-    finally:
-        session.close()
+    with files.temporary(source.content, source.file.name) as file:
+        session = runtimes.isolated(file, runtimes.parse(runtime).runtime)
+        try:
+            return [session.run(sample) for sample in source.samples]
+        finally:
+            session.close()

@@ -6,13 +6,11 @@ multiply-accumulate, from published figures, times those of the file.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from edgeopt import runtimes
+from edgeopt import files, runtimes
 from edgeopt.compilers.vela import Accelerator, Compiled, compile_file, is_compiled
 from edgeopt.errors import EdgeoptError
 from edgeopt.runtimes.samples import generated
@@ -107,9 +105,7 @@ def _simulated(compiled: Compiled) -> Estimate:
 
 
 def _measured(target: Target, model: TFLiteModel) -> Estimate:
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        file = Path(folder) / "model.tflite"
-        file.write_bytes(model.content.tobytes())
+    with files.temporary(model.content.tobytes(), "model.tflite") as file:
         runtime = runtimes.parse(target.runtimes[0]).runtime
         try:
             session = runtimes.isolated(file, runtime)

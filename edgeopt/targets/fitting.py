@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgeopt import frameworks, workers
+from edgeopt import files, frameworks, workers
 from edgeopt.compilers.vela import Compiled
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.runtimes import RUNTIMES, parse
@@ -99,9 +97,7 @@ def _arena(model: TFLiteModel) -> int | None:
     """Returns TFLM's smallest arena, None where it cannot be tried: that refusal is told elsewhere."""
     if frameworks.installed_version(RUNTIMES["tflm"].package) is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        file = Path(folder) / "model.tflite"
-        file.write_bytes(model.content.tobytes())
+    with files.temporary(model.content.tobytes(), "model.tflite") as file:
         try:
             worker = workers.shared(RUNTIMES["tflm"].package)
             return int(worker.call("edgeopt.runtimes.tflm:minimum_arena", file, timeout_s=TIMEOUT_S).minimum)

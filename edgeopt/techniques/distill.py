@@ -208,20 +208,17 @@ def _channel_changes(channels: Any, cut: Mapping[str, Any]) -> Iterator[LayerCha
 
 def _shallower(model: Any, data: Dataset, share: float) -> tuple[Any, tuple[LayerChange, ...]]:
     """Returns the model without those residual blocks that its answers need least."""
-    from edgeopt import data as datasets
-    from edgeopt import graph
     from edgeopt.shrinking.blocks import blocks, drop
     from edgeopt.shrinking.channels import Channels
     from edgeopt.shrinking.probing import Probe
+    from edgeopt.techniques.samples import some_inputs
 
     found = blocks(model)
     if not found:
         raise ConfigError(
             "Expected residual blocks to leave out, got a model whose layers all have to be there. Try --width 0.5."
         )
-    specs = graph.input_specs(model)
-    some = datasets.bind(data.training, specs).take(PROBED).arrays()
-    probe = Probe(Channels(model), [some.inputs[spec.name] for spec in specs])
+    probe = Probe(Channels(model), some_inputs(model, data.training, PROBED))
     losses = {block.name: probe.loss_without(block) for block in found}
     going = sorted(losses, key=lambda name: losses[name])[: len(found) - math.floor(share * len(found))]
     changes = tuple(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt import data as datasets
 from edgeopt import graph, progress
 from edgeopt.frameworks import load
+from edgeopt.techniques.samples import some_inputs
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -35,9 +35,8 @@ def measure(model: Any, kernels: Mapping[str, Sequence[Any]], part: Part) -> dic
         1 nothing left.
     """
     tf = load("tensorflow")
-    specs = graph.input_specs(model)
-    batch = datasets.bind(part, specs).take(SAMPLES).arrays()
-    inputs = graph.structured_inputs(model, [tf.constant(batch.inputs[spec.name]) for spec in specs])
+    taken = some_inputs(model, part, SAMPLES)
+    inputs = graph.structured_inputs(model, [tf.constant(values) for values in taken])
     call = tf.function(lambda: graph.leaves(model(inputs, training=False)))
     reference = [output.numpy() for output in call()]
     found: dict[str, tuple[float, ...]] = {}

@@ -94,12 +94,13 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     """Cuts the model down to its budget and recovers, in rounds; see contract.Apply."""
     from edgeopt.shrinking import Channels
     from edgeopt.techniques.recovery import recover
+    from edgeopt.techniques.samples import some_inputs
 
     start = time.perf_counter()
     training = step.training(carried.training)
     epochs = epochs_of_rounds(training.epochs or 1, step.rounds)
     before = Channels(model)
-    inputs = _samples(model, data, carried.seed)
+    inputs = some_inputs(model, data.training, PROBED, seed=carried.seed)
     count, share = step.budget
     notes: list[str] = []
     if count == "latency":
@@ -202,15 +203,6 @@ def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
 _MACS = "multiply-accumulates"
 _PARAMETERS = "parameters"
 _BYTES = "bytes of int8 weights, biases and scales"
-
-
-def _samples(model: Any, data: Dataset, seed: int) -> list[np.ndarray]:
-    from edgeopt import data as datasets
-    from edgeopt import graph
-
-    specs = graph.input_specs(model)
-    batch = datasets.bind(data.training, specs).take(PROBED, seed=seed).arrays()
-    return [batch.inputs[spec.name] for spec in specs]
 
 
 def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeopt import __version__, c99
+from edgeopt import c99
 from edgeopt.exporters import golden
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, settings_header
-from edgeopt.exporters.micro.ports import ports
-from edgeopt.exporters.micro.rendering import render
+from edgeopt.exporters.micro.rendering import project_values, render
 
 if TYPE_CHECKING:
     from edgeopt.exporters.micro import Micro
@@ -39,25 +38,12 @@ def project(source: Source, settings: Micro) -> Project:
     library = c99.generate(source.model, name=source.name, rounding=settings.rounding)
     runtime, reference = _REFERENCES[settings.rounding]
     expected = golden.expected(source, runtime)
-    inputs, outputs = ports(source.model.inputs, "input"), ports(source.model.outputs, "output")
     values: dict[str, Any] = {
-        "source": source,
-        "name": source.name,
-        "NAME": source.name.upper(),
-        "version": __version__,
+        **project_values(source, expected),
         "library": library,
         "reference": reference,
-        "inputs": inputs,
-        "outputs": outputs,
-        "bit_exact": all(port.spec.dtype != "float32" for port in outputs),
+        "bit_exact": all(spec.dtype != "float32" for spec in source.model.outputs),
         "needs_math": "<math.h>" in library.files[f"src/{source.name}.c"],
-        "samples": [
-            {
-                "inputs": [sample[port.spec.name] for port in inputs],
-                "outputs": [result[port.spec.name] for port in outputs],
-            }
-            for sample, result in zip(source.samples, expected)
-        ],
     }
     files: dict[str, bytes | str] = dict(library.files)
     files |= {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}

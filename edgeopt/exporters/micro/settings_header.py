@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edgeopt.exporters.contract import Source
-from edgeopt.exporters.micro.ports import ports
-from edgeopt.exporters.micro.rendering import render
+from edgeopt.exporters.micro.rendering import model_values, render
 
 
 def file_name(source: Source) -> str:
@@ -18,12 +17,4 @@ def settings_header(source: Source) -> str:
     It includes `<name>.h`, which has to define `<NAME>_INPUT_0_SCALE`, `_ZERO_POINT` (of quantized tensors) and
     `<NAME>_OUTPUT_0_SIZE`.
     """
-    return render(
-        "settings.h",
-        source=source,
-        name=source.name,
-        NAME=source.name.upper(),
-        inputs=ports(source.model.inputs, "input"),
-        outputs=ports(source.model.outputs, "output"),
-        preprocessing=source.preprocessing,
-    )
+    return render("settings.h", **model_values(source), preprocessing=source.preprocessing)

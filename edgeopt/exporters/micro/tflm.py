@@ -5,20 +5,17 @@ self-test, and build files for CMake, ESP-IDF, Zephyr, Arduino and PlatformIO.
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt import __version__
+from edgeopt import files
 from edgeopt.errors import ModelError
 from edgeopt.exporters import golden
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, operators, settings_header
-from edgeopt.exporters.micro.ports import ports
-from edgeopt.exporters.micro.rendering import render
+from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import tflm
 from edgeopt.tflite import rewrite
 
@@ -71,14 +68,8 @@ def project(source: Source, settings: Micro) -> Project:
     content = lean(source, expected)
     minimum = measured_arena(content, source.file.name).minimum
     arena = _aligned(minimum * (1 + settings.arena_margin))
-    inputs, outputs = ports(source.model.inputs, "input"), ports(source.model.outputs, "output")
     values: dict[str, Any] = {
-        "source": source,
-        "name": source.name,
-        "NAME": source.name.upper(),
-        "version": __version__,
-        "inputs": inputs,
-        "outputs": outputs,
+        **project_values(source, expected),
         "types": _TYPES,
         "registrations": registrations,
         "size_bytes": len(content),
@@ -86,19 +77,12 @@ def project(source: Source, settings: Micro) -> Project:
         "minimum_bytes": minimum,
         "arena_bytes": arena,
         "margin": f"{settings.arena_margin:.0%}",
-        "samples": [
-            {
-                "inputs": [sample[port.spec.name] for port in inputs],
-                "outputs": [result[port.spec.name] for port in outputs],
-            }
-            for sample, result in zip(source.samples, expected)
-        ],
     }
-    files = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
-    files[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
+    made = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
+    made[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
     saved = len(source.content) - len(content)
     return Project(
-        files,
+        made,
         facts={
             "model_bytes": len(content),
             "left_out_bytes": saved,
@@ -145,19 +129,14 @@ def lean(source: Source, expected: list[dict[str, np.ndarray]]) -> bytes:
         content = rewrite.changed(source.content, strip)
     except ModelError:  # data behind the flatbuffer
         return source.content
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        file = Path(folder) / source.file.name
-        file.write_bytes(content)
-        outputs = golden.expected(replace(source, file=file), "tflm")
+    outputs = golden.expected(replace(source, content=content), "tflm")
     same = all(np.array_equal(one[k], other[k], equal_nan=True) for one, other in zip(outputs, expected) for k in other)
     return content if same else source.content
 
 
 def measured_arena(content: bytes, name: str) -> tflm.Arena:
     """Returns the arena that a file called `name` needs; see `runtimes.tflm.measured_arena`."""
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        file = Path(folder) / name
-        file.write_bytes(content)
+    with files.temporary(content, name) as file:
         return tflm.measured_arena(file)
 
 

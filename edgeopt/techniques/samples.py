@@ -1,0 +1,20 @@
+"""A model and a part of the data go in; some samples as the model takes them come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeopt import data as datasets
+from edgeopt import graph
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeopt.data import Part
+
+
+def some_inputs(model: Any, part: Part, count: int, *, seed: int = 0) -> list[np.ndarray]:
+    """Returns `count` samples of `part`, drawn with `seed`, as one array for each of the model's inputs, in order."""
+    specs = graph.input_specs(model)
+    batch = datasets.bind(part, specs).take(count, seed=seed).arrays()
+    return [batch.inputs[spec.name] for spec in specs]
