@@ -1,6 +1,6 @@
 """What one writes by hand with tfmot, after its tutorials: a Keras 2 model, data and a technique go in, int8 comes out.
 
-    python -m bench.by_hand prune model.h5 data.npz out.tflite --sparsity 0.8 --epochs 6 --seed 0
+    python -m bench.by_hand prune model.h5 data.npz out.tflite --sparsity 0.8 --epochs 6 --work work
 
 Every technique trains for the same number of epochs as ours, with the optimizer of its tutorial, on the labels alone.
 """
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +60,16 @@ def qat(model: Any, x: Any, y: Any, epochs: int, scheme: Any = None) -> Any:
     return wrapped
 
 
+def once(path: Path, make: Callable[[], Any]) -> Any:
+    """Returns the model in `path`; where there is none yet, `make` makes it: PQAT goes on from what was pruned."""
+    if path.exists():
+        return tf_keras.models.load_model(path, compile=False)
+    model = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    return model
+
+
 def without_rescaling(model: Any) -> tuple[Any, float, float]:
     """Returns the model without its Rescaling, which tfmot refuses, and what that did: scale and offset."""
     layer = next((one for one in model.layers if isinstance(one, tf_keras.layers.Rescaling)), None)
@@ -90,6 +103,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=16)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, required=True, help="keeps what was pruned or clustered")
     said = parser.parse_args()
     tf_keras.utils.set_random_seed(said.seed)
     model = tf_keras.models.load_model(said.model, compile=False)
@@ -99,9 +113,11 @@ def main() -> None:
     x = x * scale + offset
     combine = tfmot.experimental.combine
     if said.technique in ("prune", "pqat", "pcqat"):
-        model = prune(model, x, y, said.epochs, said.sparsity)
-    if said.technique in ("cluster", "cqat", "pcqat"):
-        model = cluster(model, x, y, said.epochs, said.clusters, sparse=said.technique == "pcqat")
+        model = once(said.work / "pruned.h5", partial(prune, model, x, y, said.epochs, said.sparsity))
+    if said.technique in ("cluster", "cqat"):
+        model = once(said.work / "clustered.h5", partial(cluster, model, x, y, said.epochs, said.clusters))
+    elif said.technique == "pcqat":
+        model = cluster(model, x, y, said.epochs, said.clusters, sparse=True)
     schemes = {
         "pqat": combine.Default8BitPrunePreserveQuantizeScheme,
         "cqat": combine.Default8BitClusterPreserveQuantizeScheme,

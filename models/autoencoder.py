@@ -41,9 +41,7 @@ def build(
     return load("keras").Model(inputs, training.rescaled(x, 1 / scale, -offset / scale), name="autoencoder")
 
 
-main = training.command(
-    build, training.Training(epochs=40, batch_size=64, learning_rate=2e-3, task="reconstruct"), data="digits"
-)
+main = training.command(build, training.Training(epochs=40), data="digits", reconstruct=True)
 
 if __name__ == "__main__":
     main()

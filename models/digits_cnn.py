@@ -49,9 +49,7 @@ def build(
     return load("keras").Model(inputs, outputs, name="digits_cnn")
 
 
-main = training.command(
-    build, training.Training(epochs=10, batch_size=64, learning_rate=8e-3, augment="shift"), data="digits"
-)
+main = training.command(build, training.Training(epochs=10, learning_rate=8e-3, augment="shift"), data="digits")
 
 if __name__ == "__main__":
     main()

@@ -48,7 +48,7 @@ def build(
     return load("keras").Model(inputs, outputs, name="ds_cnn")
 
 
-main = training.command(build, training.Training(epochs=30, batch_size=64, learning_rate=4e-3, augment="spectrogram"))
+main = training.command(build, training.Training(epochs=30, learning_rate=4e-3, augment="spectrogram"))
 
 if __name__ == "__main__":
     main()

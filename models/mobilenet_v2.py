@@ -70,7 +70,7 @@ def build(
 
 main = training.command(
     build,
-    training.Training(epochs=40, batch_size=64, learning_rate=4e-3, augment="image"),
+    training.Training(epochs=40, learning_rate=4e-3, augment="image"),
     data="cifar10",
     width=0.35,
 )
