@@ -264,7 +264,7 @@ def test_a_training_that_diverges_gives_no_model() -> None:
             epochs=60, batch_size=8, optimizer="sgd", learning_rate=rate, weight_decay=0.0, decay="constant", warmup=0.0
         )
         dataset = data.load(tiny((6,), high=100.0), labels="inputs")
-        with pytest.raises(ConfigError, match="Expected training to converge, got.*(no number|NaN).*(T|t)ry"):
+        with pytest.raises(ConfigError, match=r"Expected training to converge, got.*(no number|NaN).*(T|t)ry"):
             training.fit(linear, dataset, settings, reconstruct=True)
 
 
