@@ -34,6 +34,8 @@ _BAD_DB = 20.0
 # Worse than a good layer, and so much worse than the tensors it is made of: this operator did it.
 _GOOD_DB = 30.0
 _SHARP_DROP_DB = 10.0
+# A loss that chance alone brings less often than this is one.
+_DOUBT = 0.05
 # A delegate keeps no activations; these are the same operators on kernels that do.
 _KEEPS_ACTIVATIONS = {"litert": "litert-builtin"}
 # What converters append to the name of a tensor they quantize, split or number.
@@ -122,6 +124,24 @@ def compare(
     if not isolate:
         return compare_here(a, part, *used, b=b, **settings)  # type: ignore[arg-type]
     return in_worker("edgeopt.comparison:compare_here", a, part, *used, b=b, **settings)
+
+
+def kept(found: Comparison) -> str:
+    """Says whether a file (`b`) does what the model (`a`) that it simulates does, and where the two part if not."""
+    count = f"{found.samples:,} samples"
+    if found.agreement is not None:
+        words = f"the file decides as the trained model does for {found.agreement.value:.2%} of {count}"
+    else:
+        worst = min(found.outputs, key=lambda output: output.sqnr_db)
+        words = f"the file's output {worst.name!r} is {worst.sqnr_db:.1f} dB from the trained model's over {count}"
+    if found.metric_a is not None and found.metric_b is not None:
+        values = (f"{m.value:.2%}" if m.is_share else f"{m.value:.4g}" for m in (found.metric_b, found.metric_a))
+        words += f" ({found.metric_b.name} {' and '.join(values)})"
+    p_value = None if found.difference is None else found.difference.p_value
+    lost = found.difference is not None and found.difference.value > 0 and p_value is not None and p_value < _DOUBT
+    if lost or any(output.sqnr_db < _BAD_DB for output in found.outputs):
+        words += f". {found.first_difference.removesuffix('.')}"
+    return words
 
 
 def layer_errors(

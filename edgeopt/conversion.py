@@ -332,6 +332,10 @@ class IsolatedConverter:
             self._remote = None
             raise ConversionError(_crash_in_words(name, summary, crash)) from None
 
+    def simulate(self, output: Path) -> None:
+        """As Converter.simulate."""
+        self._opened().call("simulate", output)
+
     def _opened(self) -> workers.Remote:
         if self._remote is None:
             self._remote = self._worker.create("edgeopt.conversion:open_converter", self._path, self._options)

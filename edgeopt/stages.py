@@ -6,6 +6,7 @@ Every stage is remembered in the output folder under the content it depends on.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeopt import __version__, files, frameworks, machine, parity, progress, targets
+from edgeopt import __version__, comparison, files, frameworks, machine, parity, progress, targets
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
-from edgeopt.comparison import layer_errors
 from edgeopt.compilers.vela import compile_file
 from edgeopt.compression import Compression
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
@@ -35,7 +35,7 @@ from edgeopt.techniques import technique
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.weights import weigh
-from edgeopt.vocabulary import Budgets, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
+from edgeopt.vocabulary import Budgets, LayerError, OnTarget, Property, RuntimeResult, StepRecord, Variant
 
 BASELINE = "float32"
 PARITY_SAMPLES = 4
@@ -91,6 +91,11 @@ class _Timings:
 @dataclass(frozen=True)
 class _Rows:
     results: tuple[RuntimeResult, ...]
+
+
+@dataclass(frozen=True)
+class _Words:
+    words: str
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,8 @@ class Run:
                 step = self._compression.do(planned, number)
             after = self._converted(step.model, (*done, planned.technique), self._wanted[0])
             record = self._judged(planned, step.record, before, after)
+            if Property.FAKE_QUANTIZED in planned.properties_after and after.file is not None:
+                record = replace(record, notes=(*record.notes, self._as_trained(step.model, after)))
             if record.rolled_back:
                 after = replace(after, notes=(*after.notes, f"rolled back: {record.rolled_back}"))
                 self._compression.skip()
@@ -297,7 +304,7 @@ class Run:
             key = {"files": [baseline.sha256, variant.sha256]}
 
             def compare() -> _LayerErrors:
-                return _LayerErrors(layer_errors(theirs, ours, self.data.calibration))
+                return _LayerErrors(comparison.layer_errors(theirs, ours, self.data.calibration))
 
             try:
                 errors = self._stage("layers", key, _LayerErrors, compare)
@@ -398,6 +405,28 @@ class Run:
             unit = "points" if ours.metric.is_share else "%"
             return replace(record, rolled_back=f"it lost {drop.value:.2f} {unit}, more than {limit:g}")
         return record
+
+    def _as_trained(self, model: Path, variant: Variant) -> str:
+        """Says whether the file of a fake-quantized model computes what was trained, and where it parts from it."""
+
+        def compare() -> _Words:
+            with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+                trained = Path(folder) / "trained.tflite"
+                self._opened(model).simulate(trained)
+                found = comparison.compare(
+                    trained,
+                    self.output / str(variant.file),
+                    self.data.validation,
+                    runtime_b=self.main_runtime.runtime.name,
+                    metric=self.settings.metric,
+                )
+            return _Words(comparison.kept(found))
+
+        key = {"of": files.sha256(model), "file": variant.sha256, "runtime": self.settings.runtime}
+        try:
+            return self._stage("trained", {**key, "metric": self.settings.metric}, _Words, compare).words
+        except EdgeoptError as error:
+            return f"the file was not compared to the trained model: {error}"
 
     def _converted(self, model: Path, steps: tuple[str, ...], scheme_name: str) -> Variant:
         """Returns the variant of a model that has been through `steps`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,21 @@ def test_a_broken_file_is_traced_to_its_layer(models: dict[str, Path], digits: P
     assert found.difference.value > 20
     assert found.difference.p_value is not None
     assert found.difference.p_value < 1e-6
+
+
+def test_it_is_told_whether_a_file_does_what_was_trained(models: dict[str, Path], digits: Part) -> None:
+    good = compare(models["net-float32"], models["net-int8"], digits, layer_samples=4)
+    assert re.fullmatch(
+        r"the file decides as the trained model does for \d+\.\d\d% of 359 samples \(top1 8\d\.\d\d% and 8\d\.\d\d%\)",
+        comparison.kept(good),
+    )
+    bad = compare(models["bad-float32"], models["bad-int8"], digits, layer_samples=4)
+    assert re.search(r"\)\. They part at FULLY_CONNECTED 'model/late/MatMul.* before it$", comparison.kept(bad))
+    no_classes = replace(good, agreement=None, metric_a=None, metric_b=None, difference=None)
+    assert re.fullmatch(
+        r"the file's output 'kind' is \d\d\.\d dB from the trained model's over 359 samples",
+        comparison.kept(no_classes),
+    )
 
 
 def test_other_weights_part_with_no_difference_before(models: dict[str, Path], digits: Part) -> None:

@@ -50,8 +50,10 @@ def alone(request: pytest.FixtureRequest, digits_model: Path, tmp_path_factory: 
 
 
 def test_promises_are_measured_in_the_file_and_kept(alone: Any) -> None:
-    _, made = alone
+    name, made = alone
     (record,) = made.steps
+    trained = [note for note in record.notes if "the file decides as the trained model does for" in note]
+    assert len(trained) == (name == "qat")
     assert record.promises
     assert all(promise.kept for promise in record.promises), record.promises
     assert all(promise.measured for promise in record.promises)
