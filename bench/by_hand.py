@@ -60,6 +60,18 @@ def qat(model: Any, x: Any, y: Any, epochs: int, scheme: Any = None) -> Any:
     return wrapped
 
 
+def student(model: Any, x: Any, y: Any, epochs: int, width: float) -> Any:
+    """A network of the same kind with fewer channels, trained from scratch."""
+    config = model.get_config()
+    for layer in config["layers"]:
+        for size in {"filters", "units"} & set(layer["config"]):
+            if layer["name"] != config["output_layers"][0][0]:
+                layer["config"][size] = round(width * layer["config"][size])
+    narrower = tf_keras.Model.from_config(config)
+    fit(narrower, x, y, epochs, 1e-3)
+    return narrower
+
+
 def once(path: Path, make: Callable[[], Any]) -> Any:
     """Returns the model in `path`; where there is none yet, `make` makes it: PQAT goes on from what was pruned."""
     if path.exists():
@@ -101,6 +113,7 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--sparsity", type=float, default=0.5)
     parser.add_argument("--clusters", type=int, default=16)
+    parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="keeps what was pruned or clustered")
@@ -118,6 +131,8 @@ def main() -> None:
         model = once(said.work / "clustered.h5", partial(cluster, model, x, y, said.epochs, said.clusters))
     elif said.technique == "pcqat":
         model = cluster(model, x, y, said.epochs, said.clusters, sparse=True)
+    if said.technique == "student":
+        model = student(model, x, y, said.epochs, said.width)
     schemes = {
         "pqat": combine.Default8BitPrunePreserveQuantizeScheme,
         "cqat": combine.Default8BitClusterPreserveQuantizeScheme,

@@ -57,6 +57,12 @@ ROWS: dict[str, Row] = {
         ({"prune": {"sparsity": 0.5}}, {"cluster": {"clusters": 16}}, {"qat": {}}),
         ("pcqat", "--sparsity", "0.5", "--clusters", "16"),
     ),
+    "binary": Row(({"cluster": {"clusters": 2, "per_channel": True}},), None),
+    "student of half the width, 30 epochs": Row(
+        ({"distill": {"width": 0.5, "epochs": 30}},), ("student", "--width", "0.5", "--epochs", "30")
+    ),
+    # FitNets: the middle of a network with residual blocks imitates its teacher's.
+    "the same with a hint": Row(({"distill": {"width": 0.5, "epochs": 30, "hints": {"add_1": "add_1"}}},), None),
     "half the MACs, float32": Row(({"shrink": {"macs": 0.5}},), None, "float32"),
     "half the MACs": Row(({"shrink": {"macs": 0.5}},), None),
     "half the MACs, 60 epochs": Row(({"shrink": {"macs": 0.5, "rounds": 3, "epochs": 60}},), None),
