@@ -194,6 +194,26 @@ def test_what_loses_less_is_cut_more(model: Any, inputs: list[np.ndarray]) -> No
     assert (sizes[1:] < [g.size for g in groups[1:]]).any()
 
 
+def test_no_group_becomes_the_neck_of_the_bottle(model: Any, inputs: list[np.ndarray]) -> None:
+    chooser = Chooser(model, inputs, criterion="l1", kinds=("channels",))
+    groups, total = chooser.channels.groups, chooser.channels.cost().macs
+    losses = {g.name: Sensitivity(g.name, (g.size, 1), (0.0, 1.0)) for g in groups}
+    free = groups[-1].name
+    losses[free] = Sensitivity(free, (groups[-1].size, 1), (0.0, 0.0))
+    asked = {"count": "macs", "groups": groups, "multiple_of": 1}
+    alike = budget.within(chooser.channels, 0.5 * total, **asked)
+    sizes = budget.within(chooser.channels, 0.5 * total, losses=losses, **asked)
+    # What loses nothing alone is cut most, and all the same to no less than half of what an even cut leaves.
+    assert sizes[-1] == min(sizes)
+    assert 0.5 * alike[-1] <= sizes[-1] + 1 < alike[-1]
+
+
+def test_every_size_that_a_group_may_have_was_measured(model: Any, inputs: list[np.ndarray]) -> None:
+    chooser = Chooser(model, inputs, criterion="l1", kinds=("channels",))
+    for group, measured in zip(chooser.channels.groups, chooser.sensitivities, strict=True):
+        assert min(measured.sizes) <= budget.allowed(group, 1)[-1] == group.size // 8
+
+
 def test_a_budget_out_of_reach_says_what_can_be_had(model: Any, inputs: list[np.ndarray]) -> None:
     chooser = Chooser(model, inputs, criterion="l1", kinds=("channels",), multiple_of=16)
     with pytest.raises(

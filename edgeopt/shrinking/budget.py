@@ -14,9 +14,12 @@ from edgeopt.shrinking.channels import CHANNELS, COUNTS, Channels, Cut, Group
 from edgeopt.shrinking.probing import Probe
 
 # Shares of a group that are left when its loss is measured.
-MEASURED = (0.75, 0.5, 0.25)
-# No group falls under this share of its units in one cut: what was measured says little about more.
-FEWEST = 0.125
+MEASURED = (0.75, 0.5, 0.25, 0.125)
+# No group falls under this share of its units in one cut, nor is it cut further than was measured.
+FEWEST = MEASURED[-1]
+# Nor under this part of the share that all groups would keep if they were cut alike: what a group loses alone, before
+# recovery, does not tell that it becomes the neck of the bottle.
+EVENNESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ class Sensitivity:
         return float(np.interp(-size, -np.array(self.sizes), losses))
 
 
-def allowed(group: Group, multiple_of: int) -> list[int]:
-    """Returns how many units of a group may be left, all of them first: channels in multiples of `multiple_of`."""
+def allowed(group: Group, multiple_of: int, *, fewest: float = FEWEST) -> list[int]:
+    """Returns how many units of a group may be left, all of them first: channels in multiples of `multiple_of`.
+
+    None of them is under the share `fewest`.
+    """
     step = multiple_of // math.gcd(group.width, multiple_of) if group.kind == CHANNELS else 1
-    fewest = max(step, math.ceil(FEWEST * group.size))
-    return [group.size, *(size for size in range((group.size - 1) // step * step, fewest - 1, -step))]
+    smallest = max(step, math.ceil(fewest * group.size))
+    return [group.size, *(size for size in range((group.size - 1) // step * step, smallest - 1, -step))]
 
 
 def best(scores: Mapping[str, np.ndarray], channels: Channels, sizes: Sequence[int] | np.ndarray) -> Cut:
@@ -116,12 +122,15 @@ def within(
             f"Expected to get down to {limit:,.0f} {count}, got {spent(smallest):,.0f} with every group of channels "
             f"cut as far as may be at once. Try a larger share, multiple_of {max(1, multiple_of // 2)} or more rounds."
         )
+    share, alike = 0.0, np.array(smallest)
+    for tried in np.arange(1, 0, -1 / 256):
+        sizes = uniform(channels, tried, groups=groups, multiple_of=multiple_of)
+        if spent(sizes) <= limit:
+            share, alike = tried, sizes
+            break
     if losses is None:
-        for share in np.arange(1, 0, -1 / 256):
-            sizes = uniform(channels, share, groups=groups, multiple_of=multiple_of)
-            if spent(sizes) <= limit:
-                return sizes
-        return np.array(smallest)
+        return alike
+    steps = {g.name: allowed(g, multiple_of, fewest=max(FEWEST, EVENNESS * share)) for g in groups}
     sizes = np.array([group.size for group in channels.groups])
     while spent(sizes) > limit:
         sizes = _next(channels, sizes, steps, losses, row)
