@@ -17,8 +17,8 @@ from edgeopt.shrinking.probing import Probe
 MEASURED = (0.75, 0.5, 0.25, 0.125)
 # No group falls under this share of its units in one cut, nor is it cut further than was measured.
 FEWEST = MEASURED[-1]
-# Nor under this part of the share that all groups would keep if they were cut alike: what a group loses alone, before
-# recovery, does not tell that it becomes the neck of the bottle.
+# Nor under this part of what it would keep if all groups were cut alike: what a group loses alone, before recovery,
+# does not tell that it becomes the neck of the bottle.
 EVENNESS = 0.5
 
 
@@ -41,14 +41,11 @@ class Sensitivity:
         return float(np.interp(-size, -np.array(self.sizes), losses))
 
 
-def allowed(group: Group, multiple_of: int, *, fewest: float = FEWEST) -> list[int]:
-    """Returns how many units of a group may be left, all of them first: channels in multiples of `multiple_of`.
-
-    None of them is under the share `fewest`.
-    """
+def allowed(group: Group, multiple_of: int) -> list[int]:
+    """Returns how many units of a group may be left, all of them first: channels in multiples of `multiple_of`."""
     step = multiple_of // math.gcd(group.width, multiple_of) if group.kind == CHANNELS else 1
-    smallest = max(step, math.ceil(fewest * group.size))
-    return [group.size, *(size for size in range((group.size - 1) // step * step, smallest - 1, -step))]
+    fewest = max(step, math.ceil(FEWEST * group.size))
+    return [group.size, *(size for size in range((group.size - 1) // step * step, fewest - 1, -step))]
 
 
 def best(scores: Mapping[str, np.ndarray], channels: Channels, sizes: Sequence[int] | np.ndarray) -> Cut:
@@ -95,6 +92,7 @@ def within(
     groups: Sequence[Group],
     multiple_of: int,
     losses: Mapping[str, Sensitivity] | None = None,
+    evenness: float = EVENNESS,
 ) -> np.ndarray:
     """Returns sizes with which the model costs no more than `limit`.
 
@@ -106,6 +104,7 @@ def within(
         multiple_of: see `allowed`.
         losses: what each group loses; always the step that loses least for what it saves is taken. Where None, all
             groups are cut alike.
+        evenness: no group keeps less than this part of what it keeps when all are cut alike.
 
     Raises:
         ConfigError: cutting all that may be cut does not do.
@@ -122,15 +121,19 @@ def within(
             f"Expected to get down to {limit:,.0f} {count}, got {spent(smallest):,.0f} with every group of channels "
             f"cut as far as may be at once. Try a larger share, multiple_of {max(1, multiple_of // 2)} or more rounds."
         )
-    share, alike = 0.0, np.array(smallest)
-    for tried in np.arange(1, 0, -1 / 256):
-        sizes = uniform(channels, tried, groups=groups, multiple_of=multiple_of)
-        if spent(sizes) <= limit:
-            share, alike = tried, sizes
-            break
+    alike = next(
+        (
+            sizes
+            for share in np.arange(1, 0, -1 / 256)
+            if spent(sizes := uniform(channels, share, groups=groups, multiple_of=multiple_of)) <= limit
+        ),
+        np.array(smallest),
+    )
     if losses is None:
         return alike
-    steps = {g.name: allowed(g, multiple_of, fewest=max(FEWEST, EVENNESS * share)) for g in groups}
+    for group, even in zip(channels.groups, alike):
+        if group.name in steps:
+            steps[group.name] = [size for size in steps[group.name] if size >= evenness * even]
     sizes = np.array([group.size for group in channels.groups])
     while spent(sizes) > limit:
         sizes = _next(channels, sizes, steps, losses, row)

@@ -61,6 +61,7 @@ class Chooser:
         multiple_of: channel counts are kept multiples of this where they can be.
         by_sensitivity: spread the cut by what each group loses alone, else alike.
         layers: names of the layers that may lose channels; all when None.
+        evenness: see `budget.within`.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class Chooser:
         multiple_of: int = 1,
         by_sensitivity: bool = True,
         layers: Collection[str] | None = None,
+        evenness: float = budget.EVENNESS,
     ) -> None:
         self._model, self._inputs, self._criterion, self._kinds = model, inputs, criterion, kinds
         self._multiple_of, self._by_sensitivity, self._layers = multiple_of, by_sensitivity, layers
+        self._evenness = evenness
         self._whole = Channels(model)
         measured = by_sensitivity or criterion == TAYLOR or BLOCKS in kinds
         self._probe = Probe(self._whole, inputs) if measured else None
@@ -127,7 +130,13 @@ class Chooser:
         stage = self._stage(tuple(names))
         losses = stage.losses if self._by_sensitivity else None
         sizes = budget.within(
-            stage.channels, limit, count=count, groups=stage.groups, multiple_of=self._multiple_of, losses=losses
+            stage.channels,
+            limit,
+            count=count,
+            groups=stage.groups,
+            multiple_of=self._multiple_of,
+            losses=losses,
+            evenness=self._evenness,
         )
         each = zip(stage.channels.groups, sizes)
         lost = sum(losses[group.name].at(size) for group, size in each if group.name in losses) if losses else 0.0

@@ -207,6 +207,7 @@ _BYTES = "bytes of int8 weights, biases and scales"
 
 def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:
     from edgeopt.shrinking import Chooser
+    from edgeopt.shrinking.budget import EVENNESS
 
     return Chooser(
         model,
@@ -216,6 +217,8 @@ def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:
         multiple_of=step.multiple_of,
         by_sensitivity=step.by_sensitivity and step.width is None,
         layers=_meant(step, model),
+        # What all rounds together leave of a group.
+        evenness=EVENNESS ** (1 / step.rounds),
     )
 
 
