@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
     from edgeopt.api.optimize import optimize
+    from edgeopt.api.sensitivity import sensitivity
     from edgeopt.benchmarking import benchmark
     from edgeopt.comparison import compare
     from edgeopt.data import load as load_data
@@ -47,6 +48,7 @@ _HOMES = {
     "load_data": "edgeopt.data.loading",
     "load_recipe": "edgeopt.recipe",
     "optimize": "edgeopt.api.optimize",
+    "sensitivity": "edgeopt.api.sensitivity",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "optimize",
+    "sensitivity",
 ]
 
 

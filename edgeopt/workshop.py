@@ -144,11 +144,9 @@ def _distinct(kernel: Any) -> int:
 def _loaded(path: Path, trust: bool, custom_objects: Path | None) -> LoadedModel:
     loaded = load_model(path, custom_objects=custom_objects, trust=trust)
     if loaded.keras is None:
-        why = "; ".join(f"{layer}: {reason}" for layer, reason in loaded.unbridged)
         raise ModelError(
-            f"Expected a model of layers that can be trained here, got {path}"
-            f" ({why or f'a {loaded.source_format} holds no layers'}). Try the .keras file it was made from, or "
-            "`edgeopt convert`, which needs no training."
+            f"Expected a model of layers that can be trained here, got {path} ({loaded.why_closed}). Try the .keras "
+            "file it was made from, or `edgeopt convert`, which needs no training."
         )
     return loaded
 

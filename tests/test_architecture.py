@@ -25,7 +25,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
     ("techniques", "comparison"),
-    ("recipe", "workshop", "report", "store"),
+    ("recipe", "workshop", "report", "store", "sensitivities"),
     ("plan",),
     ("compression",),
     ("stages",),

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "qat": "edgeopt.cli.qat",
     "distill": "edgeopt.cli.distill",
     "inspect": "edgeopt.cli.inspect",
+    "sensitivity": "edgeopt.cli.sensitivity",
     "evaluate": "edgeopt.cli.evaluate",
     "benchmark": "edgeopt.cli.benchmark",
     "compare": "edgeopt.cli.compare",

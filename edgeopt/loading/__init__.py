@@ -50,6 +50,14 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     unbridged: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def why_closed(self) -> str:
+        """Why nobody can get at the model's layers, for a message; "" where `keras` is there."""
+        if self.keras is not None:
+            return ""
+        reasons = (f"{layer}: {reason}" for layer, reason in self.unbridged)
+        return "; ".join(reasons) or f"a {self.source_format} holds no layers"
+
     def inference_function(self, batch_size: int | None = 1) -> Any:
         """Returns the model in inference as a concrete TensorFlow function of its named inputs.
 

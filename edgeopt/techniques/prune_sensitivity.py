@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,16 +42,31 @@ def measure(model: Any, kernels: Mapping[str, Sequence[Any]], part: Part) -> dic
     reference = [output.numpy() for output in call()]
     found: dict[str, tuple[float, ...]] = {}
     for name, variables in progress.track(kernels.items(), "measuring sensitivity", len(kernels)):
-        kept = [variable.numpy() for variable in variables]
         losses = []
         for sparsity in SPARSITIES:
-            for variable, values in zip(variables, kept):
-                variable.assign(_without_smallest(values, sparsity))
-            losses.append(_moved(reference, [output.numpy() for output in call()]))
-        for variable, values in zip(variables, kept):
-            variable.assign(values)
+            with pruned(variables, sparsity):
+                losses.append(moved(reference, [output.numpy() for output in call()]))
         found[name] = tuple(losses)
     return found
+
+
+@contextlib.contextmanager
+def pruned(variables: Sequence[Any], sparsity: float) -> Iterator[None]:
+    """Sets the smallest weights of each variable to zero for as long as the block lasts."""
+    kept = [variable.numpy() for variable in variables]
+    for variable, values in zip(variables, kept):
+        variable.assign(_without_smallest(values, sparsity))
+    try:
+        yield
+    finally:
+        for variable, values in zip(variables, kept):
+            variable.assign(values)
+
+
+def moved(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
+    """Returns the mean over outputs of the squared difference over the reference's variance: 0 nothing, 1 all."""
+    errors = [np.mean(np.square(a - b)) / max(np.var(a), 1e-12) for a, b in zip(reference, outputs)]
+    return float(np.mean(errors))
 
 
 def spread(losses: Mapping[str, Sequence[float]], sizes: Mapping[str, int], sparsity: float) -> dict[str, float]:
@@ -90,8 +106,3 @@ def _without_smallest(values: np.ndarray, sparsity: float) -> np.ndarray:
     pruned = values.copy().reshape(-1)
     pruned[order[: round(sparsity * values.size)]] = 0
     return pruned.reshape(values.shape)
-
-
-def _moved(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    errors = [np.mean(np.square(a - b)) / max(np.var(a), 1e-12) for a, b in zip(reference, outputs)]
-    return float(np.mean(errors))

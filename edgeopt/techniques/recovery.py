@@ -72,8 +72,7 @@ def open_model(path: str, carried: Carried) -> Any:
 
     loaded = load_model(path, custom_objects=carried.custom_objects, trust=carried.trust)
     if loaded.keras is None:
-        layers = (
-            "; ".join(f"{layer}: {reason}" for layer, reason in loaded.unbridged) or f"it is a {loaded.source_format}"
+        raise ModelError(
+            f"Expected a Keras model that training can run, got {path} ({loaded.why_closed}). Try its .keras file."
         )
-        raise ModelError(f"Expected a Keras model that training can run, got {path} ({layers}). Try its .keras file.")
     return loaded.keras
