@@ -317,10 +317,7 @@ class IsolatedConverter:
             ModelError: it cannot be read, or not safely.
         """
         if self._summary is None:
-            try:
-                self._summary = self._opened().call("summary")
-            except workers.WorkerCrashed as crash:
-                raise ConversionError(f"Loading {self._path} ended the process: {crash.reason}.") from None
+            self._summary = self._call("summary", doing=f"Loading {self._path}")
         return self._summary
 
     def convert(self, name: str, output: Path, *, per_tensor_dense: bool = False) -> None:
@@ -333,8 +330,15 @@ class IsolatedConverter:
             raise ConversionError(_crash_in_words(name, summary, crash)) from None
 
     def simulate(self, output: Path) -> None:
-        """As Converter.simulate."""
-        self._opened().call("simulate", output)
+        """As Converter.simulate; a crash becomes a ConversionError."""
+        self._call("simulate", output, doing=f"Writing what {self._path} simulates")
+
+    def _call(self, method: str, *args: Any, doing: str) -> Any:
+        try:
+            return self._opened().call(method, *args)
+        except workers.WorkerCrashed as crash:
+            self._remote = None
+            raise ConversionError(f"{doing} ended the process: {crash.reason}.") from None
 
     def _opened(self) -> workers.Remote:
         if self._remote is None:

@@ -11,7 +11,7 @@ import scored_models
 
 from edgeopt import data, frameworks, parity, runtimes, workers
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, _crash_in_words, convert_for
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
 from edgeopt.runtimes import RUNTIMES, parse
 from edgeopt.runtimes.numbers import quantize
@@ -241,3 +241,15 @@ def test_a_crash_of_the_converter_is_an_error_that_helps(tmp_path: Path) -> None
     words = _crash_in_words("int8", summary, crash)
     assert words.startswith("TensorFlow's converter died (segmentation fault) making int8. The model has GRU")
     assert "unroll=True" in words
+
+
+def test_a_crash_while_loading_or_simulating_is_an_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashes(*_: object) -> None:
+        raise workers.WorkerCrashed("abort", "")
+
+    monkeypatch.setattr(workers.Worker, "create", crashes)
+    with IsolatedConverter(tmp_path / "{}.keras", ConvertOptions()) as converter:
+        with pytest.raises(ConversionError, match=r"Loading .*\{\}\.keras ended the process: abort\."):
+            converter.summary()
+        with pytest.raises(ConversionError, match=r"Writing what .* simulates ended the process: abort\."):
+            converter.simulate(tmp_path / "simulation.tflite")
