@@ -1,4 +1,4 @@
-"""What edgeopt makes of the same: a job as JSON goes in, a file comes out; the opposite of `bench/by_hand.py`.
+"""What edgeopt makes of the same: a job as JSON goes in, a file comes out. Beside it stands `bench/by_hand.py`.
 
     python -m bench.ours '{"model": "model.keras", "data": "data.npz", "output": "out.tflite", "work": "work",
                            "steps": [{"prune": {"sparsity": 0.8}}], "scheme": "int8", "epochs": 6, "augment": "none",

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,7 @@ def _rounded(model: Any, calibration: Part) -> _Changes:
         owner = _owner(name, names)
         if owner is not None and owner not in inputs:
             found.setdefault(owner, []).append(switch)
-    return {(name, INT8): (run, _turning(found[name])) for name in names if name in found}
+    return {(name, INT8): (run, partial(_turned_on, found[name])) for name in names if name in found}
 
 
 def _owner(name: str, names: Sequence[str]) -> str | None:
@@ -233,18 +234,15 @@ def _owner(name: str, names: Sequence[str]) -> str | None:
     return max((one for one in names if name.startswith(f"{one}_")), key=len, default=None)
 
 
-def _turning(switches: Sequence[Any]) -> Callable[[], AbstractContextManager[None]]:
-    @contextmanager
-    def on() -> Iterator[None]:
+@contextmanager
+def _turned_on(switches: Sequence[Any]) -> Iterator[None]:
+    for switch in switches:
+        switch.assign(1.0)
+    try:
+        yield
+    finally:
         for switch in switches:
-            switch.assign(1.0)
-        try:
-            yield
-        finally:
-            for switch in switches:
-                switch.assign(0.0)
-
-    return on
+            switch.assign(0.0)
 
 
 def _thinned(model: Any, sparsities: Sequence[float]) -> _Changes:
@@ -254,15 +252,11 @@ def _thinned(model: Any, sparsities: Sequence[float]) -> _Changes:
 
     run = _calling(model)
     return {
-        (layer.name, f"{sparsity:.0%}"): (run, _pruning(pruned, kernels(layer), sparsity))
+        (layer.name, f"{100 * sparsity:g}%"): (run, partial(pruned, kernels(layer), sparsity))
         for layer in select_layers(model)
         if kernels(layer)
         for sparsity in sparsities
     }
-
-
-def _pruning(pruned: Any, variables: Sequence[Any], sparsity: float) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: pruned(variables, sparsity)
 
 
 def _weights(layer: Any) -> int:
