@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeopt.targets import Target
 
 
-@click.command("targets", short_help="Show the devices that edgeopt knows, and what each has and runs.")
+@click.command("targets", short_help="Show the devices that edgeopt knows: what each has and runs.")
 @click.argument("name", required=False, metavar="[NAME|FILE.yaml]")
 @common.json_option
 def command(name: str | None, as_json: bool) -> None:

@@ -249,7 +249,7 @@ def _limit(promise: Promise) -> int:
 
 TECHNIQUE = Technique(
     "distill",
-    "Train a smaller student on what the model, its teacher, answers.",
+    "Train a smaller student on what the model answers.",
     Distill,
     apply,
     check,
