@@ -27,7 +27,7 @@ _ENVIRONMENT = {"TF_CPU_ALLOCATOR_USE_BFC": "true"}
 
 @dataclass(frozen=True)
 class _Kept:
-    """A finished step: where its model is, and the content it had."""
+    """A finished step: where its model is, relative to the output folder, which may be moved, and its content then."""
 
     model: Path
     sha256: str
@@ -109,13 +109,14 @@ class Compression:
         def compute() -> _Kept:
             done: Done = self._call("work", job)
             record = replace(done.record, variant=planned.variant or done.record.variant, settings=planned.step.said())
-            return _Kept(done.model, files.sha256(done.model), record)
+            return _Kept(done.model.relative_to(self._output), files.sha256(done.model), record)
 
         def untouched(kept: _Kept) -> bool:
-            return kept.model.exists() and files.sha256(kept.model) == kept.sha256
+            model = self._output / kept.model
+            return model.exists() and files.sha256(model) == kept.sha256
 
         kept = self._store.remember("step", key, _Kept, compute, still_holds=untouched)
-        return Done(kept.model, kept.record)
+        return Done(self._output / kept.model, kept.record)
 
     def accept(self, planned: PlannedStep, model: Path) -> None:
         """Goes on with what a step made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -178,6 +179,17 @@ def test_the_same_command_trains_nothing_anew(chain: tuple[Report, Path], digits
     assert [step.seconds for step in again.steps] == [step.seconds for step in report.steps]
     assert [v.sha256 for v in again.variants] == [v.sha256 for v in report.variants]
     assert time.monotonic() - start < sum(step.seconds for step in report.steps) + 60
+
+
+def test_a_folder_that_was_copied_is_gone_on_with_under_any_path(
+    chain: tuple[Report, Path], digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, folder = chain
+    shutil.copytree(folder, tmp_path / "copied")
+    monkeypatch.chdir(tmp_path)
+    again = toolkit.optimize(digits_model, "digits", Path("copied"), recipe=CHAIN)
+    assert [step.seconds for step in again.steps] == [step.seconds for step in report.steps]
+    assert [step.model for step in again.steps] == [step.model for step in report.steps]
 
 
 def test_a_step_that_loses_too_much_is_rolled_back(digits_model: Path, tmp_path: Path) -> None:
