@@ -66,6 +66,14 @@ ROWS: dict[str, Row] = {
     "half the MACs, float32": Row(({"shrink": {"macs": 0.5}},), None, "float32"),
     "half the MACs": Row(({"shrink": {"macs": 0.5}},), None),
     "half the MACs, 60 epochs": Row(({"shrink": {"macs": 0.5, "rounds": 3, "epochs": 60}},), None),
+    # The last epochs on samples as they are, and on their labels.
+    "half the MACs, 60 epochs, then QAT": Row(
+        (
+            {"shrink": {"macs": 0.5, "rounds": 3, "epochs": 60}},
+            {"qat": {"augment": "none", "teacher": "none"}},
+        ),
+        None,
+    ),
     # A tenth of the bytes and a quarter of the time where weights are most of the file.
     "a quarter of the MACs, 60 epochs": Row(
         ({"shrink": {"macs": 0.24, "rounds": 3, "units": ["channels", "blocks"], "epochs": 60}},), None
