@@ -131,6 +131,8 @@ def measure_times() -> None:
     known = _known()
     for name in dict.fromkeys(result["model"] for result in known):
         made = [r for r in known if r["model"] == name and (MADE / _file_name(r)).exists()]
+        if not made:
+            continue
         table = _json("benchmark", *(str(MADE / _file_name(result)) for result in made))
         for result, row in zip(made, table["rows"]):
             result["latency_ms"] = row["result"]["latency_ms"]["p50"]
@@ -220,7 +222,7 @@ def page() -> str:
         "Every technique on models trained with `models/`, beside a tfmot script that follows the tutorials and trains "
         "for as many epochs (`bench/by_hand.py`). Scores are those of the `.tflite` on LiteRT, on the data set's own "
         "test split; several numbers are several seeds. Points lost are against the float32 teacher. Latency is the "
-        "median on LiteRT, one thread.",
+        "median on LiteRT, one thread; the files of one model were timed in turns, those of another on another day.",
         machine.describe().describe(),
     ]
     for name in dict.fromkeys(result["model"] for result in known):
