@@ -19,7 +19,7 @@ import numpy as np
 from edgeopt import data as datasets
 from edgeopt import graph, metrics, progress
 from edgeopt.errors import ConfigError, DataError, ModelError
-from edgeopt.vocabulary import Batch, MetricValue
+from edgeopt.vocabulary import MetricValue
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
@@ -125,7 +125,10 @@ def measure(
         )
     model = graph.flatten(loaded.keras)
     asked = _Asked(model, datasets.bind(data.validation, loaded.inputs).take(samples, seed=seed), metric)
-    changes = {**_rounded(model, datasets.bind(data.calibration, loaded.inputs)), **_thinned(model, sparsities)}
+    changes = {
+        **_rounded(model, datasets.bind(data.calibration, loaded.inputs)),
+        **_thinned(model, asked.run, sparsities),
+    }
     layers = {call.layer.name: call.layer for call in graph.own_calls(model)}
     found: dict[str, dict[str, Loss]] = {name: {} for name in layers}
     for (name, change), (run, changed) in progress.track(changes.items(), "measuring sensitivity", len(changes)):
@@ -162,7 +165,8 @@ class _Asked:
         names = [spec.name for spec in graph.input_specs(model)]
         self._batches = [[tf.constant(b.inputs[name]) for name in names] for b in part.batches(_BATCH)]
         self._everything = part.arrays()
-        self._reference = self._answers(_calling(model))
+        self.run = _calling(model)
+        self._reference = self._answers(self.run)
         self._metric = self._chosen(metric) if part.has_labels or metric else None
         self._rows = None if self._metric is None else self._scored(self._reference)
         self.samples = len(part)
@@ -191,8 +195,7 @@ class _Asked:
 
     def _scored(self, answers: Sequence[np.ndarray]) -> metrics.Rows:
         assert self._metric is not None
-        batch: Batch = self._everything
-        return self._metric.settle(*self._metric.per_sample(answers[0], batch))
+        return self._metric.settle(*self._metric.per_sample(answers[0], self._everything))
 
 
 def _calling(model: Any) -> _Run:
@@ -212,10 +215,9 @@ def _rounded(model: Any, calibration: Part) -> _Changes:
     """Returns for each layer that an integer file rounds: what computes the model, and what turns it on."""
     from edgeopt.fake_quantization import Switched, prepare
     from edgeopt.frameworks import load
+    from edgeopt.techniques.samples import input_batches
 
-    specs = graph.input_specs(model)
-    samples = ([batch.inputs[spec.name] for spec in specs] for batch in calibration.batches(_BATCH))
-    switched = Switched(prepare(model, samples).model)
+    switched = Switched(prepare(model, input_batches(model, calibration)).model)
     run = load("tensorflow").function(switched, reduce_retracing=True)
     names = list(dict.fromkeys(call.layer.name for call in graph.own_calls(model)))
     inputs = {name for name, _ in graph.input_names(model)}
@@ -245,12 +247,11 @@ def _turned_on(switches: Sequence[Any]) -> Iterator[None]:
             switch.assign(0.0)
 
 
-def _thinned(model: Any, sparsities: Sequence[float]) -> _Changes:
+def _thinned(model: Any, run: _Run, sparsities: Sequence[float]) -> _Changes:
     """Returns for each layer with kernels and each sparsity: the model, and what sets the smallest weights to zero."""
     from edgeopt.techniques.prune_sensitivity import pruned
     from edgeopt.techniques.selection import kernels, select_layers
 
-    run = _calling(model)
     return {
         (layer.name, f"{100 * sparsity:g}%"): (run, partial(pruned, kernels(layer), sparsity))
         for layer in select_layers(model)

@@ -12,9 +12,7 @@ from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from edgeopt.data import Dataset, Part
+    from edgeopt.data import Dataset
     from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.tflite.model import TFLiteModel
 
@@ -47,12 +45,13 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     """
     from edgeopt.fake_quantization import prepare
     from edgeopt.techniques.recovery import recover
+    from edgeopt.techniques.samples import input_batches
     from edgeopt.techniques.selection import select_layers
 
     chosen = {layer.name for layer in select_layers(model, step.layers, step.spare)}
     spared = {layer.name for layer in model.layers} - chosen
     keep = carried.properties & {Property.SPARSE, Property.CLUSTERED}
-    prepared = prepare(model, _samples(model, data.calibration), spared=spared, keep=keep)
+    prepared = prepare(model, input_batches(model, data.calibration), spared=spared, keep=keep)
     fit = recover(step, prepared.model, data, carried, before=model, what="training in int8")
     record = StepRecord(
         step.technique,
@@ -98,15 +97,6 @@ def predict(step: QAT, facts: ModelFacts) -> str:
         "as small and as fast as int8 after training, no more; wins back what that loses, which on most models is "
         f"little. {advice.reason}"
     )
-
-
-def _samples(model: Any, part: Part) -> Iterator[list[np.ndarray]]:
-    from edgeopt import data as datasets
-    from edgeopt import graph
-
-    specs = graph.input_specs(model)
-    for batch in datasets.bind(part, specs).batches(64):
-        yield [batch.inputs[spec.name] for spec in specs]
 
 
 def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]:

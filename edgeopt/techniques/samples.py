@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import data as datasets
@@ -18,3 +19,10 @@ def some_inputs(model: Any, part: Part, count: int, *, seed: int = 0) -> list[np
     specs = graph.input_specs(model)
     batch = datasets.bind(part, specs).take(count, seed=seed).arrays()
     return [batch.inputs[spec.name] for spec in specs]
+
+
+def input_batches(model: Any, part: Part) -> Iterator[list[np.ndarray]]:
+    """Yields all samples of `part` in batches, each an array for each of the model's inputs, in order."""
+    specs = graph.input_specs(model)
+    for batch in datasets.bind(part, specs).batches(64):
+        yield [batch.inputs[spec.name] for spec in specs]
