@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeopt.errors import UnavailableError, suggestion
+from edgeopt.native_log import native_log
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load(name: str) -> Any:
         return sys.modules[framework.module]
     _quiet_environment()
     try:
-        with _deep_binding(name):
+        with _deep_binding(name), _quiet_import():
             module = importlib.import_module(framework.module)
     except ImportError as error:
         raise UnavailableError(
@@ -113,6 +114,11 @@ def _quiet_environment() -> None:
     # Read once, when the native libraries load: set before the import or never.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if os.environ.get("EDGEOPT_VERBOSE") else "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _quiet_import() -> contextlib.AbstractContextManager[object]:
+    # TensorFlow writes its first lines before it has read TF_CPP_MIN_LOG_LEVEL.
+    return contextlib.nullcontext() if os.environ.get("EDGEOPT_VERBOSE") else native_log()
 
 
 def _quiet_tensorflow() -> None:

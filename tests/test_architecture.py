@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "edgeopt"
 # From left to right; a module may import what stands to its left, and inside a package its own modules.
 FLOW: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "progress", "units"),
+    ("files", "native_log", "progress", "units"),
     ("frameworks", "workers"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "statistics"),

@@ -279,7 +279,7 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_digits_reach_97_percent_and_the_printed_score_is_the_file_s(tmp_path: Path) -> None:
     output = tmp_path / "digits.keras"
     done = script("digits_cnn", "-o", output)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     printed = re.search(r"top1 ([\d.]+) \(([\d.]+) to ([\d.]+)\) on (\d+) held-out samples", done.stdout)
     assert printed
     accuracy = float(printed[1])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgeopt.errors import DataError, ModelError, UnavailableError
+from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate
-from edgeopt.runtimes.native_log import NativeLog, native_log
 from edgeopt.runtimes.samples import generated
 from edgeopt.vocabulary import Quantization, TensorSpec
 

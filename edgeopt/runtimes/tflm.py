@@ -14,10 +14,10 @@ import numpy as np
 
 from edgeopt import frameworks, workers
 from edgeopt.errors import ModelError
+from edgeopt.native_log import native_log
 from edgeopt.runtimes import RUNTIMES, Delegate, Runtime
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.isolation import crashed, died_words
-from edgeopt.runtimes.native_log import native_log
 from edgeopt.vocabulary import TensorSpec
 
 _FIRST_ARENA_BYTES = 64 * 1024
