@@ -1,0 +1,44 @@
+"""Benchmarks: the rows of compression are jobs that both sides accept, and pages say what was measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeopt.recipe import steps_from
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import __main__ as benchmarks  # noqa: E402
+from bench import compression  # noqa: E402
+
+
+@pytest.mark.parametrize("title", compression.ROWS)
+def test_a_row_s_steps_are_a_recipe_s(title: str) -> None:
+    row = compression.ROWS[title]
+    assert [step.technique for step in steps_from(row.steps)] == [name for step in row.steps for name in step]
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    stale = "docs/compression-results.md: try `python -m bench.compression --page`"
+    assert compression.PAGE.read_text(encoding="utf-8") == compression.page(), stale
+
+
+def test_the_script_by_hand_says_what_it_takes() -> None:
+    command = [sys.executable, "-m", "bench.by_hand", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    options = {word for row in compression.ROWS.values() for word in row.by_hand or () if word.startswith("--")}
+    assert options <= set(done.stdout.replace(",", " ").split())
+
+
+def test_a_benchmark_renews_its_section_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "benchmarks.md")
+    for title, text in (("Memory", "old\n\n| a |"), ("Start-up", "first\n\nlines"), ("Memory", "new")):
+        benchmarks.keep(title, text)
+    page = benchmarks.PAGE.read_text(encoding="utf-8")
+    assert page == f"{benchmarks.INTRO}\n\n## Start-up\n\nfirst\n\nlines\n\n## Memory\n\nnew\n"
