@@ -30,11 +30,11 @@ def main() -> None:
     asked = parser.parse_args().sections or list(SECTIONS)
     if unknown := set(asked) - set(SECTIONS):
         parser.error(f"expected sections of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions().items())
     for title in asked:
         # Before the benchmark: its own load is none of the machine's.
         described = machine.describe().describe()
         module = SECTIONS[title]
-        versions = ", ".join(f"{name} {version}" for name, version in machine.versions().items())
         text = f"{(module.__doc__ or '').strip()}\n\n{module.section()}\n\n{described}. {versions}."
         print(f"## {title}\n\n{text}\n", flush=True)
         keep(title, text)

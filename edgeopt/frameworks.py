@@ -61,6 +61,8 @@ FRAMEWORKS: dict[str, Framework] = {
     "sklearn": Framework("sklearn", "scikit-learn"),
     "netron": Framework("netron", "netron", extra="view"),
 }
+# Distributions that are TensorFlow or import it.
+_IMPORT_TENSORFLOW = {"tensorflow", "tf-keras", "keras", "tensorflow-model-optimization"}
 
 
 def load(name: str) -> Any:
@@ -74,7 +76,7 @@ def load(name: str) -> Any:
         return sys.modules[framework.module]
     _quiet_environment()
     try:
-        with _deep_binding(name), _quiet_import():
+        with _deep_binding(name), _quiet_import(framework):
             module = importlib.import_module(framework.module)
     except ImportError as error:
         raise UnavailableError(
@@ -116,9 +118,11 @@ def _quiet_environment() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-def _quiet_import() -> contextlib.AbstractContextManager[object]:
-    # TensorFlow writes its first lines before it has read TF_CPP_MIN_LOG_LEVEL.
-    return contextlib.nullcontext() if os.environ.get("EDGEOPT_VERBOSE") else native_log()
+def _quiet_import(framework: Framework) -> contextlib.AbstractContextManager[object]:
+    # TensorFlow writes its first lines before it has read TF_CPP_MIN_LOG_LEVEL; no other import writes any.
+    if framework.distribution not in _IMPORT_TENSORFLOW or os.environ.get("EDGEOPT_VERBOSE"):
+        return contextlib.nullcontext()
+    return native_log()
 
 
 def _quiet_tensorflow() -> None:
