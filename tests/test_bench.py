@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import __main__ as benchmarks
+from bench import compression
 from edgeopt.recipe import steps_from
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench import __main__ as benchmarks  # noqa: E402
-from bench import compression  # noqa: E402
 
 
 @pytest.mark.parametrize("title", compression.ROWS)

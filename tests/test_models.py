@@ -10,8 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import autoencoder
+import digits_cnn
+import ds_cnn
+import mobilenet_v2
 import numpy as np
 import pytest
+import resnet8
+import training
 
 from edgeopt import data
 from edgeopt.errors import ConfigError, DataError
@@ -20,14 +26,6 @@ from edgeopt.training import augmentation
 from edgeopt.training.stream import stream
 
 MODELS = Path(__file__).parents[1] / "models"
-sys.path.insert(0, str(MODELS))
-
-import autoencoder  # noqa: E402
-import digits_cnn  # noqa: E402
-import ds_cnn  # noqa: E402
-import mobilenet_v2  # noqa: E402
-import resnet8  # noqa: E402
-import training  # noqa: E402
 
 ARCHITECTURES = {module.__name__: module for module in (digits_cnn, ds_cnn, resnet8, mobilenet_v2, autoencoder)}
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+import autoencoder
+import digits_cnn
+import ds_cnn
+import mobilenet_v2
 import numpy as np
 import pytest
+import resnet8
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,14 +19,6 @@ from edgeopt import graph, keras_bridge
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
 from edgeopt.shrinking import CHANNELS, HEADS, Channels, blocks, drop, masked, shrink
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-import autoencoder
-import digits_cnn
-import ds_cnn
-import mobilenet_v2
-import resnet8
 
 Cut = dict[str, np.ndarray]
 

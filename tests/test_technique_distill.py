@@ -276,9 +276,6 @@ def test_predictions_are_near_what_comes(teacher: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_a_student_of_real_sounds_comes_near_its_teacher(shared: Path, tmp_path: Path) -> None:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
     import ds_cnn
     import training
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import digits_cnn
 import numpy as np
 import pytest
 
@@ -26,10 +26,6 @@ from edgeopt.techniques.shrink import Shrink, apply, check, epochs_of_rounds, pr
 from edgeopt.tflite.reader import read
 from edgeopt.training import fit
 from edgeopt.vocabulary import TensorSpec
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-import digits_cnn
 
 
 @pytest.fixture(scope="module")
