@@ -10,6 +10,7 @@ import pytest
 from c99_graphs import Graph
 
 import edgeopt
+from edgeopt import frameworks
 from edgeopt.errors import ModelError
 
 CLASSES = ('a "quoted" one', "*/ #error", "größer\n")
@@ -28,6 +29,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("c99") / "Großes Netz.tflite"
     file.write_bytes(g.build([x], [g.weighted("FULLY_CONNECTED", flat, (3, 54), (1, 3), **dense)]))
     return file
+
+
+def compiled_and_run(project: Path) -> subprocess.CompletedProcess[str]:
+    """Compiles the project of the model called net, and runs its self-test."""
+    sources = ["src/net.c", "src/net_weights.c", "selftest/main.c", "selftest/net_selftest.c"]
+    command = ["gcc", "-std=c99", "-Iinclude", *sources, "-lm", "-o", "selftest/program"]
+    assert subprocess.run(command, cwd=project).returncode == 0
+    return subprocess.run([project / "selftest" / "program"], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("rounding", ["tflm", "xnnpack"])
@@ -57,6 +66,19 @@ def test_the_project_builds_and_tests_itself(model: Path, rounding: str, tmp_pat
     assert subprocess.run([output / "settings"]).returncode == 0
 
 
+def test_without_tflite_micro_the_self_test_is_of_another_family_and_says_so(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frameworks, "installed_version", lambda name: None if name == "tflite_micro" else "1")
+    output = tmp_path / "project"
+    exported = edgeopt.export("micro", model, output, runtime="c99", name="net")
+    assert any("reference kernels, within 8 quantization steps: tflite-micro" in note for note in exported.notes)
+    assert "8 quantization steps from those of LiteRT's reference kernels" in (output / "README.md").read_text()
+    if not shutil.which("gcc"):
+        pytest.skip("no C compiler here: install gcc")
+    assert "3 samples, 0 outputs differ" in compiled_and_run(output).stdout
+
+
 def test_the_self_test_finds_a_wrong_weight(model: Path, tmp_path: Path) -> None:
     if not shutil.which("gcc"):
         pytest.skip("no C compiler here: install gcc")
@@ -67,10 +89,7 @@ def test_the_self_test_finds_a_wrong_weight(model: Path, tmp_path: Path) -> None
     first = next(i for i, line in enumerate(lines) if "weights[" in line) + 1
     lines[first] = "    127, 127, 127, 127," + lines[first].split(",", 4)[4]
     weights.write_text("\n".join(lines) + "\n")
-    sources = ["src/net.c", "src/net_weights.c", "selftest/main.c", "selftest/net_selftest.c"]
-    command = ["gcc", "-std=c99", "-Iinclude", *sources, "-lm", "-o", "selftest/program"]
-    assert subprocess.run(command, cwd=output).returncode == 0
-    done = subprocess.run([output / "selftest" / "program"], capture_output=True, text=True)
+    done = compiled_and_run(output)
     assert done.returncode == 1
     assert "net: sample 0, output 0, element" in done.stdout
 
