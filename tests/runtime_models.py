@@ -8,12 +8,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from edgeopt import frameworks, workers
 
 
 @functools.cache
 def models() -> dict[str, Path]:
-    """Returns name to file: one net as float32, float16, dynamic, int8, int8-float-io; and lstm, mixing, two."""
+    """Returns name to file: one net in float32, float16, dynamic, int8, int8-float-io; lstm, mixing, two; `_ring`s."""
     folder = Path(tempfile.mkdtemp(prefix="edgeopt-runtime-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with workers.fresh() as worker:
@@ -23,8 +25,6 @@ def models() -> dict[str, Path]:
 
 def build(folder: Path) -> None:
     """Writes the models into `folder`; runs in a worker."""
-    import numpy as np
-
     tf, keras = frameworks.load("tensorflow"), frameworks.load("tf_keras")
     layers = keras.layers
     keras.utils.set_random_seed(1)
@@ -54,6 +54,11 @@ def build(folder: Path) -> None:
     write("int8-float-io", net, **calibrated)
     write("int8", net, **calibrated, inference_input_type=tf.int8, inference_output_type=tf.int8)
 
+    for name, guarded in (("ring", False), ("ring-in-a-branch", True)):
+        module = _ring(guarded=guarded)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.step.get_concrete_function()], module)
+        (folder / f"{name}.tflite").write_bytes(converter.convert())
+
     steps = layers.Input((6, 4), batch_size=1, name="steps")
     write("lstm", keras.Model(steps, layers.Dense(3, name="sum")(layers.LSTM(5)(steps))))
 
@@ -64,3 +69,34 @@ def build(folder: Path) -> None:
 
     a, b = layers.Input((8,), name="a"), layers.Input((8,), name="b")
     write("two", keras.Model([a, b], [layers.Add(name="plus")([a, b]), layers.Subtract(name="minus")([a, b])]))
+
+
+RING_START, RING_FACTORS = 5.0, [1, 2, 4, 8, 16, 32]
+
+
+def _ring(*, guarded: bool) -> object:
+    """Returns a streaming model's ring buffer: the last three frames of two values are its state.
+
+    Its output from a fresh state is `ring_output`; a guarded one writes its state in a branch, a graph of its own.
+    """
+    tf = frameworks.load("tensorflow")
+
+    class Ring(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.buffer = tf.Variable(tf.fill((1, 3, 2), RING_START))
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 1, 2), tf.float32, name="frame")])
+        def step(self, frame: object) -> object:
+            window = tf.concat([self.buffer[:, 1:], frame], axis=1)
+            if not guarded or tf.reduce_sum(frame) > 0:
+                self.buffer.assign(window)
+            return {"scaled": tf.reshape(window, (1, 6)) * tf.constant(RING_FACTORS, tf.float32)}
+
+    return Ring()
+
+
+def ring_output(frames: np.ndarray) -> np.ndarray:
+    """Returns what `ring` computes of frames [N, 1, 2], each in a fresh state: [N, 6], exactly."""
+    before = np.full((len(frames), 2, 2), RING_START, np.float32)
+    return np.concatenate([before, frames], axis=1).reshape(-1, 6) * np.array(RING_FACTORS, np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runtime_models
 import scored_models
 
 from edgeopt import comparison, data, runtimes, statistics
@@ -54,6 +55,16 @@ def test_numbers_are_those_of_the_outputs_themselves(models: dict[str, Path], di
     assert found.metric_b == evaluate(models["net-int8"], digits).metric
     assert found.difference is not None
     assert found.difference.value == pytest.approx(100 * (found.metric_a.value - found.metric_b.value))
+
+
+def test_a_streaming_file_is_equal_to_itself() -> None:
+    frames = np.random.default_rng(0).normal(size=(20, 1, 2)).astype(np.float32)
+    part = data.load((frames, runtime_models.ring_output(frames)), validation_share=1).validation
+    ring = runtime_models.models()["ring"]
+    for other in ("litert", "tflm"):
+        found = compare(ring, ring, part, runtime_b=other, isolate=False)
+        assert [output.equal for output in found.outputs] == [True]
+        assert (found.metric_a.value, found.metric_b.value) == (0, 0)
 
 
 def test_a_good_file_parts_nowhere(models: dict[str, Path], digits: Part) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runtime_models
 import scored_models
 import sklearn.metrics
 
@@ -115,6 +116,16 @@ def test_a_file_for_one_sample_says_so(models: dict[str, Path], digits: Part) ->
     result = evaluate(models["stuck-float32"], digits, batch_size=32, isolate=False)
     assert result.batch_size == 1
     assert result.notes == ("evaluated one sample at a time: the graph or runtime takes one sample at a time",)
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-builtin", "litert-reference", "tflite-runtime", "tflm"])
+def test_no_sample_sees_the_state_that_another_left(runtime: str) -> None:
+    if not (found := runtimes.available(RUNTIMES[runtime])).available:
+        pytest.skip(found.reason)
+    frames = np.random.default_rng(0).normal(size=(50, 1, 2)).astype(np.float32)
+    part = data.load((frames, runtime_models.ring_output(frames)), validation_share=1).validation
+    result = evaluate(runtime_models.models()["ring"], part, runtime=runtime, threads=2)
+    assert (result.metric.name, result.metric.value) == ("mse", 0)
 
 
 def test_two_files_are_compared_in_pairs(models: dict[str, Path], digits: Part) -> None:

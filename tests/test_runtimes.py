@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime_models import models
+from runtime_models import models, ring_output
 
 from edgeopt import runtimes, workers
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
@@ -17,6 +18,8 @@ from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.probe import model as probe_model
 from edgeopt.runtimes.samples import generated
+from edgeopt.runtimes.state import State, state
+from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 LITERT = RUNTIMES["litert"]
@@ -89,6 +92,43 @@ def test_runs_are_repeatable(opened, name):
         np.testing.assert_array_equal(value, kept[key])  # a copy, not a view of the interpreter's memory
         np.testing.assert_array_equal(value, again[key])  # no state is left from the sample between
         assert not np.array_equal(value, other[key])
+
+
+@pytest.mark.parametrize("name", ["ring", "ring-in-a-branch"])
+def test_resource_variables_are_as_the_file_says_in_every_run(opened, name):
+    """No runtime's own reset sets them back: LiteRT's leaves them, TFLM's makes zeros of what CALL_ONCE assigned."""
+    session = opened(name)
+    frames = np.array([[[[3, 7]]], [[[-1, 4]]], [[[3, 7]]]], np.float32)
+    for frame in frames:
+        np.testing.assert_array_equal(session.run({"frame": frame})["scaled"], ring_output(frame))
+    session.invoke_ns({"frame": frames[0]}, runs=3)
+    np.testing.assert_array_equal(session.run({"frame": frames[0]})["scaled"], ring_output(frames[0]))
+    assert not session.resize(2)
+    np.testing.assert_array_equal(session.run({"frame": frames[0]})["scaled"], ring_output(frames[0]))
+
+
+def test_timed_runs_begin_in_a_fresh_state(opened):
+    """Otherwise what an LSTM adds up from block to block may end in infinities, which take other times."""
+    session = opened("lstm", keep_intermediates=True)
+    x = generated(session.inputs, seed=1)
+    expected = session.run(x)["sum"]
+    session.invoke_ns(x, runs=1)
+    np.testing.assert_array_equal(list(session.tensors().values())[-1], expected)
+
+
+def test_state_is_found_where_operators_write_it():
+    kept = {name: state(read(models()[name])) for name in ("float32", "lstm", "ring", "ring-in-a-branch")}
+    assert kept == {
+        "float32": State(tensors=False, resources=False),
+        "lstm": State(tensors=True, resources=False),
+        "ring": State(tensors=False, resources=True),
+        "ring-in-a-branch": State(tensors=False, resources=True),
+    }
+    # What only the initialization assigns is a constant.
+    ring = read(models()["ring"])
+    main = replace(ring.main, operators=tuple(one for one in ring.main.operators if one.name != "ASSIGN_VARIABLE"))
+    assert any(one.name == "ASSIGN_VARIABLE" for graph in ring.subgraphs[1:] for one in graph.operators)
+    assert not state(replace(ring, subgraphs=(main, *ring.subgraphs[1:]))).resources
 
 
 def test_computes_what_litert_reference_does(opened):

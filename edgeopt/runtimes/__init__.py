@@ -50,7 +50,7 @@ class Session(Protocol):
         """Runs one batch from a fresh state. Arrays have the dtype and shape of `inputs`; outputs are copies."""
 
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
-        """Sets the inputs once, then times `runs` bare invocations: int64 nanoseconds [runs]."""
+        """Sets the inputs once, in a fresh state, then times `runs` bare invocations: int64 nanoseconds [runs]."""
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Every activation of the last run by tensor name (only when opened with keep_intermediates)."""

@@ -15,22 +15,12 @@ from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate
 from edgeopt.runtimes.samples import generated
+from edgeopt.runtimes.state import state
+from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 # What the interpreters raise when they refuse a file, a shape or a delegate.
 REFUSALS = (ValueError, RuntimeError, SystemError, MemoryError, TypeError)
-# These keep their state between invocations in variable tensors; samples must not see each other's.
-_STATEFUL = frozenset(
-    {
-        "BIDIRECTIONAL_SEQUENCE_LSTM",
-        "BIDIRECTIONAL_SEQUENCE_RNN",
-        "LSTM",
-        "RNN",
-        "SVDF",
-        "UNIDIRECTIONAL_SEQUENCE_LSTM",
-        "UNIDIRECTIONAL_SEQUENCE_RNN",
-    }
-)
 _BATCH_TOLERANCE = 1e-4
 _DISTINCT_SAMPLES = 3
 
@@ -50,6 +40,7 @@ class InterpreterSession:
     """
 
     _interpreter: Any
+    _fresh: bool
 
     def __init__(
         self,
@@ -71,8 +62,8 @@ class InterpreterSession:
         self._content = read_file(file)
         self._batches: bool | None = None
         self._open()
+        self._state = state(read(self._content))
         nodes = _nodes(self._interpreter)
-        self._stateful = any(node.kind in _STATEFUL for node in nodes)
         of_delegate = self._external_nodes if delegate else [node for node in nodes if node.is_delegate]
         operators = [node for node in nodes if not node.is_delegate]
         taken = {node for one in of_delegate for node in members(one, operators)}
@@ -109,10 +100,9 @@ class InterpreterSession:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""
+        self._renew()
         self._set(inputs)
         interpreter = self._interpreter
-        if self._stateful:
-            interpreter.reset_all_variables()
         try:
             interpreter.invoke()
         except REFUSALS as error:
@@ -124,6 +114,11 @@ class InterpreterSession:
 
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """See Session.invoke_ns. The call's way through Python, about half a microsecond, is part of each time."""
+        self._renew()
+        return self.continue_ns(inputs, runs=runs)
+
+    def continue_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
+        """As invoke_ns, in the interpreter as it is: whatever `attach` added to it is there, and its state as well."""
         self._set(inputs)
         return times_ns(self._interpreter.invoke, runs)
 
@@ -158,17 +153,31 @@ class InterpreterSession:
         """Returns the name of the first tensor that `node` writes."""
         return self._tensor_name(node.outputs[0]) if node.outputs else ""
 
-    def _open(self) -> None:
-        self._interpreter = None
+    def _renew(self) -> None:
+        """Puts the interpreter into the state of a file that was just opened."""
+        if not self._fresh and self._state.resources:
+            shapes = [spec.shape for spec in self.inputs]
+            self._start()
+            self._reshape(shapes)
+        elif not self._fresh and self._state.tensors:
+            self._interpreter.reset_all_variables()
+        self._fresh = False
+
+    def _start(self) -> None:
+        self._interpreter = None  # its memory is free before another takes as much
         delegates = [load_delegate(self._module, self._delegate)] if self._delegate else None
+        self._interpreter = self._module.Interpreter(
+            model_content=self._content, experimental_delegates=delegates, **self._options
+        )
+        self._external_nodes = [node for node in _nodes(self._interpreter) if node.is_delegate]
+        self._interpreter.allocate_tensors()
+        self._fresh = True
+
+    def _open(self) -> None:
         log = NativeLog()
         try:
             with native_log() as log:
-                self._interpreter = self._module.Interpreter(
-                    model_content=self._content, experimental_delegates=delegates, **self._options
-                )
-                self._external_nodes = [node for node in _nodes(self._interpreter) if node.is_delegate]
-                self._interpreter.allocate_tensors()
+                self._start()
         except REFUSALS as error:
             said = " ".join(dict.fromkeys(filter(None, (one_line(error), log.words))))
             if self._delegate:

@@ -40,9 +40,9 @@ def profile(
     with compiled() as library:
         nodes = session.attach(library, {"runs": str(runs)})
         functions = ctypes.CDLL(str(library))
-        session.invoke_ns(inputs, runs=_WARMUP_RUNS)
+        session.continue_ns(inputs, runs=_WARMUP_RUNS)
         functions.edgeopt_profiler_reset()
-        session.invoke_ns(inputs, runs=runs)
+        session.continue_ns(inputs, runs=runs)
         medians = {}
         for i in range(functions.edgeopt_profiler_nodes()):
             samples, count = ctypes.POINTER(ctypes.c_int64)(), ctypes.c_int64()

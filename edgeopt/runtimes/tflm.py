@@ -18,6 +18,9 @@ from edgeopt.native_log import native_log
 from edgeopt.runtimes import RUNTIMES, Delegate, Runtime
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.isolation import crashed, died_words
+from edgeopt.runtimes.state import state
+from edgeopt.tflite.model import BITS
+from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import TensorSpec
 
 _FIRST_ARENA_BYTES = 64 * 1024
@@ -58,7 +61,6 @@ class TFLMSession:
             graph = runtime.convert_bytearray_to_object(self._content)
             signature = next((s for s in graph.signatureDefs or () if s.subgraphIndex == 0), None)
             self._names = [_text(tensor.name) for tensor in graph.subgraphs[0].tensors]
-            self._activations = sorted({int(i) for op in graph.subgraphs[0].operators for i in op.outputs})
             in_names = {m.tensorIndex: _text(m.name) for m in (signature.inputs if signature else ())}
             out_names = {m.tensorIndex: _text(m.name) for m in (signature.outputs if signature else ())}
             inputs = [in_names.get(i, self._names[i]) for i in graph.subgraphs[0].inputs]
@@ -66,6 +68,11 @@ class TFLMSession:
         except _REFUSALS as error:
             raise _refused(file, one_line(error)) from error
         self._interpreter = self._open_in_enough()
+        model = read(self._content)
+        self._state = state(model)
+        made = {i for operator in model.main.operators for i in operator.outputs}
+        # Asking for the value of a resource ends the process.
+        self._activations = sorted(i for i in made if model.main.tensors[i].dtype in BITS)
         self.inputs = tuple(_spec(name, self._interpreter.get_input_details(i)) for i, name in enumerate(inputs))
         self.outputs = tuple(_spec(name, self._interpreter.get_output_details(i)) for i, name in enumerate(outputs))
         self._fresh = True
@@ -76,9 +83,7 @@ class TFLMSession:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""
-        if not self._fresh:
-            self._interpreter.reset()
-        self._fresh = False
+        self._renew()
         self._set(inputs)
         try:
             self._interpreter.invoke()
@@ -90,8 +95,8 @@ class TFLMSession:
 
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """See Session.invoke_ns. These are a host's times of portable kernels, no microcontroller's."""
+        self._renew()
         self._set(inputs)
-        self._fresh = False
         return times_ns(self._interpreter.invoke, runs)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -134,6 +139,14 @@ class TFLMSession:
         except RuntimeError:
             return False
         return True
+
+    def _renew(self) -> None:
+        """Puts the interpreter into the state of a file that was just opened."""
+        if not self._fresh and self._state.resources:
+            self._interpreter = self._open(self.arena_bytes)  # its reset gives zeros, whatever CALL_ONCE assigned
+        elif not self._fresh:
+            self._interpreter.reset()
+        self._fresh = False
 
     def _zeros(self) -> dict[str, np.ndarray]:
         return {spec.name: np.zeros(_shape(spec), spec.dtype) for spec in self.inputs}
