@@ -161,7 +161,7 @@ class _Lane:
         self.failure: RuntimeResult | None = None
         self.operators: tuple[OperatorTime, ...] = ()
         self.notes: list[str] = []
-        self._worker = workers.Worker()
+        self._worker = workers.Worker("running")
         self._stopwatch: workers.Remote | None = None
 
     def open(self, inputs: Part | None, *, warmup: int, seed: int) -> None:

@@ -66,7 +66,7 @@ class Compression:
         self._recipe, self._original, self._data, self._output = recipe, model, data, output
         self._store, self._inputs = store, dict(inputs)
         self._trust, self._custom_objects = trust, custom_objects
-        self._worker = workers.Worker(environment=_ENVIRONMENT)
+        self._worker = workers.Worker("training", environment=_ENVIRONMENT)
         self._survey: Survey = self._call("survey", model, trust=trust, custom_objects=custom_objects)
         self.plan = self._planned(recipe.steps, self._survey.properties)
         self.model, self._properties, self._left = model, self._survey.properties, recipe.steps

@@ -296,7 +296,7 @@ class IsolatedConverter:
     def __init__(self, path: Path, options: ConvertOptions) -> None:
         self._path = path
         self._options = options
-        self._worker = workers.Worker()
+        self._worker = workers.Worker("conversion")
         self._remote: workers.Remote | None = None
         self._summary: ModelSummary | None = None
 

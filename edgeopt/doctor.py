@@ -23,7 +23,6 @@ from edgeopt.frameworks import FRAMEWORKS
 from edgeopt.runtimes import RUNTIMES
 
 # Long enough for the slowest import on a slow disk.
-TIMEOUT_S = 180
 _TOOL_TIMEOUT_S = 10
 
 
@@ -115,7 +114,7 @@ def _python() -> Finding:
 
 
 def _packages(names: Sequence[str]) -> list[Finding]:
-    with workers.Worker() as worker:
+    with workers.Worker("trying") as worker:
         return [_package(name, worker) for name in progress.track(names, "importing packages", len(names))]
 
 
@@ -128,7 +127,7 @@ def _package(name: str, worker: workers.Worker) -> Finding:
         return Finding("package", framework.distribution, False, "", "not installed", hint)
     start = time.perf_counter()
     try:
-        worker.call("edgeopt.doctor:_import", name, timeout_s=TIMEOUT_S)
+        worker.call("edgeopt.doctor:_import", name)
     except (EdgeoptError, workers.WorkerDefect) as error:
         return Finding("package", framework.distribution, False, version, str(error).strip().splitlines()[-1], hint)
     except workers.WorkerCrashed as crash:

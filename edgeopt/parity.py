@@ -76,7 +76,14 @@ def run(
     """
     try:
         worker = workers.shared(runtime.package)
-        return worker.call("edgeopt.parity:run_here", file, runtime, samples, delegate=delegate, timeout_s=600)
+        return worker.call(
+            "edgeopt.parity:run_here",
+            file,
+            runtime,
+            samples,
+            delegate=delegate,
+            timeout_s=workers.limits_of("running").seconds,
+        )
     except workers.WorkerCrashed as crash:
         last_words = f" Its last words: {crash.log.splitlines()[-1]}" if crash.log else ""
         raise ModelError(f"{runtime.name} died on {file.name}: {crash.reason}.{last_words}") from None

@@ -2,7 +2,8 @@
 
 TensorFlow's converter can segfault, foreign runtimes abort on asserts, and some native libraries cannot share a
 process. A worker is a fresh interpreter (no fork, no re-import of the user's script) that holds one end of a
-socket; its death is an exception here, with the last lines it wrote.
+socket; its death is an exception here, with the last lines it wrote. A thread beside each call keeps its limits,
+whatever the worker says or does meanwhile.
 """
 
 from __future__ import annotations
@@ -22,13 +23,51 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from edgeopt import progress
-from edgeopt.errors import EdgeoptError
+from edgeopt.errors import ConfigError, EdgeoptError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a call may take before its worker is ended.
+
+    Attributes:
+        seconds: of wall clock, from the call on; None where nobody can say.
+        memory_bytes: resident, of the worker and all that it started.
+    """
+
+    seconds: float | None
+    memory_bytes: int
+
+
+def _machine_bytes() -> int:
+    """Returns the memory of this machine, or of the container that we are in."""
+    import psutil
+
+    sizes = [int(psutil.virtual_memory().total)]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            sizes.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(sizes)
+
+
+# By kind of work: the seconds of one call, and its share of the machine's memory. Ten times what the largest models of
+# the tests take, so that they end what hangs; EDGEOPT_WORKER_TIME_S and EDGEOPT_WORKER_MEMORY_GB say otherwise.
+LIMITS: dict[str, tuple[float | None, float]] = {
+    "training": (None, 0.9),
+    "conversion": (2 * 3600, 0.9),
+    "scoring": (6 * 3600, 0.9),
+    "running": (15 * 60, 0.9),
+    "trying": (5 * 60, 0.9),
+}
 
 _POLL_S = 0.2
+_MEMORY_POLL_S = 0.5  # looking at the tree reads /proc, which costs milliseconds
 _LOG_TAIL_BYTES = 4000
 # Information and warnings of Abseil's logging: "I0000 00:00:1795228285.250010   16607 cudart_stub.cc:31] …".
 _CHATTER = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\]")
@@ -58,20 +97,22 @@ class Worker:
     Objects made with `create` live in the worker until it ends; a crash takes them along. So do its temporary files.
 
     Args:
+        kind: what it does, a row of LIMITS.
         environment: variables it gets beside ours.
-        memory_limit_bytes: it is ended when it takes more.
+        limits: in place of those of its kind.
         verbose: what it writes goes to our standard error; by default where EDGEOPT_VERBOSE is set.
     """
 
     def __init__(
         self,
+        kind: str = "running",
         *,
         environment: dict[str, str] | None = None,
-        memory_limit_bytes: int | None = None,
+        limits: Limits | None = None,
         verbose: bool | None = None,
     ) -> None:
         self._environment = environment or {}
-        self._memory_limit_bytes = memory_limit_bytes
+        self._limits = limits or limits_of(kind)
         self._verbose = bool(os.environ.get("EDGEOPT_VERBOSE")) if verbose is None else verbose
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -81,6 +122,9 @@ class Worker:
 
     def call(self, function: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
         """Runs `function`, given as "package.module:name", in the worker and returns its result.
+
+        Args:
+            timeout_s: in place of the seconds of the worker's kind.
 
         Raises:
             EdgeoptError: as the function raised it.
@@ -101,7 +145,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 connection.close()
         if process is not None:
-            process.kill()
+            _kill(process)
             process.wait()
         if log is not None:
             log.close()
@@ -129,6 +173,7 @@ class Worker:
             stdout=sys.stderr.fileno() if self._verbose else self._log,
             stderr=None if self._verbose else self._log,
             env=environment,
+            start_new_session=True,  # it ends with all that it started, and hears no Ctrl-C of its own
         )
         theirs.close()
         self._connection = Connection(ours.detach())
@@ -139,42 +184,40 @@ class Worker:
             if self._process is not None and self._process.poll() is not None:
                 self.close()
             connection = self._connection or self._start()
+            assert self._process is not None
+            limits = self._limits if timeout_s is None else Limits(timeout_s, self._limits.memory_bytes)
             try:
-                connection.send(message)
-                return self._answer(connection, timeout_s)
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                raise self._crashed(None) from None
-            except KeyboardInterrupt:
+                with _Watch(self._process, limits) as watch:
+                    answer = self._answer(connection, message)
+            except BaseException:
+                # A sink that raised, Ctrl-C: the answer is still to come, and would be taken for that of the next call.
                 self.close()
                 raise
+            if answer is None or watch.broken:
+                raise self._crashed(watch.broken or None)
+        kind, value = answer
+        if kind == "error":
+            raise value
+        if kind == "defect":
+            raise WorkerDefect(value)
+        return value
 
-    def _answer(self, connection: Connection, timeout_s: float | None) -> Any:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def _answer(self, connection: Connection, message: tuple[Any, ...]) -> tuple[str, Any] | None:
+        """Returns the answer to a message, None where the worker died over it; news on the way are passed on."""
+        try:
+            connection.send(message)
+        except OSError:
+            return None
         while True:
-            while not connection.poll(_POLL_S):
-                if deadline is not None and time.monotonic() > deadline:
-                    raise self._crashed(f"took longer than {timeout_s:g} s")
-                if self._memory_limit_bytes is not None and self._resident_bytes() > self._memory_limit_bytes:
-                    raise self._crashed(f"took more than {self._memory_limit_bytes / 1e9:.1f} GB of memory")
-            kind, value = connection.recv()
-            if kind == "progress":
-                sink = progress.current_sink()
-                if sink is not None:
-                    sink(value)
-            elif kind == "result":
-                return value
-            elif kind == "error":
-                raise value
-            else:
-                raise WorkerDefect(value)
-
-    def _resident_bytes(self) -> int:
-        import psutil
-
-        assert self._process is not None
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return int(psutil.Process(self._process.pid).memory_info().rss)
-        return 0
+            try:
+                kind, value = connection.recv()
+            except (EOFError, OSError):
+                return None
+            if kind != "progress":
+                return kind, value
+            sink = progress.current_sink()
+            if sink is not None:
+                sink(value)
 
     def _crashed(self, reason: str | None) -> WorkerCrashed:
         process, log = self._process, ""
@@ -189,6 +232,44 @@ class Worker:
             log = _telling(self._log.read().decode(errors="replace"))
         self.close()
         return WorkerCrashed(reason, log)
+
+
+class _Watch:
+    """Ends a worker, inside the block, when it breaks its limits; `broken` says which one."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+        self.broken = ""
+        self._process, self._limits = process, limits
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        seconds = self._limits.seconds
+        start = time.monotonic()
+        looked = start
+        while not self._done.wait(_POLL_S):
+            now = time.monotonic()
+            if seconds is not None and now - start > seconds:
+                self._end(f"took longer than {seconds:g} s, which EDGEOPT_WORKER_TIME_S can change")
+                return
+            if now - looked >= _MEMORY_POLL_S:
+                looked = now
+                if _resident_bytes(self._process.pid) > self._limits.memory_bytes:
+                    limit = f"{self._limits.memory_bytes / 1e9:.1f} GB of memory"
+                    self._end(f"took more than {limit}, which EDGEOPT_WORKER_MEMORY_GB can change")
+                    return
+
+    def _end(self, reason: str) -> None:
+        self.broken = reason
+        _kill(self._process)
 
 
 class Remote:
@@ -214,20 +295,20 @@ class Remote:
 _shared: dict[str, Worker] = {}
 
 
-def shared(kind: str) -> Worker:
-    """Returns the worker that all work of one kind shares, so that a heavy import is paid once.
+def shared(package: str) -> Worker:
+    """Returns the worker that all work with one package shares, so that a heavy import is paid once.
 
-    Kinds are kept apart where their native libraries are better not in one process: "tensorflow", "litert" …
+    Packages are kept apart where their native libraries are better not in one process: "tensorflow", "litert" …
     """
-    if kind not in _shared:
-        _shared[kind] = Worker(memory_limit_bytes=_memory_limit())
-    return _shared[kind]
+    if package not in _shared:
+        _shared[package] = Worker("scoring")
+    return _shared[package]
 
 
 @contextlib.contextmanager
 def fresh() -> Iterator[Worker]:
     """Yields a worker for one piece of work and ends it afterwards."""
-    with Worker(memory_limit_bytes=_memory_limit()) as worker:
+    with Worker() as worker:
         yield worker
 
 
@@ -239,9 +320,48 @@ def close_all() -> None:
     _shared.clear()
 
 
-def _memory_limit() -> int | None:
-    value = os.environ.get("EDGEOPT_WORKER_MEMORY_GB")
-    return int(float(value) * 1e9) if value else None
+def limits_of(kind: str) -> Limits:
+    """Returns the limits of a kind of work, a row of LIMITS, on this machine.
+
+    Raises:
+        ConfigError: a variable of the environment that should change them holds no number.
+    """
+    seconds, share = LIMITS[kind]
+    own_seconds, own_gigabytes = _number("EDGEOPT_WORKER_TIME_S"), _number("EDGEOPT_WORKER_MEMORY_GB")
+    memory = _machine_bytes() * share if own_gigabytes is None else own_gigabytes * 1e9
+    return Limits(own_seconds or seconds, int(memory))
+
+
+def _number(variable: str) -> float | None:
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ConfigError(f"Expected a positive number in {variable}, got {text!r}. Try {variable}=8.")
+    return number
+
+
+def _resident_bytes(pid: int) -> int:
+    """Returns the resident memory of a process and all that it started."""
+    import psutil
+
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += int(one.memory_info().rss)
+    return total
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a worker and what it started, which is in its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _telling(log: str) -> str:
@@ -306,7 +426,7 @@ def _die_with_parent(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -44,17 +47,109 @@ def test_last_words_are_kept() -> None:
     assert "the reason" in caught.value.log
 
 
-def test_time_limit() -> None:
-    with workers.fresh() as worker, pytest.raises(workers.WorkerCrashed, match=r"took longer than 0\.5 s"):
-        worker.call("time:sleep", 60, timeout_s=0.5)
+def chatter(news_a_second: float, seconds: float = 60) -> None:
+    """Tells of itself all the time."""
+    for done in range(int(news_a_second * seconds)):
+        progress.tell("chattering", done)
+        time.sleep(1 / news_a_second)
 
 
-def test_memory_limit() -> None:
+def grown(size_bytes: int) -> None:
+    """Takes memory and goes on talking."""
+    kept = bytearray(b"1") * size_bytes
+    chatter(1000)
+    kept.clear()
+
+
+def grown_in_a_child(size_bytes: int) -> None:
+    """Lets a process of its own take memory."""
+    code = f"import time; x = bytearray(b'1') * {size_bytes}; time.sleep(60)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def started_child() -> int:
+    """Returns the process id of a child that would live on."""
+    return subprocess.Popen(["sleep", "60"]).pid
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("what", [("time:sleep", 60), ("test_workers:chatter", 1000)], ids=["silent", "talking"])
+def test_time_limit_counts_from_the_call_whatever_is_told_meanwhile(what: tuple[str, float]) -> None:
+    with workers.Worker(limits=workers.Limits(1.5, 10**10)) as worker:
+        start = time.monotonic()
+        with pytest.raises(workers.WorkerCrashed, match=r"took longer than 1\.5 s, which EDGEOPT_WORKER_TIME_S"):
+            worker.call(*what)
+        assert 1.5 < time.monotonic() - start < 10
+        with pytest.raises(workers.WorkerCrashed, match=r"took longer than 0\.5 s"):
+            worker.call(*what, timeout_s=0.5)
+
+
+@pytest.mark.parametrize("function", ["grown", "grown_in_a_child"])
+def test_memory_limit_is_of_all_that_the_worker_started_also_while_it_talks(function: str) -> None:
     with (
-        workers.Worker(memory_limit_bytes=200_000_000) as worker,
-        pytest.raises(workers.WorkerCrashed, match=r"took more than 0\.2 GB of memory"),
+        workers.Worker(limits=workers.Limits(60, 400_000_000)) as worker,
+        pytest.raises(workers.WorkerCrashed, match=r"took more than 0\.4 GB of memory, which EDGEOPT_WORKER_MEMORY_GB"),
     ):
-        worker.call("builtins:exec", "import time; x = bytearray(b'1') * 400_000_000; time.sleep(60)")
+        worker.call(f"test_workers:{function}", 600_000_000)
+
+
+def test_every_kind_of_work_has_limits_and_the_environment_can_change_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_bytes = psutil.virtual_memory().total
+    for kind in workers.LIMITS:
+        limits = workers.limits_of(kind)
+        assert (limits.seconds is None) == (kind == "training")
+        assert 0 < limits.memory_bytes <= 0.9 * machine_bytes
+    monkeypatch.setenv("EDGEOPT_WORKER_TIME_S", "7")
+    monkeypatch.setenv("EDGEOPT_WORKER_MEMORY_GB", "1.5")
+    assert workers.limits_of("training") == workers.Limits(7.0, 1_500_000_000)
+    monkeypatch.setenv("EDGEOPT_WORKER_TIME_S", "an hour")
+    with pytest.raises(ConfigError, match="Expected a positive number in EDGEOPT_WORKER_TIME_S, got 'an hour'"):
+        workers.Worker()
+
+
+@pytest.mark.parametrize("error", [ValueError("the sink's own"), BrokenPipeError(), KeyboardInterrupt()])
+def test_a_sink_that_raises_does_not_leave_its_answer_to_the_next_call(error: BaseException) -> None:
+    def raises(news: progress.Progress) -> None:
+        raise error
+
+    with workers.Worker() as worker:
+        with progress.listening(raises), pytest.raises(type(error)):
+            worker.call("test_workers:chatter", 100, 0.1)
+        assert worker.call("math:sqrt", 9.0) == 3.0
+
+
+def test_ctrl_c_in_a_call_leaves_nothing_to_the_next_one() -> None:
+    with workers.Worker() as worker:
+        first = worker.call("os:getpid")
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            worker.call("time:sleep", 60)
+        assert gone(first)
+        assert worker.call("math:sqrt", 9.0) == 3.0
+
+
+def test_what_cannot_be_sent_leaves_the_worker_usable() -> None:
+    with workers.Worker() as worker:
+        with pytest.raises(AttributeError, match="pickle"):
+            worker.call("math:sqrt", lambda: None)
+        with pytest.raises(workers.WorkerDefect, match="pickle"):
+            worker.call("threading:Lock")
+        assert worker.call("math:sqrt", 9.0) == 3.0
+
+
+def test_what_a_worker_started_ends_with_it() -> None:
+    with workers.Worker() as worker:
+        child = worker.call("test_workers:started_child")
+    assert gone(child)
 
 
 def test_objects_stay_in_the_worker() -> None:

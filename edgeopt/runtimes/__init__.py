@@ -167,7 +167,8 @@ def version(runtime: Runtime) -> str:
 def available(runtime: Runtime) -> Availability:
     """Says whether `runtime` works on this machine, by running a small model on it, in the package's worker."""
     try:
-        return workers.shared(runtime.package).call("edgeopt.runtimes.probe:probe", runtime, timeout_s=120)
+        worker, limits = workers.shared(runtime.package), workers.limits_of("trying")
+        return worker.call("edgeopt.runtimes.probe:probe", runtime, timeout_s=limits.seconds)
     except workers.WorkerCrashed as crash:
         return Availability(False, f"it dies on this machine ({crash.reason})")
 

@@ -21,7 +21,7 @@ class IsolatedSession:
         self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
     ) -> None:
         self._what = died_words(file, runtime, delegate)
-        self._worker = workers.Worker()
+        self._worker = workers.Worker("running")
         self._remote: workers.Remote | None = None
         try:
             self._remote = self._worker.create(

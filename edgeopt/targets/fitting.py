@@ -12,8 +12,6 @@ from edgeopt.targets.model import Target
 from edgeopt.tflite.lifetimes import peak
 from edgeopt.tflite.model import TFLiteModel
 
-TIMEOUT_S = 300
-
 
 @dataclass(frozen=True)
 class Memory:
@@ -99,7 +97,7 @@ def _arena(model: TFLiteModel) -> int | None:
         return None
     with files.temporary(model.content.tobytes(), "model.tflite") as file:
         try:
-            worker = workers.shared(RUNTIMES["tflm"].package)
-            return int(worker.call("edgeopt.runtimes.tflm:minimum_arena", file, timeout_s=TIMEOUT_S).minimum)
+            worker, limits = workers.shared(RUNTIMES["tflm"].package), workers.limits_of("trying")
+            return int(worker.call("edgeopt.runtimes.tflm:minimum_arena", file, timeout_s=limits.seconds).minimum)
         except (EdgeoptError, workers.WorkerCrashed):
             return None
