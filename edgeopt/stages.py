@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeopt import __version__, comparison, files, frameworks, machine, parity, progress, targets
+from edgeopt import __version__, comparison, files, formats, frameworks, machine, parity, progress, targets
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.compilers.vela import compile_file
@@ -32,9 +32,7 @@ from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.store import MARKER, Store
 from edgeopt.techniques import technique
-from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.weights import weigh
 from edgeopt.vocabulary import Budgets, LayerError, OnTarget, Property, RuntimeResult, StepRecord, Variant
 
 BASELINE = "float32"
@@ -337,8 +335,8 @@ class Run:
             notes=(*summary.notes, *(f"{layer}: {reason}" for layer, reason in summary.unbridged)),
         )
         if baseline is not None:
-            file = read(self.output / str(baseline.file))
-            facts = replace(facts, parameters=weigh(file).parameters, macs=count_macs(file).total)
+            file = formats.facts(self.output / str(baseline.file))
+            facts = replace(facts, parameters=file.parameters, macs=file.macs)
         described = self.data.describe()
         data = DataFacts(
             described["path"],
@@ -390,7 +388,7 @@ class Run:
         record = replace(record, before=before.name, after=after.name)
         if after.error is not None:
             return replace(record, rolled_back=f"its model could not be converted: {after.error}")
-        file = read(self.output / str(after.file))
+        file = formats.facts(self.output / str(after.file))
         record = replace(record, promises=technique(planned.technique).check(planned.step, record, file))
         if broken := [p for p in record.promises if p.kept is False]:
             first = broken[0]
@@ -446,8 +444,7 @@ class Run:
             except ConversionError as error:
                 return Variant(name, scheme_name, steps=steps, error=str(error))
             content = file.read_bytes()
-            parsed = read(content)
-            weights = weigh(parsed)
+            facts = formats.facts(file)
             return Variant(
                 name,
                 scheme_name,
@@ -456,9 +453,9 @@ class Run:
                 sha256=files.sha256(file),
                 size_bytes=len(content),
                 gzip_bytes=files.gzip_size(content),
-                macs=count_macs(parsed).total,
-                sparsity=weights.sparsity,
-                bytes_by_kind=weights.bytes_by_kind,
+                macs=facts.macs,
+                sparsity=facts.sparsity,
+                bytes_by_kind=facts.bytes_by_kind,
                 notes=notes,
             )
 

@@ -111,6 +111,48 @@ class OperatorUse:
 
 
 @dataclass(frozen=True)
+class StoredWeight:
+    """A tensor that is stored in a converted file, of whatever format.
+
+    Attributes:
+        dtype, bits: as stored; 0 bits where elements have no fixed size, as strings.
+        kind: "weights", "biases" or "constants".
+        operator: name of the operator that computes with it, "" where none reads it.
+        elements: of its shape, stored or not.
+        size_bytes: in the file, with the index of a sparse encoding.
+        zeros: elements that stand for exactly 0; None where they cannot be counted.
+        unique: distinct values, zeros of a sparse encoding included; None as above.
+        unique_per_channel: the most distinct values in any output channel; None for biases and sparse encodings.
+        scales: 0 not quantized, 1 one scale, more: per channel or block.
+        encoding: "" for dense tensors, else in words.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bits: int
+    kind: str
+    operator: str
+    elements: int
+    size_bytes: int
+    zeros: int | None
+    unique: int | None
+    unique_per_channel: int | None
+    scales: int
+    encoding: str
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of its elements that are exactly zero, 0 to 1."""
+        return None if self.zeros is None or not self.elements else self.zeros / self.elements
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it holds trained numbers: weights, biases, and float or quantized constants."""
+        return self.kind != "constants" or self.scales > 0 or self.dtype.startswith(("float", "bfloat"))
+
+
+@dataclass(frozen=True)
 class Interval:
     """A measured value with its 95 % confidence interval."""
 

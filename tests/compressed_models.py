@@ -11,10 +11,11 @@ import numpy as np
 from edgeopt import data, graph
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.data import Dataset
+from edgeopt.formats.contract import FileFacts
+from edgeopt.formats.tflite import facts_of
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
 from edgeopt.schemes import SCHEMES
-from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import TensorSpec
 
@@ -42,14 +43,15 @@ def cnn() -> Any:
     return keras.Model(inputs, layers.Dense(10, activation="softmax", name="scores")(x), name="small")
 
 
-def converted(model: Any, scheme: str, dataset: Dataset) -> TFLiteModel:
-    """The model as a `.tflite` in `scheme`, read back."""
+def converted(model: Any, scheme: str, dataset: Dataset) -> FileFacts:
+    """What the model holds as a `.tflite` in `scheme`."""
     inputs, outputs = (
         tuple(TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in named)
         for named in (graph.input_names(model), graph.output_names(model))
     )
     loaded = LoadedModel(Path("model.keras"), "keras2", inputs, outputs, model)
-    return read(Converter(loaded, ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme]))
+    content = Converter(loaded, ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme])
+    return facts_of(read(content))
 
 
 def sparsity(kernel: Any) -> float:

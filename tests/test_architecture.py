@@ -18,7 +18,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("frameworks", "workers"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "statistics"),
-    ("graph", "steps", "c99"),
+    ("graph", "steps", "c99", "formats"),
     ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets"),
     ("doctor",),

@@ -15,6 +15,7 @@ from edgeopt.choices import from_mapping
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.evaluation import evaluate_keras
+from edgeopt.formats.tflite import facts_of
 from edgeopt.frameworks import load
 from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.steps import DEFAULTS
@@ -85,7 +86,7 @@ def converted(model: Any, *, integer: bool) -> Any:
         x = stripes().calibration.take(32).arrays().inputs["x"]
         converter.representative_dataset = lambda: ([sample[None]] for sample in x)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return read(converter.convert())
+    return facts_of(read(converter.convert()))
 
 
 # --- students --------------------------------------------------------------------------------------------------------

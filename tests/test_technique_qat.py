@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt import data, frameworks, graph
+from edgeopt import data, formats, frameworks, graph
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.errors import ConfigError
 from edgeopt.evaluation import evaluate, evaluate_keras
 from edgeopt.fake_quantization import save_fake_quantized
+from edgeopt.formats.tflite import facts_of
 from edgeopt.inspection.prospects import ModelFacts, WeightFacts
 from edgeopt.loading import load_model
 from edgeopt.schemes import scheme
 from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
-from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
@@ -68,7 +68,7 @@ def test_the_file_scores_what_the_trained_model_scores(model: Any, digits: data.
     assert min(values) > 0.85
     assert values[1] >= values[0] - 0.02
     assert abs(values[2] - values[1]) <= 2 / 359
-    (promise,) = qat.check(STEP, record, read(file))
+    (promise,) = qat.check(STEP, record, formats.facts(file))
     assert promise.kept
 
 
@@ -92,7 +92,7 @@ def test_zeros_and_clusters_are_kept_in_the_file(
 ) -> None:
     carried = Carried(tmp_path, frozenset(properties), original=model)
     quantized, record = qat.apply(STEP, _coarse(model), digits, carried)
-    measured = qat.check(STEP, record, read(_file(quantized, digits, tmp_path)))
+    measured = qat.check(STEP, record, formats.facts(_file(quantized, digits, tmp_path)))
     # One for integers, and one for each property of three kernels.
     assert len(measured) == 1 + 3 * len(properties)
     assert all(promise.kept for promise in measured), measured
@@ -105,7 +105,7 @@ def test_an_unknown_layer_is_refused_with_a_suggestion(model: Any, digits: data.
 
 def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
     converter = Converter(_loaded(model, tmp_path), ConvertOptions(calibration=digits.calibration))
-    file: TFLiteModel = read(converter.to_bytes(scheme("int8")))
+    file = facts_of(read(converter.to_bytes(scheme("int8"))))
     record = StepRecord(
         "qat",
         promises=(
@@ -115,7 +115,7 @@ def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Pa
         ),
     )
     assert [promise.kept for promise in qat.check(STEP, record, file)] == [True, False, False]
-    in_float = qat.check(STEP, record, read(converter.to_bytes(scheme("float32"))))
+    in_float = qat.check(STEP, record, facts_of(read(converter.to_bytes(scheme("float32")))))
     assert in_float[0].kept is None
     assert in_float[0].measured == "a float file"
 

@@ -11,7 +11,7 @@ import digits_cnn
 import numpy as np
 import pytest
 
-from edgeopt import conversion, data, graph, keras_bridge
+from edgeopt import conversion, data, formats, graph, keras_bridge
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.evaluation import evaluate_keras
@@ -23,7 +23,6 @@ from edgeopt.shrinking.criteria import l1, l2, median, scores
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import Carried
 from edgeopt.techniques.shrink import Shrink, apply, check, epochs_of_rounds, predict
-from edgeopt.tflite.reader import read
 from edgeopt.training import fit
 from edgeopt.vocabulary import TensorSpec
 
@@ -65,7 +64,7 @@ def in_file(model: Any, tmp_path: Path, scheme: str = "float32", calibration: An
     loaded = LoadedModel(tmp_path / "model.keras", "keras2", specs[0], specs[1], model)
     options = conversion.ConvertOptions(calibration=calibration)
     conversion.Converter(loaded, options).convert(scheme, tmp_path / f"{scheme}.tflite")
-    return read(tmp_path / f"{scheme}.tflite")
+    return formats.facts(tmp_path / f"{scheme}.tflite")
 
 
 def accuracy(model: Any, digits: Dataset) -> float:

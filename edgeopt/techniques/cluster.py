@@ -16,9 +16,9 @@ from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.techniques.cluster_values import Goal
-    from edgeopt.tflite.model import TFLiteModel
 
 # Kinds whose output channels are not the kernel's last axis: depthwise kernels have [..., inputs, multiplier],
 # transposed ones [..., outputs, inputs].
@@ -86,7 +86,7 @@ def apply(step: Cluster, model: Any, data: Dataset, carried: Carried) -> tuple[A
     return clustered, record
 
 
-def check(step: Cluster, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+def check(step: Cluster, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the record's promises with the distinct weights counted in the file.
 
     A BatchNormalization that was folded and the scales of int8 multiply each output channel by a number of its own:
@@ -101,7 +101,8 @@ def check(step: Cluster, record: StepRecord, file: TFLiteModel) -> tuple[Promise
     promises = []
     for promise, ask, tensor in zip(record.promises, asked, found):
         candidates = (tensor,) if tensor is not None else everything
-        counts = [_distinct(rows) for t in candidates if (rows := in_file.channels(file, t)) is not None]
+        stored = [values for t in candidates if (values := file.values(t)) is not None]
+        counts = [_distinct(values.reshape(len(values), -1)) for values in stored]
         if not counts:
             promises.append(replace(promise, measured="its tensor is encoded as sparse: not counted", kept=None))
             continue

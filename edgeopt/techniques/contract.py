@@ -12,8 +12,8 @@ from edgeopt.vocabulary import Promise, Property, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
-    from edgeopt.tflite.model import TFLiteModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Carried:
 # apply(step, model, data, carried) returns a new tf_keras model and what was done; it never edits `model`.
 Apply = Callable[[Any, Any, "Dataset", Carried], tuple[Any, StepRecord]]
 # check(step, record, file) returns the record's promises as measured in the converted file.
-Check = Callable[[Any, StepRecord, "TFLiteModel"], tuple[Promise, ...]]
+Check = Callable[[Any, StepRecord, "FileFacts"], tuple[Promise, ...]]
 # predict(step, facts) says in words what the step will bring to this model, and what it will not.
 Predict = Callable[[Any, "ModelFacts"], str]
 

@@ -16,8 +16,8 @@ from edgeopt.vocabulary import LayerChange, Promise, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
-    from edgeopt.tflite.model import TFLiteModel
 
 # Ways to a student; one of them is said.
 WAYS = ("student", "width", "macs", "depth")
@@ -119,12 +119,9 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
     )
 
 
-def check(step: Distill, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+def check(step: Distill, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file."""
-    from edgeopt.tflite.macs import count_macs
-    from edgeopt.tflite.weights import weigh
-
-    found = {_MACS: count_macs(file).total, _PARAMETERS: weigh(file).parameters}
+    found = {_MACS: file.macs, _PARAMETERS: file.parameters}
     return tuple(
         replace(promise, measured=f"{found[promise.what]:,}", kept=found[promise.what] <= _limit(promise))
         for promise in record.promises

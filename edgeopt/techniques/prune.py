@@ -16,9 +16,9 @@ from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.techniques.prune_masks import Goal, Renewals
-    from edgeopt.tflite.model import TFLiteModel
 
 # Sparsity rises over this share of the training that is left when it begins; the rest recovers.
 RISE = 0.5
@@ -186,7 +186,7 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
     return pruned, record
 
 
-def check(step: Prune, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+def check(step: Prune, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the record's promises with the zeros that the file's weights have.
 
     Where the tensor of a kernel cannot be told, the zeros of all weights stand for it.
@@ -209,7 +209,7 @@ def check(step: Prune, record: StepRecord, file: TFLiteModel) -> tuple[Promise, 
             continue
         measured, kept = f"{tensor.zeros:,} zero ({tensor.sparsity:.1%})", (tensor.zeros or 0) >= ask.zeros
         if ask.group:
-            stored = in_file.values(file, tensor)
+            stored = file.values(tensor)
             holds = stored is not None and _has_pattern(stored, ask.zeros_of_group, ask.group)
             measured += ", the pattern holds" if holds else ", the pattern is broken"
             kept = kept and holds

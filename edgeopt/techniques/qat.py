@@ -13,8 +13,8 @@ from edgeopt.vocabulary import Promise, Property, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
-    from edgeopt.tflite.model import TFLiteModel
 
 _INT8 = "operators that compute in integers"
 _ZEROS, _VALUES = "zeros in ", "most distinct weights in a channel of "
@@ -65,23 +65,16 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     return prepared.model, record
 
 
-def check(step: QAT, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+def check(step: QAT, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file.
 
     A file's tensors have other names and orders than the layers: of weights with the same sizes the one with the most
     zeros in the model is the one with the most in the file.
     """
-    if not any(tensor.dtype == "int8" for tensor in file.main.tensors):
+    if not any(weight.dtype == "int8" for weight in file.weights):
         integers = replace(record.promises[0], measured="a float file", kept=None)
         return (integers, *record.promises[1:])
-    floats = sorted(
-        {
-            operator.name
-            for operator in file.main.operators
-            if operator.name not in ("QUANTIZE", "DEQUANTIZE")
-            and any(file.main.tensors[i].is_float for i in operator.outputs)
-        }
-    )
+    floats = sorted(set(file.float_operators))
     integers = replace(
         record.promises[0], measured=f"all but {', '.join(floats)}" if floats else "all", kept=not floats
     )
@@ -117,10 +110,8 @@ def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]
                 yield Promise(_VALUES + what, f"at most {distinct}")
 
 
-def _measured(promises: Sequence[Promise], file: TFLiteModel) -> Iterator[Promise]:
-    from edgeopt.tflite.weights import weigh
-
-    stored = [tensor for tensor in weigh(file).tensors if tensor.kind == "weights"]
+def _measured(promises: Sequence[Promise], file: FileFacts) -> Iterator[Promise]:
+    stored = [tensor for tensor in file.weights if tensor.kind == "weights"]
     for start, words, best in ((_ZEROS, "zeros", max), (_VALUES, "unique_per_channel", min)):
         asked = sorted(
             (p for p in promises if p.what.startswith(start)), key=lambda p: best(1, -1) * -_number(p.promised)

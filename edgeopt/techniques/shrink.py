@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgeopt.data import Dataset
+    from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.loading import LoadedModel
     from edgeopt.shrinking import Channels, Chooser, Chosen
-    from edgeopt.tflite.model import TFLiteModel
 
 BUDGETS = ("macs", "parameters", "bytes", "width", "latency")
 UNITS = ("channels", "heads", "blocks")
@@ -144,18 +144,15 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     return smaller, record
 
 
-def check(step: Shrink, record: StepRecord, file: TFLiteModel) -> tuple[Promise, ...]:
+def check(step: Shrink, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file; that of the latency stays as it was timed."""
-    from edgeopt.tflite.macs import count_macs
-    from edgeopt.tflite.weights import weigh
-
     found = []
     for promise in record.promises:
         if promise.what == _MACS:
-            promise = _measured(promise, count_macs(file).total)
+            promise = _measured(promise, file.macs)
         elif promise.what == _PARAMETERS:
             # The converter adds a bias to a convolution without, and constants of its own.
-            promise = _measured(promise, weigh(file).parameters, slack=0.02)
+            promise = _measured(promise, file.parameters, slack=0.02)
         elif promise.what == _BYTES and (stored := _int8_bytes(file)):
             promise = _measured(promise, stored, slack=0.02)
         found.append(promise)
@@ -315,11 +312,9 @@ def _promises(step: Shrink, before: Channels, after: Channels) -> tuple[Promise,
     return tuple(found)
 
 
-def _int8_bytes(file: TFLiteModel) -> int:
+def _int8_bytes(file: FileFacts) -> int:
     """Returns what weights, biases and their scales take in an int8 file, 0 in any other."""
-    from edgeopt.tflite.weights import weigh
-
-    stored = [tensor for tensor in weigh(file).tensors if tensor.kind in ("weights", "biases")]
+    stored = [tensor for tensor in file.weights if tensor.kind in ("weights", "biases")]
     if any(tensor.dtype.startswith("float") for tensor in stored):
         return 0
     return sum(tensor.size_bytes + _SCALE_BYTES * tensor.scales for tensor in stored)

@@ -5,6 +5,7 @@ The file is untrusted: every index is checked, and what is read in all may not e
 
 from __future__ import annotations
 
+import functools
 import mmap
 import struct
 from collections.abc import Callable, Iterator
@@ -58,6 +59,25 @@ def read(source: Path | str | bytes) -> TFLiteModel:
         raise ModelError(
             f"{name} is truncated or corrupt ({_reason(error)}). Try converting or copying it again."
         ) from error
+
+
+def read_once(path: Path) -> TFLiteModel:
+    """As `read` of a path, whose last files are kept parsed while they stay as they are.
+
+    Raises:
+        ModelError: as `read`.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return read(path)
+    return _kept(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+# A file is compared with one other at most; more would be memory that nobody asks for.
+@functools.lru_cache(maxsize=2)
+def _kept(path: Path, *identity: int) -> TFLiteModel:
+    return read(path)
 
 
 def _reason(error: BaseException) -> str:

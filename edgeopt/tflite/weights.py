@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeopt.tflite.model import BITS, Operator, Subgraph, Tensor, TFLiteModel
+from edgeopt.vocabulary import StoredWeight
 
 # Distinct values up to which a tensor may be clustered; nobody clusters finer.
 CLUSTERED = 4096
@@ -63,47 +64,16 @@ _OUTPUT_AXIS = {"DEPTHWISE_CONV_2D": 3, "CONV_3D": 4}
 
 
 @dataclass(frozen=True)
-class WeightTensor:
-    """A stored tensor that operators read.
+class WeightTensor(StoredWeight):
+    """A stored tensor that operators read; its name, shape and dtype are those of the first tensor that uses it.
 
     Attributes:
-        buffer: where its bytes are; what else it serves shares them.
-        name, shape, dtype: of the first tensor that uses it.
         kind: one of KINDS: "weights", "biases" or "constants".
-        operator: name of the operator that computes with it.
-        elements: of its shape, stored or not.
-        size_bytes: in the file, with the index of a sparse encoding.
-        zeros: elements that stand for exactly 0; None where they cannot be counted.
-        unique: distinct values, zeros of a sparse encoding included; None as above.
-        unique_per_channel: the most distinct values in any output channel; None for biases and sparse encodings, and
-            where the tensor has more than CLUSTERED values, too many for clusters.
-        scales: 0 not quantized, 1 one scale, more: per channel.
-        encoding: "" for dense tensors, else in words.
+        unique_per_channel: None also where the tensor has more than CLUSTERED values, too many for clusters.
+        buffer: where its bytes are; what else it serves shares them.
     """
 
     buffer: int
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    kind: str
-    operator: str
-    elements: int
-    size_bytes: int
-    zeros: int | None
-    unique: int | None
-    unique_per_channel: int | None
-    scales: int
-    encoding: str
-
-    @property
-    def sparsity(self) -> float | None:
-        """Share of its elements that are exactly zero, 0 to 1."""
-        return None if self.zeros is None or not self.elements else self.zeros / self.elements
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it holds trained numbers: weights, biases, and float or quantized constants."""
-        return self.kind != "constants" or self.scales > 0 or self.dtype.startswith(("float", "bfloat"))
 
 
 @dataclass(frozen=True)
@@ -234,6 +204,7 @@ def _weigh(model: TFLiteModel, tensor: Tensor, kind: str, operator: Operator | N
         name=tensor.name,
         shape=tensor.shape,
         dtype=tensor.dtype,
+        bits=BITS.get(tensor.dtype, 0),
         kind=kind,
         operator=operator.name if operator else "",
         elements=tensor.elements if tensor.dtype in BITS else 0,

@@ -1,0 +1,88 @@
+"""What everybody asks of a converted file: a reader of its format makes FileFacts, all others see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgeopt.vocabulary import Shape, StoredWeight, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class OperatorFacts:
+    """An operator.
+
+    Attributes:
+        name: as the format calls its kind.
+        layer: name of the tensor that it writes.
+        output_shape: of that tensor.
+        float_arithmetic: whether what it computes comes out in floats; what only widens integers does not count.
+        macs: multiply-accumulates of one inference, the bodies of loops once.
+        weights: the stored weights and biases that it computes with; another operator may share them.
+        version: as the file asks for it; None where the format knows no versions of operators.
+        graph: which graph of the file it is in; 0 is the one that runs.
+    """
+
+    name: str
+    layer: str
+    output_shape: Shape
+    float_arithmetic: bool
+    macs: int
+    weights: tuple[StoredWeight, ...] = ()
+    version: int | None = None
+    graph: int = 0
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file.
+
+    Attributes:
+        format: a key of `formats.FORMATS`.
+        inputs, outputs: as a caller has to know them, with their quantization.
+        operators: in the order they run; those of further graphs after them.
+        weights: everything that is stored, constants of the graph included.
+        macs: multiply-accumulates of one inference, with free dimensions as 1.
+        bytes_by_kind: where the bytes are: "weights", "biases", "constants", "metadata", "graph"; they add up to the
+            file.
+        size_bytes: of the file.
+        read: returns the stored values of one of `weights` as `values` says.
+    """
+
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[OperatorFacts, ...]
+    weights: tuple[StoredWeight, ...]
+    macs: int
+    bytes_by_kind: Mapping[str, int]
+    size_bytes: int
+    read: Callable[[StoredWeight], np.ndarray] = field(repr=False, compare=False)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(t.elements for t in self.weights if t.is_parameter)
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of exactly-zero elements over all weights (biases left out), 0 to 1; None without weights."""
+        counted = [t for t in self.weights if t.kind == "weights" and t.zeros is not None]
+        elements = sum(t.elements for t in counted)
+        return sum(t.zeros or 0 for t in counted) / elements if elements else None
+
+    @property
+    def float_operators(self) -> tuple[str, ...]:
+        """Names of the operators that compute in floats, one for each, in the order they run."""
+        return tuple(operator.name for operator in self.operators if operator.float_arithmetic)
+
+    def values(self, weight: StoredWeight) -> np.ndarray | None:
+        """Returns what is stored of a weight, [output channels, …, input channels]; it is read from the file each time.
+
+        Integers are as stored. None where a sparse encoding leaves zeros out.
+        """
+        return None if weight.encoding else self.read(weight)

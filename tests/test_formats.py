@@ -1,0 +1,103 @@
+"""What everybody asks of a converted file, in the terms of no format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tflite_models as models
+
+from edgeopt import formats
+from edgeopt.errors import ModelError
+from edgeopt.formats import FORMATS
+from edgeopt.formats.tflite import facts_of
+from edgeopt.tflite import reader
+from edgeopt.tflite.reader import read
+
+# Of the CNN, in order: output channels first, input channels last.
+KERNELS = {
+    "CONV_2D": [(8, 3, 3, 3), (160, 1, 1, 8)],
+    "DEPTHWISE_CONV_2D": [(8, 1, 3, 3)],
+    "FULLY_CONNECTED": [(10, 160)],
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(models.convert(models.cnn, "int8"))
+    return path
+
+
+def test_a_file_says_what_it_holds(file: Path) -> None:
+    facts = formats.facts(file)
+    assert (facts.format, facts.size_bytes) == ("tflite", file.stat().st_size)
+    assert [spec.dtype for spec in facts.inputs] == ["int8"]
+    assert sum(operator.macs for operator in facts.operators) == facts.macs
+    assert sum(facts.bytes_by_kind.values()) == facts.size_bytes
+    assert facts.float_operators == ()
+    computing = [operator for operator in facts.operators if operator.weights]
+    assert Counter(o.name for o in computing) == {name: len(shapes) for name, shapes in KERNELS.items()}
+    for operator in computing:
+        kernel, bias = operator.weights
+        assert (kernel.kind, kernel.dtype, kernel.bits) == ("weights", "int8", 8)
+        assert (bias.kind, bias.bits, bias.elements) == ("biases", 32, operator.output_shape[-1])
+
+
+def test_what_only_widens_integers_does_not_compute_in_floats() -> None:
+    assert facts_of(read(models.convert(models.cnn, "int8-float-io"))).float_operators == ()
+    floats = Counter(facts_of(read(models.convert(models.with_a_float_operator, "int8"))).float_operators)
+    assert sum(floats.values()) >= 1
+    assert "DEQUANTIZE" not in floats
+
+
+@pytest.mark.parametrize("scheme", ["float32", "int8"])
+def test_values_come_with_output_channels_first(scheme: str) -> None:
+    model = read(models.convert(models.cnn, scheme))
+    facts = facts_of(model)
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for operator in facts.operators:
+        for kernel in operator.weights[:1]:
+            values = facts.values(kernel)
+            assert values is not None
+            found.setdefault(operator.name, []).append(values.shape)
+            assert kernel.unique_per_channel == max(len(np.unique(row)) for row in values.reshape(len(values), -1))
+    assert found == KERNELS
+
+
+def test_a_sparse_encoding_has_no_values() -> None:
+    facts = facts_of(read(models.convert(models.dense, "sparse", "pruned")))
+    (weight,) = (t for t in facts.weights if t.kind == "weights")
+    assert weight.encoding
+    assert facts.values(weight) is None
+
+
+def test_a_file_is_read_once_for_all_who_ask(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = formats.facts(file)
+    monkeypatch.setattr(reader, "read", lambda _: pytest.fail("it was read again"))
+    assert formats.facts(file) is first
+
+
+def test_a_file_that_changed_is_read_again(file: Path) -> None:
+    before = formats.facts(file)
+    file.write_bytes(models.convert(models.cnn, "float32"))
+    assert formats.facts(file).bytes_by_kind["weights"] == 4 * before.bytes_by_kind["weights"]
+    with pytest.raises(ModelError, match="in the file where it was found, got another file there"):
+        before.values(before.weights[0])
+
+
+def test_content_goes_before_the_suffix(file: Path, tmp_path: Path) -> None:
+    renamed = file.rename(tmp_path / "model.bin")
+    assert formats.format_of(renamed) is FORMATS["tflite"]
+    (tmp_path / "text.tflite").write_text("version https://git-lfs")
+    assert formats.format_of(tmp_path / "text.tflite") is FORMATS["tflite"]
+    (tmp_path / "text.bin").write_text("text")
+    with pytest.raises(ModelError, match=r"Expected a converted file, \.tflite \(TensorFlow Lite's .*text\.bin"):
+        formats.format_of(tmp_path / "text.bin")
+
+
+def test_a_missing_file_is_said_by_its_reader(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="which does not exist"):
+        formats.facts(tmp_path / "none.tflite")
