@@ -219,6 +219,18 @@ def test_the_golden_file_holds_what_the_exported_file_gave(name: str, cases: Map
     assert not any(None in spec.shape for spec in (*shipped.inputs, *shipped.outputs))
 
 
+def test_weights_behind_the_flatbuffer_ship_inside(cases: Mapping[str, Case], tmp_path: Path) -> None:
+    file = tmp_path / "behind.tflite"
+    file.write_bytes(tflite_models.behind(cases["floats"].source.read_bytes()))
+    edgeopt.export("android", file, tmp_path / "out", name="floats")
+    assets = Path("model/src/main/assets")
+    shipped = read(tmp_path / "out" / assets / "floats.tflite")
+    assert shipped.outside_bytes == 0
+    assert (tmp_path / "out" / assets / "floats.golden").read_bytes() == (
+        cases["floats"].output / assets / "floats.golden"
+    ).read_bytes()
+
+
 def test_metadata_say_what_an_app_does_to_a_picture(cases: Mapping[str, Case]) -> None:
     content = cases["picture"].shipped.read_bytes()
     note = metadata.read_note(content)

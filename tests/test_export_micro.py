@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tflite_models
 import yaml
 from command_line import edgeopt as command
 from runtime_models import models
@@ -28,6 +29,7 @@ from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import generated
 from edgeopt.tflite import rewrite
 from edgeopt.tflite.model import OperatorCode
+from edgeopt.tflite.op_versions import unsupported_by
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Preprocessing
 
@@ -259,6 +261,19 @@ def test_names_in_the_file_do_no_harm(tmp_path):
     replay(file, tmp_path, arena_bytes=16)
     got = selftest(tmp_path / "out", tmp_path)
     assert (got.returncode, got.stdout.splitlines()[-1].split(";")[0]) == (0, "error: 3 samples, 0 outputs differ")
+
+
+def test_weights_behind_the_flatbuffer_ship_inside(projects, tmp_path):
+    """TFLM computes NaN without them, and ai-edge-quantizer writes them there from 256 KiB on."""
+    file = tmp_path / "int8.tflite"
+    file.write_bytes(tflite_models.behind(models()["int8"].read_bytes()))
+    with pytest.raises(ModelError, match=r"Expected weights inside the flatbuffer of int8.tflite.*export micro"):
+        runtimes.open_session(file, RUNTIMES["tflm"])
+    assert any("behind the flatbuffer" in reason for reason in unsupported_by(read(file), "tflm"))
+    edgeopt.export("micro", file, tmp_path / "out", name="net")
+    project, _ = projects("int8")
+    for name in ("net_data.cpp", "net_selftest.cpp"):
+        assert (tmp_path / "out/src" / name).read_text() == (project / "src" / name).read_text()
 
 
 # --- the settings header ---------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,45 +78,75 @@ def test_shared_models(shared: Path) -> None:
     assert [(u.name, u.count) for u in autoencoder.operator_uses] == [("FULLY_CONNECTED", 10)]
 
 
-def test_buffers_behind_the_flatbuffer(tmp_path: Path) -> None:
+def test_buffers_behind_the_flatbuffer_are_read_as_if_inside(tmp_path: Path) -> None:
     """Files over 2 GB keep their weights behind the flatbuffer, at offsets from the start of the file."""
-    content = models.convert(models.dense, "float32")
-    outside = _with_buffers_outside(content)
-    plain, moved = read(content), read(outside)
-    assert moved.metadata == {}
-    for before, after in zip(plain.main.tensors, moved.main.tensors):
-        assert before.size_bytes == after.size_bytes
-        if before.is_constant:
-            np.testing.assert_array_equal(plain.values(before), moved.values(after))
-    expected, result = (models.run(c, "ai_edge_litert", tmp_path) for c in (content, outside))
-    assert result is not None
-    np.testing.assert_array_equal(expected, result)
-    with pytest.raises(ModelError, match=r"truncated or corrupt \(a buffer ends at byte"):
-        read(outside[:-1])
-
-
-def _with_buffers_outside(content: bytes) -> bytes:
-    import flatbuffers
-
+    content = models.convert(models.cnn, "int8")
+    behind = models.behind(content)
+    plain, moved = read(content), read(behind)
+    assert (moved.codes, moved.signatures, moved.metadata) == (plain.codes, plain.signatures, plain.metadata)
+    assert moved.subgraphs == plain.subgraphs
+    assert (plain.outside_bytes, plain.size_bytes, moved.size_bytes) == (0, len(content), len(behind))
+    assert moved.outside_bytes == sum(extent.size for extent in plain.buffers)
+    assert weigh(moved).tensors == weigh(plain).tensors
+    for place in range(len(plain.buffers)):
+        assert moved.buffer(place).tobytes() == plain.buffer(place).tobytes()
+        assert moved.buffers[place].offset % 16 == 0
+    expected = models.run(content, "ai_edge_litert", tmp_path)
+    assert expected is not None
+    for package in ("ai_edge_litert", "tflite_runtime"):
+        pytest.importorskip(package)
+        for one in (behind, moved.content.tobytes()):
+            np.testing.assert_array_equal(models.run(one, package, tmp_path), models.run(content, package, tmp_path))
     schema = frameworks.load("litert_schema")
+    inside = schema.ModelT.InitFromPackedBuf(moved.content.tobytes(), 0)
+    assert all(buffer.offset == 0 for buffer in inside.buffers)
+    assert [0 if b.data is None else len(b.data) for b in inside.buffers] == [extent.size for extent in plain.buffers]
 
-    def packed(start: int) -> tuple[bytes, bytes]:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
-        model.metadata = []
-        behind = b""
-        for buffer in model.buffers:
-            if buffer.data is not None:
-                behind += bytes(-(start + len(behind)) % 16)
-                buffer.offset, buffer.size = start + len(behind), len(buffer.data)
-                behind += bytes(buffer.data)
-                buffer.data = None
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output()), behind
 
-    flatbuffer, _ = packed(1 << 20)
-    flatbuffer, behind = packed(len(flatbuffer))
-    return flatbuffer + behind
+def test_buffers_behind_the_flatbuffer_may_be_shared() -> None:
+    content = models.convert(models.dense, "float32")
+
+    def share(buffers: list[Any]) -> None:
+        kernel = max(buffers, key=lambda buffer: buffer.size)
+        for buffer in buffers:
+            if buffer.size and buffer.size < kernel.size:
+                buffer.offset, buffer.size = kernel.offset, kernel.size
+
+    model = read(models.behind(content, share))
+    assert model.outside_bytes == 96 * 64 * 4
+    kept = {extent.offset for extent in model.buffers if extent.size}
+    assert len(kept) == 1 < sum(extent.size > 0 for extent in model.buffers)
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        (lambda b: {"offset": b.offset + (1 << 20)}, r"truncated or corrupt \(a buffer ends at byte \d+ of \d+\)"),
+        (lambda b: {"size": 2**64 - 1}, r"truncated or corrupt \(a buffer ends at byte \d+ of \d+\)"),
+        (lambda b: {"offset": b.offset - 16}, r"two buffers behind its flatbuffer overlap at byte \d+"),
+        (lambda b: {"offset": 2, "size": 16}, r"begins at byte 2, inside of it"),
+    ],
+)
+def test_buffers_that_lie_nowhere(by: Callable[[Any], dict[str, int]], message: str) -> None:
+    def move(buffers: list[Any]) -> None:
+        last = max(buffers, key=lambda buffer: buffer.offset)
+        for field, value in by(last).items():
+            setattr(last, field, value)
+
+    with pytest.raises(ModelError, match=message):
+        read(models.behind(models.convert(models.cnn, "int8"), move))
+
+
+def test_a_flatbuffer_that_goes_on_behind_its_first_buffer_is_never_followed() -> None:
+    content = models.convert(models.cnn, "int8")
+    end = read(content).main.tensors[0]
+
+    def move(buffers: list[Any]) -> None:
+        # Half of the flatbuffer's bytes are called a buffer.
+        buffers[end.buffer].offset, buffers[end.buffer].size = len(content) // 2 // 16 * 16, 16
+
+    with pytest.raises(ModelError, match="truncated or corrupt"):
+        read(models.behind(content, move))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +234,8 @@ def test_mutated_files_are_read_or_refused(data: st.DataObject) -> None:
             ]
         )
     )
-    content = bytearray(models.convert(*source))
+    whole = models.convert(*source)
+    content = bytearray(data.draw(st.sampled_from([whole, models.behind(whole)])))
     interesting = st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
     words = st.tuples(st.integers(2, len(content) // 4 - 1), interesting)
     for word, value in data.draw(st.lists(words, min_size=1, max_size=8)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import tflite_models as models
 
 from edgeopt.errors import ModelError
+from edgeopt.tflite import inlining, reader, rewrite
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import compact, normalized, with_metadata, with_truthful_versions
+from edgeopt.tflite.rewrite import compact, inlined, normalized, with_metadata, with_truthful_versions
 
 FILES = [
     (models.cnn, "int8"),
@@ -78,9 +80,32 @@ def test_truthful_versions_make_an_old_runtime_refuse_what_it_would_get_wrong(tm
 def test_files_that_cannot_be_rewritten() -> None:
     with pytest.raises(ModelError, match=r"is no \.tflite file"):
         with_metadata(b"text", "NOTES", b"")
-    from test_tflite_reader import _with_buffers_outside
 
-    with pytest.raises(ModelError, match="weights are inside its flatbuffer"):
-        normalized(_with_buffers_outside(models.convert(models.dense, "float32")))
-    outside = _with_buffers_outside(models.convert(models.dense, "float32"))
-    assert compact(outside) == outside
+
+@pytest.mark.parametrize("rewritten", [inlined, compact, normalized], ids=lambda f: f.__name__)
+def test_buffers_behind_the_flatbuffer_come_inside(rewritten: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    content = models.convert(models.cnn, "int8")
+    done = rewritten(models.behind(content))
+    model = read(done)
+    assert (model.outside_bytes, model.size_bytes) == (0, len(done))
+    expected, result = (models.run(c, "tflite_micro", tmp_path) for c in (content, done))
+    assert result is not None
+    np.testing.assert_array_equal(expected, result)
+    assert inlined(done) == done
+    assert inlined(content) is content
+
+
+def test_files_over_2_gb_are_not_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit that is smaller than a file that tests can afford."""
+    plain = models.convert(models.dense, "float32")
+    content = models.behind(plain)
+    for module in (inlining, reader, rewrite):
+        monkeypatch.setattr(module, "LARGEST_FLATBUFFER", len(content) - 1)
+    (tmp_path / "large.tflite").write_bytes(content)
+    model = read(tmp_path / "large.tflite")
+    assert model.outside_bytes == sum(extent.size for extent in read(plain).buffers) > 96 * 64 * 4
+    (kernel,) = (tensor for tensor in model.main.tensors if tensor.is_constant)
+    assert model.values(kernel).shape == (64, 96)
+    for rewritten in (inlined, compact, normalized):
+        with pytest.raises(ModelError, match=r"at most 2 GB, got one of [\d,]+ bytes\. Try quantizing"):
+            rewritten(content)

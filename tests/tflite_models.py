@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,31 @@ def requantized(recipe: str) -> bytes:
         path = Path(folder) / "float.tflite"
         path.write_bytes(convert(cnn, "float32"))
         return bytes(quantizer.Quantizer(str(path), getattr(recipes, recipe)()).quantize().quantized_model)
+
+
+def behind(content: bytes, change: Callable[[list[Any]], None] = lambda buffers: None) -> bytes:
+    """Returns the file with its buffers behind its flatbuffer, as `change` leaves their offsets and sizes."""
+    import flatbuffers
+
+    schema = frameworks.load("litert_schema")
+
+    def packed(start: int) -> tuple[bytes, bytes]:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        data = b""
+        for buffer in model.buffers:
+            if buffer.data is not None:
+                data += bytes(-(start + len(data)) % 16)
+                buffer.offset, buffer.size = start + len(data), len(buffer.data)
+                data += bytes(buffer.data)
+                buffer.data = None
+        change(model.buffers)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output()), data
+
+    flatbuffer, _ = packed(1 << 20)
+    flatbuffer, data = packed(len(flatbuffer))
+    return flatbuffer + data
 
 
 _RUN = """

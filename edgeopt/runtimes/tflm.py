@@ -67,6 +67,11 @@ class TFLMSession:
             outputs = [out_names.get(i, self._names[i]) for i in graph.subgraphs[0].outputs]
         except _REFUSALS as error:
             raise _refused(file, one_line(error)) from error
+        if any(buffer.offset > 1 for buffer in graph.buffers):
+            raise ModelError(
+                f"Expected weights inside the flatbuffer of {file.name}, got some behind it, where TFLM finds none and "
+                "computes without them. Try edgeopt export micro, which puts them inside, or --runtime litert."
+            )
         self._interpreter = self._open_in_enough()
         model = read(self._content)
         self._state = state(model)

@@ -27,6 +27,10 @@ BITS: dict[str, int] = {
 }
 
 
+class Broken(ValueError):
+    """A file contradicts itself; the message says where."""
+
+
 # A sparse tensor stands for more than the file holds, but a claim beyond this factor is not believed.
 _MOST_EXPANSION = 64
 
@@ -165,6 +169,9 @@ class TFLiteModel:
 
     Attributes:
         metadata: name → index of its buffer.
+        size_bytes: of the file.
+        content: the file; with its buffers inside the flatbuffer, wherever they were, unless it has over 2 GB.
+        outside_bytes: of the buffers that lie behind the flatbuffer in the file.
     """
 
     codes: tuple[OperatorCode, ...]
@@ -175,6 +182,7 @@ class TFLiteModel:
     description: str
     size_bytes: int
     content: np.ndarray = field(repr=False, compare=False)
+    outside_bytes: int = 0
 
     @property
     def main(self) -> Subgraph:

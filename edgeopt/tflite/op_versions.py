@@ -224,6 +224,8 @@ def _demands_by_operator() -> dict[str, list[Demand]]:
 
 def _refused_by_tflm(model: TFLiteModel) -> Iterator[str]:
     known = set(_table()["tflm"])
+    if model.outside_bytes:
+        yield "tflm finds no weights that lie behind the flatbuffer, and computes without them"
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.sparsity is not None:

@@ -9,6 +9,7 @@ import functools
 import mmap
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
+from edgeopt.tflite.inlining import LARGEST_FLATBUFFER, inlined, outside
 from edgeopt.tflite.model import (
     BITS,
+    Broken,
     Extent,
     Operator,
     OperatorCode,
@@ -30,8 +33,6 @@ from edgeopt.tflite.sparse import SparseDimension, SparseEncoding
 from edgeopt.vocabulary import Quantization
 
 IDENTIFIER = b"TFL3"
-# Above this the file is mapped: flatbuffers cannot be longer, what follows are buffers addressed from its start.
-_LARGEST_FLATBUFFER = 2**31 - 1
 # Bytes that a table takes at least: its entry in a vector, the way to its vtable, one field.
 _TABLE_BYTES = 12
 # What reading a corrupt flatbuffer raises: numbers outside the file, offsets that are not numbers, text not UTF-8.
@@ -46,7 +47,7 @@ _OTHER_KINDS = {
 
 
 def read(source: Path | str | bytes) -> TFLiteModel:
-    """Reads a `.tflite` file.
+    """Reads a `.tflite` file; buffers that lie behind its flatbuffer are inside of it in what comes out.
 
     Raises:
         ModelError: there is no such file, it is no `.tflite` file, or it is truncated or corrupt.
@@ -54,7 +55,8 @@ def read(source: Path | str | bytes) -> TFLiteModel:
     content, name = _content(source)
     _check_kind(content, name)
     try:
-        return _Reader(content).model()
+        whole, outside_bytes = inlined(content)
+        return replace(_Reader(whole).model(), size_bytes=content.size, outside_bytes=outside_bytes)
     except _CORRUPT as error:
         raise ModelError(
             f"{name} is truncated or corrupt ({_reason(error)}). Try converting or copying it again."
@@ -81,11 +83,7 @@ def _kept(path: Path, *identity: int) -> TFLiteModel:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, _Broken) else "it points outside of itself"
-
-
-class _Broken(ValueError):
-    """The file contradicts itself; the message says where."""
+    return str(error) if isinstance(error, Broken) else "it points outside of itself"
 
 
 def _content(source: Path | str | bytes) -> tuple[np.ndarray, str]:
@@ -97,8 +95,9 @@ def _content(source: Path | str | bytes) -> tuple[np.ndarray, str]:
             raise ModelError(
                 f"Expected a .tflite file, got the folder {path}. Try the file inside it, or `edgeopt convert`."
             )
-        if path.stat().st_size <= _LARGEST_FLATBUFFER:
+        if path.stat().st_size <= LARGEST_FLATBUFFER:
             return np.frombuffer(path.read_bytes(), np.uint8), str(path)
+        # Mapped: flatbuffers cannot be longer, what follows are buffers addressed from its start.
         with path.open("rb") as file:
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8), str(path)
     except FileNotFoundError:
@@ -131,7 +130,7 @@ class _Reader:
         # A memoryview, because struct unpacks from it faster than from an array.
         self._root = schema.Model.GetRootAs(content.data, 0)
         # Shared vectors are legal, but one that is read over and over is a bomb.
-        self._left = 2 * min(self._size, _LARGEST_FLATBUFFER) + 4096
+        self._left = 2 * min(self._size, LARGEST_FLATBUFFER) + 4096
         self._dtypes = _names(schema.TensorType)
         self._builtins = _names(schema.BuiltinOperator)
         self._options = _names(schema.BuiltinOptions)
@@ -142,14 +141,14 @@ class _Reader:
     def model(self) -> TFLiteModel:
         root = self._root
         if root.Version() != 3:
-            raise _Broken(f"schema version {root.Version()}, expected 3")
+            raise Broken(f"schema version {root.Version()}, expected 3")
         self._buffers = tuple(self._extent(b) for b in self._tables(root.BuffersLength(), root.Buffers))
         self._codes = tuple(self._code(c) for c in self._tables(root.OperatorCodesLength(), root.OperatorCodes))
         self._subgraphs = root.SubgraphsLength()
         graphs = self._tables(self._subgraphs, root.Subgraphs)
         subgraphs = tuple(self._subgraph(i, graph) for i, graph in enumerate(graphs))
         if not subgraphs:
-            raise _Broken("it has no graph")
+            raise Broken("it has no graph")
         signatures = self._tables(root.SignatureDefsLength(), root.SignatureDefs)
         metadata = {
             self._text(m.Name()): self._index(m.Buffer(), len(self._buffers), "metadata buffer")
@@ -169,7 +168,7 @@ class _Reader:
     def _spend(self, size_bytes: int) -> None:
         self._left -= size_bytes
         if self._left < 0:
-            raise _Broken("its parts are longer than itself")
+            raise Broken("its parts are longer than itself")
 
     def _tables(self, count: int, get: Callable[[int], Any]) -> Iterator[Any]:
         self._spend(count * _TABLE_BYTES)
@@ -191,19 +190,17 @@ class _Reader:
     @staticmethod
     def _index(value: int, count: int, what: str, *, lowest: int = 0) -> int:
         if not lowest <= value < count:
-            raise _Broken(f"{what} {value} of {count}")
+            raise Broken(f"{what} {value} of {count}")
         return value
 
     def _extent(self, buffer: Any) -> Extent:
-        # In files over 2 GB the data lie behind the flatbuffer; offsets of 0 and 1 mean that they do not.
-        if buffer.Offset() > 1:
-            extent = Extent(buffer.Offset(), buffer.Size())
-        elif buffer.DataLength():
+        extent = outside(buffer)
+        if extent is None and buffer.DataLength():
             extent = Extent(buffer._tab.Vector(buffer._tab.Offset(4)), buffer.DataLength())
-        else:
+        if extent is None:
             return Extent(0, 0)
         if extent.offset + extent.size > self._size:
-            raise _Broken(f"a buffer ends at byte {extent.offset + extent.size} of {self._size}")
+            raise Broken(f"a buffer ends at byte {extent.offset + extent.size} of {self._size}")
         return extent
 
     def _code(self, code: Any) -> OperatorCode:
@@ -228,11 +225,11 @@ class _Reader:
     def _tensor(self, index: int, tensor: Any) -> Tensor:
         name = self._text(tensor.Name())
         if tensor.Type() not in self._dtypes:
-            raise _Broken(f"tensor {name!r} has the unknown type {tensor.Type()}; a newer ai-edge-litert may know it")
+            raise Broken(f"tensor {name!r} has the unknown type {tensor.Type()}; a newer ai-edge-litert may know it")
         dtype = self._dtypes[tensor.Type()].lower()
         shape = self._numbers(tensor.ShapeAsNumpy())
         if any(d < 0 for d in shape):
-            raise _Broken(f"tensor {name!r} has shape {shape}")
+            raise Broken(f"tensor {name!r} has shape {shape}")
         signature = self._numbers(tensor.ShapeSignatureAsNumpy())
         extent = self._buffers[self._index(tensor.Buffer(), len(self._buffers), "buffer")]
         quantization, block_size = self._quantization(tensor.Quantization(), name, shape)
@@ -253,7 +250,7 @@ class _Reader:
         if extent.size and sparsity is None and dtype in BITS:
             needed = -(-result.elements * BITS[dtype] // 8)
             if needed != extent.size:
-                raise _Broken(f"tensor {name!r}, {dtype}{list(shape)}, needs {needed} bytes and has {extent.size}")
+                raise Broken(f"tensor {name!r}, {dtype}{list(shape)}, needs {needed} bytes and has {extent.size}")
         return result
 
     def _quantization(self, table: Any, name: str, shape: tuple[int, ...]) -> tuple[Quantization | None, int]:
@@ -272,7 +269,7 @@ class _Reader:
         if len(scales) > 1:
             axis = self._index(table.QuantizedDimension(), len(shape), f"quantized dimension of {name!r}")
             if shape[axis] != len(scales) or len(zero_points) not in (1, len(scales)):
-                raise _Broken(f"tensor {name!r} of shape {shape} has {len(scales)} scales along dimension {axis}")
+                raise Broken(f"tensor {name!r} of shape {shape} has {len(scales)} scales along dimension {axis}")
         return Quantization(scales, zero_points, axis), 0
 
     def _sparsity(self, table: Any) -> SparseEncoding | None:
@@ -301,7 +298,7 @@ class _Reader:
     def _sparse_index(self, kind: int, union: Any) -> np.ndarray:
         names = _names(self._schema.SparseIndexVector)
         if union is None or names.get(kind, "NONE") == "NONE":
-            raise _Broken("a sparse dimension has no index")
+            raise Broken("a sparse dimension has no index")
         vector = getattr(self._schema, names[kind])()
         vector.Init(union.Bytes, union.Pos)
         values = vector.ValuesAsNumpy()
@@ -345,7 +342,7 @@ class _Reader:
         if names is None:
             return value
         if value not in names:
-            raise _Broken(f"{kind} has the unknown {_snake(field)} {value}")
+            raise Broken(f"{kind} has the unknown {_snake(field)} {value}")
         return names[value]
 
     def _signature(self, signature: Any, subgraphs: tuple[Subgraph, ...]) -> Signature:

@@ -8,6 +8,8 @@ from typing import Any
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
 from edgeopt.tflite import op_versions, reader
+from edgeopt.tflite.inlining import LARGEST_FLATBUFFER
+from edgeopt.tflite.model import TFLiteModel
 
 # Kernels and TFLM read weights in place; the schema asks for this alignment.
 _ALIGNMENT = 16
@@ -19,7 +21,7 @@ def with_metadata(content: bytes, name: str, payload: bytes) -> bytes:
     """Returns the file with the metadata entry `name` holding `payload`, replaced or added.
 
     Raises:
-        ModelError: `content` is no `.tflite` file, or one with data behind its flatbuffer.
+        ModelError: see `changed`.
     """
 
     def change(model: Any, schema: Any) -> None:
@@ -77,28 +79,45 @@ def compact(content: bytes) -> bytes:
             if ranges is not None and ranges.scale is not None and len(ranges.scale):
                 ranges.min = ranges.max = None
 
-    try:
-        smaller = changed(content, change)
-    except ModelError:
-        return content
-    return smaller if len(smaller) < len(content) else content
+    whole = inlined(content)
+    return min(whole, changed(whole, change), key=len)
+
+
+def inlined(content: bytes) -> bytes:
+    """Returns the file with all buffers inside its flatbuffer, where every runtime finds them; see `inlining`.
+
+    Unchanged where they are.
+
+    Raises:
+        ModelError: `content` is no `.tflite` file, or one of over 2 GB.
+    """
+    model = reader.read(content)
+    return _inside(model) if model.outside_bytes else content
 
 
 def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
-    """Returns a file as `change(model, schema)` left its parsed form; ModelError where data lies outside of it."""
+    """Returns a file as `change(model, schema)` left its parsed form, all buffers inside its flatbuffer.
+
+    Raises:
+        ModelError: `content` is no `.tflite` file, or one of over 2 GB.
+    """
     parsed = reader.read(content)
     schema = frameworks.load("litert_schema")
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ModelError(
-            "Expected a .tflite file whose weights are inside its flatbuffer, got one with data behind it. "
-            "Try a file under 2 GB."
-        )
+    model = schema.ModelT.InitFromPackedBuf(_inside(parsed), 0)
     change(model, schema)
     model.buffers = [_AlignedBuffer(schema, buffer.data) for buffer in model.buffers]
     builder = _sharing_builder(parsed.size_bytes + 1024)
     builder.Finish(model.Pack(builder), reader.IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _inside(model: TFLiteModel) -> bytes:
+    if model.size_bytes > LARGEST_FLATBUFFER:
+        raise ModelError(
+            f"Expected a .tflite file of at most 2 GB, got one of {model.size_bytes:,} bytes. "
+            "Try quantizing it first: --scheme dynamic makes it a quarter as large."
+        )
+    return model.content.tobytes()
 
 
 def _sharing_builder(size_bytes: int) -> Any:
