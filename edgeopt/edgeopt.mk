@@ -28,7 +28,7 @@ endef
 
 EDGEOPT ?= edgeopt
 EDGEOPT_FLOAT_SCHEMES := float32 float16 dynamic
-EDGEOPT_CALIBRATED_SCHEMES := int8 int8-float-io int16x8
+EDGEOPT_CALIBRATED_SCHEMES := int8 int8-float-io int8-per-tensor int16x8
 EDGEOPT_DATA_SUFFIXES := .npz .npy .csv .tsv .tfrecord .tfrecords .tfrecord.gz .tfrecords.gz
 
 # Whoever includes this keeps their own default goal.

@@ -39,7 +39,11 @@ _LOST = {
     Property.FAKE_QUANTIZED: "the simulated int8",
 }
 # What the weights of a model that is fake-quantized were trained for.
-_QAT_SCHEMES = tuple(s.name for s in SCHEMES.values() if s.weights == s.activations == "int8" and not s.dynamic)
+_QAT_SCHEMES = tuple(
+    s.name
+    for s in SCHEMES.values()
+    if s.weights == s.activations == "int8" and not s.dynamic and s.granularity == "channel"
+)
 # int8 weights are -127 to 127 in the file.
 _INT8_VALUES = 255
 

@@ -1,4 +1,4 @@
-"""The quantization schemes: a name goes in, the dtypes that run come out.
+"""The quantization schemes: a name goes in, all that conversion has to know comes out.
 
 Schemes are called by what runs on the device, not by the converter's flags: dynamic-range and full-integer
 models both hold int8 weights, and only the second computes without floats.
@@ -9,16 +9,22 @@ from __future__ import annotations
 from edgeopt.errors import named
 from edgeopt.vocabulary import Scheme
 
+# Weights with fewer elements stay in float in dynamic range: their quantization would cost more than it saves.
+SMALLEST_DYNAMIC = 1024
+
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
-        Scheme("float32", "float32", "float32", "float32", "float weights and arithmetic: the reference"),
+        Scheme(
+            "float32", "float32", "float32", "float32", "float weights and arithmetic: the reference", "unquantized"
+        ),
         Scheme(
             "float16",
             "float16",
             "float32",
             "float32",
             "half the size; weights are widened when the file is loaded, a GPU computes in float16",
+            "tensorflow-graph",
         ),
         Scheme(
             "dynamic",
@@ -26,6 +32,9 @@ SCHEMES: dict[str, Scheme] = {
             "int8",
             "float32",
             "int8 weights, activations quantized at each inference (dynamic range); needs no data",
+            "tensorflow-graph",
+            "channel",
+            algorithm="min-max",
             dynamic=True,
         ),
         Scheme(
@@ -34,6 +43,9 @@ SCHEMES: dict[str, Scheme] = {
             "int8",
             "int8",
             "integers only, int8 inputs and outputs: for microcontrollers and NPUs",
+            "tensorflow-static",
+            "channel",
+            algorithm="min-max",
             needs_calibration=True,
         ),
         Scheme(
@@ -42,7 +54,22 @@ SCHEMES: dict[str, Scheme] = {
             "int8",
             "float32",
             "int8 inside, float32 inputs and outputs: a drop-in for the float model",
+            "tensorflow-static",
+            "channel",
+            algorithm="min-max",
             needs_calibration=True,
+        ),
+        Scheme(
+            "int8-per-tensor",
+            "int8",
+            "int8",
+            "int8",
+            "as int8 with one scale for all weights of a layer: for accelerators that know no other, less accurate",
+            "tensorflow-static",
+            "tensor",
+            algorithm="min-max",
+            needs_calibration=True,
+            by_default=False,
         ),
         Scheme(
             "int16x8",
@@ -50,10 +77,16 @@ SCHEMES: dict[str, Scheme] = {
             "int16",
             "float32",
             "int8 weights, int16 activations: nearly float accuracy, slower kernels",
+            "tensorflow-16x8",
+            "channel",
+            algorithm="min-max",
             needs_calibration=True,
         ),
     )
 }
+
+# What is made where no scheme is named.
+DEFAULTS = tuple(scheme.name for scheme in SCHEMES.values() if scheme.by_default)
 
 
 def scheme(name: str) -> Scheme:

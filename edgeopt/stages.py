@@ -29,7 +29,7 @@ from edgeopt.recipe import Recipe, to_values
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
 from edgeopt.runtimes.samples import from_data
-from edgeopt.schemes import SCHEMES, scheme
+from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.store import MARKER, Store
 from edgeopt.techniques import technique
 from edgeopt.tflite.reader import read
@@ -50,7 +50,7 @@ class Settings:
 
     Attributes:
         recipe: its steps are taken before conversion; None converts the model as it is.
-        schemes: names of SCHEMES; when empty the recipe's, or all of them. The float baseline is always made.
+        schemes: names of SCHEMES; when empty the recipe's, or DEFAULTS. The float baseline is always made.
         budgets: what the recommended model must keep.
         target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
             runtimes are promises, and what does not fit is not recommended.
@@ -107,7 +107,7 @@ class Run:
     def __init__(self, model: Path, data: Dataset, output: Path, settings: Settings, *, force: bool = False) -> None:
         files.require_free(output, force=force, made_by_us=MARKER)
         files.require_writable(output)
-        self.recipe = settings.recipe or Recipe(schemes=settings.schemes or tuple(SCHEMES))
+        self.recipe = settings.recipe or Recipe(schemes=settings.schemes or DEFAULTS)
         name = settings.target or self.recipe.target
         self.target = None if name is None else targets.target(name)
         if self.target is not None:

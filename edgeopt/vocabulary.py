@@ -72,15 +72,21 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers are stored and computed in a converted model; `convert` is driven by these fields alone.
+    """How numbers are stored and computed in a converted model; conversion is driven by these fields alone.
 
     Attributes:
         weights: dtype of stored weights.
         activations: dtype that kernels compute on.
         inputs: dtype of the model's inputs and outputs.
+        summary: one line for help texts and reports: what runs, not what the converter's flag is called.
+        maker: key of `conversion.quantizers.QUANTIZERS`.
+        granularity: what shares a scale: "tensor", "channel", "block:32" (numbers in a row); "" for floats.
+        dense_granularity: the same of Dense layers, where theirs is another.
+        symmetric: the zero points of weights are 0.
+        algorithm: how scales are found: "min-max", "mse" …; "" for floats.
         dynamic: activations are quantized at run time, from the values of each inference.
         needs_calibration: a representative dataset sets the activations' ranges.
-        summary: one line for help texts and reports: what runs, not what the converter's flag is called.
+        by_default: it is made where no scheme is named.
     """
 
     name: str
@@ -88,8 +94,24 @@ class Scheme:
     activations: str
     inputs: str
     summary: str
+    maker: str
+    granularity: str = ""
+    dense_granularity: str = ""
+    symmetric: bool = True
+    algorithm: str = ""
     dynamic: bool = False
     needs_calibration: bool = False
+    by_default: bool = True
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a stored weight."""
+        return int("".join(filter(str.isdigit, self.weights)))
+
+    @property
+    def granularity_of_dense(self) -> str:
+        """What shares a scale in a Dense layer."""
+        return self.dense_granularity or self.granularity
 
 
 @dataclass(frozen=True)

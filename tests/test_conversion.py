@@ -10,7 +10,8 @@ import pytest
 import scored_models
 
 from edgeopt import data, frameworks, parity, runtimes, workers
-from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, _crash_in_words, convert_for
+from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
+from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
 from edgeopt.runtimes import RUNTIMES, parse
@@ -68,6 +69,13 @@ def test_a_scheme_is_what_its_row_says(name: str, source: str, request: pytest.F
     else:
         assert "float32" in computed
         assert "int8" not in computed
+
+
+def test_one_scale_for_all_weights_of_a_layer(converted: dict[str, Path]) -> None:
+    for name, per_channel in (("int8", True), ("int8-per-tensor", False)):
+        main = read(converted[name]).main
+        weights = [main.operand(o, 1) for o in main.operators if o.name in ("CONV_2D", "FULLY_CONNECTED")]
+        assert {tensor is not None and tensor.is_per_channel for tensor in weights} == {per_channel}
 
 
 @pytest.mark.parametrize("source", ["converted", "requantized"])
@@ -140,7 +148,7 @@ def test_versions_are_truthful_from_a_tflite_too(converted: dict[str, Path], req
 def test_integers_need_samples(keras_file: Path, tmp_path: Path) -> None:
     with (
         IsolatedConverter(keras_file, ConvertOptions()) as converter,
-        pytest.raises(ConfigError, match=r"int8 sets activation ranges from real samples, and got none\. Try --data"),
+        pytest.raises(ConfigError, match=r"Expected real samples, .* got none\. Try --data"),
     ):
         converter.convert("int8", tmp_path / "m.tflite")
     assert not any(tmp_path.iterdir())
@@ -238,7 +246,7 @@ def test_a_score_survives_int8(converted: dict[str, Path]) -> None:
 def test_a_crash_of_the_converter_is_an_error_that_helps(tmp_path: Path) -> None:
     crash = workers.WorkerCrashed("segmentation fault", "")
     summary = ModelSummary(tmp_path, "keras3", (), (), layer_kinds=("Dense", "GRU"))
-    words = _crash_in_words("int8", summary, crash)
+    words = crash_in_words("int8", summary, crash)
     assert words.startswith("TensorFlow's converter died (segmentation fault) making int8. The model has GRU")
     assert "unroll=True" in words
 

@@ -17,7 +17,7 @@ from edgeopt import files, pipeline
 from edgeopt.errors import ConfigError, DataError, ModelError
 from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
 from edgeopt.runtimes import RUNTIMES
-from edgeopt.schemes import SCHEMES
+from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
 
@@ -50,7 +50,7 @@ def test_the_report_is_as_documented_and_reads_back(finished: tuple[Report, Path
 
 def test_every_scheme_is_there_with_the_numbers_of_its_file(finished: tuple[Report, Path]) -> None:
     report, folder = finished
-    assert [variant.name for variant in report.variants] == list(SCHEMES)
+    assert [variant.name for variant in report.variants] == list(DEFAULTS)
     for variant in report.variants:
         file = folder / str(variant.file)
         content = file.read_bytes()
@@ -106,7 +106,7 @@ def test_runtimes_are_told_apart(finished: tuple[Report, Path]) -> None:
 def test_every_tensor_but_the_baseline_s_is_compared(finished: tuple[Report, Path]) -> None:
     report, _ = finished
     compared = {variant.name: bool(variant.layer_errors) for variant in report.variants}
-    assert compared == {name: name != "float32" for name in SCHEMES}
+    assert compared == {name: name != "float32" for name in DEFAULTS}
 
 
 def test_the_best_file_is_the_recommended_variant(finished: tuple[Report, Path]) -> None:

@@ -104,7 +104,6 @@ def convert(
             warnings = datasets.check(dataset, summary.inputs, summary.outputs, rescales=summary.rescales)
         done = convert_for(converter, wanted.name, temporary, promises=promises)
         file = read(temporary)
-        _verify_io(file, wanted.inputs, scheme)
         samples = from_data(dataset.calibration, file.inputs) if dataset else [generated(file.inputs, seed=0)]
         rows = parity.check(temporary, promises or (parse("litert"),), samples)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
@@ -147,16 +146,6 @@ def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets
     if compiled is not None:
         files.atomic_write(file, compiled.content)
     return found
-
-
-def _verify_io(file: TFLiteModel, dtype: str, scheme: str) -> None:
-    """Raises ConversionError when quantizable inputs or outputs are not of the scheme's dtype."""
-    for spec in (*file.inputs, *file.outputs):
-        if spec.dtype != dtype and (spec.dtype.startswith("float") or spec.quantization is not None):
-            raise ConversionError(
-                f"The scheme {scheme} promises {dtype} inputs and outputs, and the converter made {spec.name!r} "
-                f"{spec.dtype}. Try --scheme int8-float-io."
-            )
 
 
 def _float_operators(file: TFLiteModel) -> tuple[str, ...]:

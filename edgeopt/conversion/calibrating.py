@@ -1,0 +1,62 @@
+"""A float `.tflite` and samples go in, once; the ranges of its activations come out, in TensorFlow's own form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeopt import frameworks, progress
+from edgeopt.conversion.lowering import Floating
+from edgeopt.conversion.quantizers.tensorflow_graph import SIGNATURE
+from edgeopt.tflite import trained_ranges
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found.
+
+    Attributes:
+        calibrator: TensorFlow's, fed with every sample. Its native part points into the bytes that its Python part
+            holds, so that the two may not be parted.
+        content: the float file with the ranges in it, trained ones in place of those that were found.
+    """
+
+    calibrator: Any
+    content: bytes = field(repr=False)
+
+
+def calibrate(floating: Floating, samples: Part, *, batch_size: int) -> Calibrated:
+    """Feeds every sample to the float file and notes what range each tensor has.
+
+    Args:
+        samples: bound to the model's inputs.
+        batch_size: of the file.
+    """
+    calibration = frameworks.load("tf_calibrator")
+    calibrator = calibration.Calibrator(calibration.add_intermediate_tensors(floating.content))
+    as_fed = _feeder(floating.content)
+
+    def feed() -> Iterator[Any]:
+        batches = samples.batches(batch_size, drop_remainder=True)
+        for batch in progress.track(batches, "calibrating", len(samples) // batch_size):
+            yield as_fed({name: np.ascontiguousarray(values) for name, values in batch.inputs.items()})
+
+    calibrator._feed_tensors(feed, True)
+    return Calibrated(calibrator, trained_ranges.with_ranges(calibrator._calibrator.Calibrate(), floating.ranges))
+
+
+def _feeder(content: bytes) -> Callable[[Mapping[str, np.ndarray]], Any]:
+    """Returns what makes of inputs by name what the calibrator takes: by signature where the file has one."""
+    interpreter = frameworks.load("litert").Interpreter(model_content=content)
+    signatures = interpreter.get_signature_list()
+    if signatures:
+        key = SIGNATURE if SIGNATURE in signatures else next(iter(signatures))
+        return lambda sample: (key, dict(sample))
+    order = [detail["name"] for detail in interpreter.get_input_details()]
+    return lambda sample: [sample[name] for name in order]

@@ -1,0 +1,163 @@
+"""A loaded model goes in; it in any number of schemes comes out, lowered and calibrated at most once."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeopt import data as datasets
+from edgeopt import files, progress
+from edgeopt.conversion import holding, quantizers
+from edgeopt.conversion.calibrating import Calibrated, calibrate
+from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
+from edgeopt.conversion.refusals import in_words
+from edgeopt.errors import ConfigError
+from edgeopt.schemes import scheme as scheme_named
+from edgeopt.tflite.rewrite import compact
+from edgeopt.vocabulary import Scheme, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+    from edgeopt.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What may be said about a conversion beside its scheme.
+
+    Attributes:
+        batch_size: the first dimension of every input; None leaves it free, which delegates do not like.
+        calibration: the samples that set activation ranges.
+        trust: code inside the model file may run.
+        custom_objects: a Python file that defines the model's own layers.
+    """
+
+    batch_size: int | None = 1
+    calibration: Part | None = None
+    custom_objects: Path | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What is worth saying of a model that was loaded, without the model."""
+
+    path: Path
+    source_format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
+    unbridged: tuple[tuple[str, str], ...] = ()
+    layer_kinds: tuple[str, ...] = ()
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the model brings raw values to its own scale."""
+        return not {"Rescaling", "Normalization"}.isdisjoint(self.layer_kinds)
+
+
+class Converter:
+    """Turns one loaded model into any number of schemes.
+
+    Runs TensorFlow in this process; IsolatedConverter is the same in a worker.
+    """
+
+    def __init__(self, model: LoadedModel, options: ConvertOptions) -> None:
+        self._model = model
+        self._source = _Source(model, options)
+
+    def summary(self) -> ModelSummary:
+        """Returns what was loaded."""
+        model = self._model
+        source = model.keras if model.keras is not None else model.original
+        kinds = sorted({type(layer).__name__ for layer in getattr(source, "layers", ())})
+        return ModelSummary(
+            model.path, model.source_format, model.inputs, model.outputs, model.notes, model.unbridged, tuple(kinds)
+        )
+
+    def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
+        """Writes the model in `scheme`, or the one of that name, to `output`; returns and raises as `to_bytes`."""
+        content = self.to_bytes(scheme)
+        files.atomic_write(output, content)
+        return holding.remarks(content, _scheme(scheme))
+
+    def to_bytes(self, scheme: Scheme | str) -> bytes:
+        """Returns the model in `scheme`, or the one of that name, as the bytes of a `.tflite` file.
+
+        Raises:
+            ConfigError: the scheme needs calibration data and none was given, or its maker cannot make it.
+            ConversionError: the quantizer refused, or made something else than the scheme says.
+        """
+        scheme = _scheme(scheme)
+        with in_words(scheme):
+            content = quantizers.quantize(self._source, scheme)
+        # A float file is as its converter, or its user, wrote it.
+        content = content if scheme.weights == "float32" else compact(content)
+        holding.require(content, scheme)
+        return content
+
+    def simulate(self, output: Path) -> None:
+        """Writes a fake-quantized model as a float file that rounds as it does, to trace what int8 makes of it.
+
+        Raises:
+            ConfigError: the model is not fake-quantized.
+        """
+        simulation = self._source.floating.simulation
+        if simulation is None:
+            raise ConfigError(
+                f"Expected a fake-quantized model, got {self._model.path}, which rounds nothing. Try edgeopt qat first."
+            )
+        files.atomic_write(output, simulation)
+
+
+class _Source:
+    """A loaded model in the forms that quantizers start from, each made when it is first asked for."""
+
+    def __init__(self, model: LoadedModel, options: ConvertOptions) -> None:
+        self._model = model
+        self._options = options
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-")
+
+    @cached_property
+    def graph(self) -> Graph | None:
+        if self._model.source_format == "tflite":
+            return None
+        return graph_of(self._model, Path(self._folder.name) / "graph", batch_size=self._options.batch_size)
+
+    @cached_property
+    def floating(self) -> Floating:
+        return Floating(self._model.path.read_bytes()) if self.graph is None else float_file_of(self.graph)
+
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        part = self._options.calibration
+        if part is None:
+            raise ConfigError(
+                "Expected real samples, from which integer schemes set activation ranges, got none. "
+                "Try --data FILE (a hundred or more typical inputs), or --scheme dynamic, which needs none."
+            )
+        samples = datasets.bind(part, self._model.inputs)
+        return calibrate(self.floating, samples, batch_size=self._options.batch_size or 1)
+
+    @property
+    def plain_graph(self) -> Path | None:
+        return None if self.graph is None or self.graph.rounds else self.graph.folder
+
+    @property
+    def float_file(self) -> bytes:
+        return self.floating.content
+
+
+def _scheme(scheme: Scheme | str) -> Scheme:
+    return scheme_named(scheme) if isinstance(scheme, str) else scheme
+
+
+def open_converter(path: Path, options: ConvertOptions) -> Converter:
+    """Loads the model at `path` in this process and returns its converter."""
+    from edgeopt.loading import load_model
+
+    progress.tell("loading the model")
+    return Converter(load_model(path, custom_objects=options.custom_objects, trust=options.trust), options)

@@ -1,0 +1,106 @@
+"""The path of a model goes in; its converter, in a worker process that may crash without us, comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeopt import workers
+from edgeopt.conversion.converter import ConvertOptions, ModelSummary
+from edgeopt.conversion.refusals import crash_in_words
+from edgeopt.errors import ConversionError
+from edgeopt.runtimes import Request
+from edgeopt.runtimes.promises import refusals
+from edgeopt.schemes import scheme as scheme_named
+from edgeopt.vocabulary import Scheme
+
+# TensorFlow 2.20 and 2.21 leak about 20 MB a conversion.
+RENEW_AFTER = 50
+
+
+class IsolatedConverter:
+    """A Converter in a worker process, which a crash of the converter ends instead of us."""
+
+    def __init__(self, path: Path, options: ConvertOptions) -> None:
+        self._path = path
+        self._options = options
+        self._worker = workers.Worker("conversion")
+        self._remote: workers.Remote | None = None
+        self._summary: ModelSummary | None = None
+        self._conversions = 0
+
+    def __enter__(self) -> IsolatedConverter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._remote = None
+        self._conversions = 0
+        self._worker.close()
+
+    def summary(self) -> ModelSummary:
+        """Loads the model and returns what was loaded.
+
+        Raises:
+            ModelError: it cannot be read, or not safely.
+        """
+        if self._summary is None:
+            self._summary = self._call("summary", doing=f"Loading {self._path}")
+        return self._summary
+
+    def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
+        """As Converter.convert; a crash becomes a ConversionError that says what it was and what to try."""
+        summary = self.summary()
+        if self._conversions == RENEW_AFTER:
+            self.close()
+        self._conversions += 1
+        try:
+            remarks: tuple[str, ...] = self._opened().call("convert", scheme, output)
+            return remarks
+        except workers.WorkerCrashed as crash:
+            self.close()
+            name = scheme if isinstance(scheme, str) else scheme.name
+            raise ConversionError(crash_in_words(name, summary, crash)) from None
+
+    def simulate(self, output: Path) -> None:
+        """As Converter.simulate; a crash becomes a ConversionError."""
+        self._call("simulate", output, doing=f"Writing what {self._path} simulates")
+
+    def _call(self, method: str, *args: Any, doing: str) -> Any:
+        try:
+            return self._opened().call(method, *args)
+        except workers.WorkerCrashed as crash:
+            self.close()
+            raise ConversionError(f"{doing} ended the process: {crash.reason}.") from None
+
+    def _opened(self) -> workers.Remote:
+        if self._remote is None:
+            self._remote = self._worker.create("edgeopt.conversion.converter:open_converter", self._path, self._options)
+        return self._remote
+
+
+def convert_for(
+    converter: IsolatedConverter, name: str, output: Path, *, promises: Sequence[Request] = ()
+) -> tuple[str, ...]:
+    """Writes the model in the scheme called `name` to `output` so that the promised runtimes accept it.
+
+    Operator versions are read from the file. Where a promised runtime is too old for per-channel Dense weights, the
+    model is converted again with one scale per Dense layer.
+
+    Returns:
+        What is worth saying of the file and what was done for the promises, in words. What a runtime still refuses is
+        for `parity.check` to say.
+    """
+    scheme = scheme_named(name)
+    remarks = converter.convert(scheme, output)
+    lacking = {reason for request in promises for reason in refusals(output, request)}
+    if not any(reason.startswith("FULLY_CONNECTED") for reason in lacking):
+        return remarks
+    remarks = converter.convert(replace(scheme, dense_granularity="tensor"), output)
+    wanted = ", ".join(f"{r.runtime.name} {r.version or ''}".strip() for r in promises)
+    return (*remarks, f"Dense layers have one scale for all their weights, not one per channel, because of {wanted}")

@@ -1,0 +1,119 @@
+"""Schemes and quantizers: a row says all that is needed, and a file that holds something else has failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tflite_models as models
+
+from edgeopt.conversion import Converter, ConvertOptions
+from edgeopt.conversion.quantizers import QUANTIZERS, Quantizer, Source
+from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.loading import load_model
+from edgeopt.schemes import SCHEMES, SMALLEST_DYNAMIC
+from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Scheme
+
+INPUTS, UNITS = 96, 64  # of models.dense
+INT4 = replace(SCHEMES["dynamic"], name="dynamic-int4", weights="int4", maker="ai-edge-quantizer")
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Converter:
+    """A float `.tflite` with one Dense."""
+    path = tmp_path_factory.mktemp("dense") / "dense.tflite"
+    path.write_bytes(models.convert(models.dense, "float32"))
+    return Converter(load_model(path), ConvertOptions())
+
+
+def _weights(model: TFLiteModel) -> list[tuple[str, int]]:
+    """Dtype and number of scales of each large constant."""
+    large = [t for t in model.main.tensors if t.is_constant and t.elements >= SMALLEST_DYNAMIC]
+    return [(t.dtype, len(t.quantization.scales) if t.quantization else t.elements // t.block_size) for t in large]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
+def test_every_scheme_is_one_that_its_maker_makes(scheme: Scheme) -> None:
+    QUANTIZERS[scheme.maker].refuse(scheme)
+    assert scheme.weight_bits == {"float32": 32, "float16": 16, "int8": 8}[scheme.weights]
+
+
+def test_every_stand_in_is_there() -> None:
+    assert {q.without_graph for q in QUANTIZERS.values()} - {""} <= set(QUANTIZERS)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "algorithm", "scales"),
+    [
+        ("tensor", "min-max", 1),
+        ("channel", "min-max", UNITS),
+        ("channel", "mse", UNITS),
+        ("block:32", "min-max", UNITS * INPUTS // 32),
+    ],
+)
+def test_a_row_says_bits_granularity_and_algorithm(
+    dense: Converter, granularity: str, algorithm: str, scales: int
+) -> None:
+    row = replace(INT4, granularity=granularity, algorithm=algorithm)
+    assert _weights(read(dense.to_bytes(row))) == [("int4", scales)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"maker": "tensorflow-static"},
+            r"that tensorflow-static can make, with weights one of 'int8', got dynamic-int4",
+        ),
+        ({"granularity": "row"}, r"with granularity one of .*'block', got dynamic-int4 with 'row'\. Try another maker"),
+        ({"algorithm": "oracle"}, r"with algorithm one of .*'mse', got dynamic-int4 with 'oracle'"),
+        ({"maker": "ai-edge-quantiser"}, r"got 'ai-edge-quantiser'\. Did you mean 'ai-edge-quantizer'"),
+    ],
+)
+def test_what_a_maker_cannot_make_is_refused(dense: Converter, changed: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dense.to_bytes(replace(INT4, **changed))
+
+
+def test_a_quantizer_is_a_few_lines(dense: Converter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved(source: Source, scheme: Scheme) -> bytes:
+        return QUANTIZERS["ai-edge-quantizer"].make(source, replace(scheme, granularity="tensor"))
+
+    monkeypatch.setitem(QUANTIZERS, "mine", Quantizer("as ai-edge-quantizer, per tensor", halved))
+    assert dense.convert(replace(INT4, maker="mine"), tmp_path / "mine.tflite") == ()
+    assert _weights(read(tmp_path / "mine.tflite")) == [("int4", 1)]
+
+
+@pytest.mark.parametrize("made", ["float32", "float16", "dynamic"])
+def test_a_file_that_holds_other_weights_has_failed(
+    dense: Converter, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = dense.to_bytes(made)
+    monkeypatch.setitem(QUANTIZERS, "mine", Quantizer("other weights than asked for", lambda source, scheme: content))
+    other = SCHEMES[made].weights
+    with pytest.raises(ConversionError, match=rf"int4 weights of the scheme dynamic-int4, got {other} in 1 FULLY_C"):
+        dense.to_bytes(replace(INT4, maker="mine"))
+
+
+def test_integers_in_and_out_are_required(dense: Converter, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = dense.to_bytes("dynamic")
+    monkeypatch.setitem(QUANTIZERS, "mine", Quantizer("dynamic range", lambda source, scheme: content))
+    with pytest.raises(ConversionError, match=r"promises int8 inputs and outputs, .* Try --scheme int8-float-io"):
+        dense.to_bytes(replace(SCHEMES["int8"], maker="mine"))
+    with pytest.raises(
+        ConversionError, match=r"int8 arithmetic of the scheme int8-float-io, got a file .* floats alone"
+    ):
+        dense.to_bytes(replace(SCHEMES["int8-float-io"], maker="mine"))
+
+
+def test_what_stays_in_float_is_said(tmp_path: Path) -> None:
+    """Weights under SMALLEST_DYNAMIC elements stay as they are in dynamic range: a small model does not change."""
+    path = tmp_path / "small.tflite"
+    path.write_bytes(models.convert(models.with_a_float_operator, "float32"))
+    converter = Converter(load_model(path), ConvertOptions())
+    assert converter.convert("dynamic", tmp_path / "m.tflite") == (
+        f"dynamic changed no weights: the model has none of {SMALLEST_DYNAMIC} elements and more",
+    )
