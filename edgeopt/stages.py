@@ -27,6 +27,7 @@ from edgeopt.metrics import metric
 from edgeopt.plan import PlannedStep, plan
 from edgeopt.recipe import Recipe, to_values
 from edgeopt.report import DataFacts, ModelFacts, Report
+from edgeopt.report.words import promise_words
 from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
 from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import DEFAULTS, scheme
@@ -391,8 +392,7 @@ class Run:
         file = formats.facts(self.output / str(after.file))
         record = replace(record, promises=technique(planned.technique).check(planned.step, record, file))
         if broken := [p for p in record.promises if p.kept is False]:
-            first = broken[0]
-            return replace(record, rolled_back=f"{first.what}: promised {first.promised}, measured {first.measured}")
+            return replace(record, rolled_back=promise_words(broken[0]))
         theirs = self._score(before) if before.file else None
         ours = self._score(after)
         if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -416,18 +416,48 @@ class Property(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Promise:
-    """One thing a step said it would bring, and what was measured of it.
+    """One thing a step said it would bring, in numbers, and what was measured of it; `report.words` words it.
 
     Attributes:
-        what: in words, "sparsity of conv2d_3".
-        promised, measured: in words, with their units; `measured` is "" until somebody measured.
+        kind: what is counted, "zeros"; each technique has its own.
+        subject: what has it, the path of a kernel; "" for the whole model.
+        limit: the bound; None where only `note` tells of it.
+        bound: "least" where the measured number may not be below the limit, "most" where not above.
+        of: the whole that the limit is a part of, or what it was before the step; None where there is none.
+        unit: of these numbers, "weights", "ms"; "" where `kind` says it.
+        measured: None until somebody measured, or where it cannot be.
         kept: None until then.
+        note: what numbers do not say, in words.
     """
 
-    what: str
-    promised: str
-    measured: str = ""
+    kind: str
+    subject: str = ""
+    limit: float | None = None
+    bound: Literal["least", "most"] = "most"
+    of: float | None = None
+    unit: str = ""
+    measured: float | None = None
     kept: bool | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        # Whole numbers, too: what is written reads back the same.
+        for name in ("limit", "of", "measured"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
+
+    def found(self, measured: float, *, slack: float = 0.0, note: str = "") -> Promise:
+        """Returns the promise with what was measured.
+
+        Args:
+            measured: the number.
+            slack: share of the limit by which it may be missed: what a file counts and a model does not.
+            note: see the attribute.
+        """
+        assert self.limit is not None
+        least, most = self.limit * (1 - slack), self.limit * (1 + slack)
+        kept = measured >= least if self.bound == "least" else measured <= most
+        return replace(self, measured=measured, kept=kept, note=note)
 
 
 @dataclass(frozen=True)

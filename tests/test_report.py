@@ -341,7 +341,7 @@ def test_what_is_not_finite_comes_back_as_nan(report: Report) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, r"Expected a report of schema version 1, got 99\. Try the edgeopt version"),
+        ({"schema_version": 99}, r"Expected a report of schema version 2, got 99\. Try the edgeopt version"),
         ({"varants": []}, r"Unknown key 'varants' in report\. Did you mean 'variants'\?"),
         ({"created": 5}, r"Expected str at report\.created, got 5"),
         ({"budgets": {"max_drop": "1"}}, r"Expected int or float at report\.budgets\.max_drop, got '1'"),
@@ -353,6 +353,47 @@ def test_what_is_not_finite_comes_back_as_nan(report: Report) -> None:
 def test_refuses_what_is_no_report(report: Report, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_json({**to_json(report), **change})
+
+
+@pytest.mark.parametrize(
+    ("promise", "expected"),
+    [
+        (
+            Promise("zeros", "conv/kernel", limit=8, bound="least", of=10, unit="weights"),
+            "zeros of conv/kernel: promised at least 8 of 10 weights (80.0%), measured nothing",
+        ),
+        (
+            Promise("zeros", "conv/kernel", limit=8, bound="least", of=10, unit="weights").found(9),
+            "zeros of conv/kernel: promised at least 8 of 10 weights (80.0%), measured 9 weights (90.0%)",
+        ),
+        (
+            Promise("kinds of float operators", limit=0).found(2, note="ADD, MUL"),
+            "kinds of float operators: promised at most 0, measured 2 (ADD, MUL)",
+        ),
+        (
+            Promise("latency", limit=0.0625, of=0.125, unit="ms").found(1234.5, note="LiteRT"),
+            "latency: promised at most 0.0625 of 0.125 ms (50.0%), measured 1,234 ms (987600.0%) (LiteRT)",
+        ),
+    ],
+)
+def test_a_promise_in_words(promise: Promise, expected: str) -> None:
+    assert words.promise_words(promise) == expected
+
+
+@pytest.mark.parametrize(("measured", "slack", "kept"), [(100, 0, True), (101, 0, False), (102, 0.02, True)])
+def test_a_promise_is_kept_up_to_its_limit(measured: float, slack: float, kept: bool) -> None:
+    assert Promise("parameters", limit=100).found(measured, slack=slack).kept is kept
+    assert Promise("zeros", limit=-100, bound="least").found(-measured, slack=-slack).kept is kept
+
+
+def test_reads_a_report_whose_promises_are_words(report: Report) -> None:
+    told = {"what": "sparsity of conv/kernel", "promised": "8 of 10 weights zero", "measured": "9 zero", "kept": True}
+    plain = to_json(replace(report, steps=(StepRecord("prune"),)))
+    plain["steps"][0]["promises"] = [told, {**told, "measured": "", "kept": None}]
+    first, second = from_json({**plain, "schema_version": 1}).steps[0].promises
+    assert words.promise_words(first) == "sparsity of conv/kernel: promised 8 of 10 weights zero, measured 9 zero"
+    assert words.promise_words(second) == "sparsity of conv/kernel: promised 8 of 10 weights zero, measured nothing"
+    assert (first.kept, second.kept) == (True, None)
 
 
 def test_refuses_other_files(tmp_path: Path) -> None:

@@ -77,10 +77,9 @@ def test_values_are_counted_in_the_file(clustered: Any, dataset: Dataset, scheme
     result, record = clustered
     promises = cluster.check(Cluster(), record, compressed_models.converted(result, scheme, dataset))
     assert [promise.kept for promise in promises] == [True] * 4
-    # Normalization is folded into the stem alone.
-    assert [promise.promised.split(" in ")[1] for promise in promises] == ["each channel"] + ["the layer"] * 3
-    if scheme != "int8":
-        assert int(promises[2].measured.split()[0]) <= 8
+    # Normalization is folded into the stem alone; int8 gives every channel a scale of its own.
+    whole = "distinct weights in a channel" if scheme == "int8" else "distinct weights"
+    assert [promise.kind for promise in promises[:3]] == ["distinct weights in a channel", whole, whole]
 
 
 def test_a_file_of_the_model_before_breaks_the_promise(model: Any, clustered: Any, dataset: Dataset) -> None:
@@ -91,12 +90,10 @@ def test_a_file_of_the_model_before_breaks_the_promise(model: Any, clustered: An
 
 def test_a_kernel_that_cannot_be_told_is_vouched_for_by_all_weights(clustered: Any, dataset: Dataset) -> None:
     result, record = clustered
-    lost = replace(
-        record, promises=(Promise("distinct weights of gone/kernel", "at most 8 of 7 weights in the layer"),)
-    )
+    lost = replace(record, promises=(Promise("distinct weights", "gone/kernel", limit=8, of=7),))
     promise = cluster.check(Cluster(), lost, compressed_models.converted(result, "float32", dataset))[0]
     assert promise.kept is False  # the depthwise kernels have nine in each channel
-    assert "cannot be told in the file" in promise.measured
+    assert promise.note == "its tensor cannot be told in the file: counted in all weights"
 
 
 def test_binary_weights_in_each_channel(model: Any, dataset: Dataset, run: Any) -> None:
@@ -108,7 +105,7 @@ def test_binary_weights_in_each_channel(model: Any, dataset: Dataset, run: Any) 
     for scheme in ("float32", "int8"):
         promises = cluster.check(Cluster(), record, compressed_models.converted(result, scheme, dataset))
         assert all(promise.kept for promise in promises)
-        assert promises[2].measured.endswith("2 in a channel at most")
+        assert (promises[2].kind, promises[2].measured) == ("distinct weights in a channel", 2)
 
 
 def test_channels_are_those_of_the_kernels_kind(dataset: Dataset, run: Any) -> None:

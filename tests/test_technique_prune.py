@@ -80,8 +80,10 @@ def test_zeros_are_in_the_file(pruned: Any, dataset: Dataset, scheme: str) -> No
     promises = prune.check(Prune(), record, file)
     assert [promise.kept for promise in promises] == [True] * len(SIZES)
     zeros = SIZES["hidden"] - round(SIZES["hidden"] * 0.2)
-    assert promises[2].promised == f"{zeros:,} of {SIZES['hidden']:,} weights zero (80.0%)"
-    assert int(promises[2].measured.split()[0].replace(",", "")) >= zeros
+    hidden = promises[2]
+    assert (hidden.subject, hidden.limit, hidden.of) == ("hidden/kernel", zeros, SIZES["hidden"])
+    assert hidden.measured is not None
+    assert hidden.measured >= zeros
 
 
 def test_a_file_without_the_zeros_breaks_the_promise(model: Any, pruned: Any, dataset: Dataset) -> None:
@@ -93,14 +95,15 @@ def test_a_kernel_that_cannot_be_told_is_vouched_for_by_all_weights(pruned: Any,
     result, record = pruned
     file = compressed_models.converted(result, "float32", dataset)
 
-    def checked(promised: str) -> Promise:
-        lost = Promise("sparsity of gone/kernel", promised)
+    def checked(zeros: int, weights: int) -> Promise:
+        lost = Promise("zeros", "gone/kernel", limit=zeros, bound="least", of=weights)
         return prune.check(Prune(), replace(record, promises=(lost,)), file)[0]
 
-    assert checked("100 of 200 weights zero (50.0%)").kept
-    broken = checked("9,000 of 9,999 weights zero (90.0%)")
+    assert checked(100, 200).kept
+    broken = checked(9000, 9999)
     assert broken.kept is False
-    assert "cannot be told in the file; of all weights" in broken.measured
+    assert broken.measured is None
+    assert broken.note == "its tensor cannot be told in the file: the zeros of all weights stand for it"
 
 
 def test_n_of_m_holds_along_the_inputs_in_the_file(model: Any, dataset: Dataset, run: Any) -> None:
@@ -109,17 +112,19 @@ def test_n_of_m_holds_along_the_inputs_in_the_file(model: Any, dataset: Dataset,
     assert compressed_models.sparsity(result.get_layer("hidden").kernel) == 0.5
     for scheme in ("float32", "int8"):
         promises = prune.check(Prune(), record, compressed_models.converted(result, scheme, dataset))
-        assert [promise.measured.split(", ")[-1] for promise in promises] == ["the pattern holds"] * 3
+        assert [p.measured for p in promises if p.kind == "most weights left"] == [2] * 3
         assert all(promise.kept for promise in promises)
 
 
 def test_a_file_with_zeros_elsewhere_breaks_the_pattern(pruned: Any, dataset: Dataset) -> None:
     result, record = pruned
-    words = f"1,000 of {SIZES['hidden']:,} weights zero (21.7%), 2 in every 4 inputs"
-    asked = replace(record, promises=(Promise("sparsity of hidden/kernel", words),))
-    promise = prune.check(Prune(), asked, compressed_models.converted(result, "float32", dataset))[0]
-    assert promise.kept is False
-    assert "the pattern is broken" in promise.measured
+    zeros = Promise("zeros", "hidden/kernel", limit=1000, bound="least", of=SIZES["hidden"])
+    left = Promise("most weights left", "hidden/kernel", limit=2, of=4)
+    asked = replace(record, promises=(zeros, left))
+    enough, broken = prune.check(Prune(), asked, compressed_models.converted(result, "float32", dataset))
+    assert enough.kept
+    assert broken.kept is False
+    assert broken.measured == 4
 
 
 def test_blocks_are_of_outputs_by_inputs_and_for_dense_layers(model: Any, dataset: Dataset, run: Any) -> None:
@@ -188,8 +193,8 @@ def test_layers_of_any_kind_shared_and_with_several_inputs(dataset: Dataset, run
     model = load("tf_keras").Model(inputs, layers.Dense(10, name="scores")(x))
     result, record = run(model, epochs=2, sparsity=0.5, end_epoch=1.5)
     assert all(promise.kept for promise in record.promises)
-    kernels = {promise.what for promise in record.promises}
-    assert {"sparsity of attention/query/kernel", "sparsity of memory/lstm_cell/recurrent_kernel"} <= kernels
+    kernels = {promise.subject for promise in record.promises}
+    assert {"attention/query/kernel", "memory/lstm_cell/recurrent_kernel"} <= kernels
     assert change(record, "attention").done == f"50.0% of {4 * 8 * 2 * 4} weights zero"
     file = compressed_models.converted(result, "float32", dataset)
     assert all(promise.kept for promise in prune.check(Prune(), record, file))

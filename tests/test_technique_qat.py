@@ -109,15 +109,15 @@ def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Pa
     record = StepRecord(
         "qat",
         promises=(
-            Promise("operators that compute in integers", "all"),
-            Promise("zeros in head kernel (5760 weights)", "at least 5700"),
-            Promise("most distinct weights in a channel of head kernel (5760 weights)", "at most 2"),
+            Promise("kinds of operators that compute in floats", limit=0),
+            Promise("zeros", "head/kernel", limit=5700, bound="least", of=5760),
+            Promise("distinct weights in a channel", "head/kernel", limit=2, of=5760),
         ),
     )
     assert [promise.kept for promise in qat.check(STEP, record, file)] == [True, False, False]
     in_float = qat.check(STEP, record, facts_of(read(converter.to_bytes(scheme("float32")))))
     assert in_float[0].kept is None
-    assert in_float[0].measured == "a float file"
+    assert in_float[0].note == "a float file"
 
 
 def _loaded(model: Any, folder: Path) -> Any:

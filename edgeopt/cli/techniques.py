@@ -79,6 +79,8 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
 def _show(result: Compressed) -> None:
     from rich.table import Table
 
+    from edgeopt.report.words import promise_words
+
     console = common.console()
     console.print(f"{result.output}: {result.after.scheme}, after {', '.join(result.after.steps)}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -95,7 +97,7 @@ def _show(result: Compressed) -> None:
             told = tuple(promise for promise in told if promise.kept is False)
         for promise in told:
             mark = "kept" if promise.kept else "BROKEN" if promise.kept is False else "not measured"
-            console.print(f"  {promise.what}: promised {promise.promised}, measured {promise.measured} ({mark})")
+            console.print(f"  {promise_words(promise)} ({mark})")
         left = [change for change in record.layers if change.reason]
         for change in left[:_SHOWN]:
             console.print(f"  left alone: {change.layer} ({change.kind}): {change.reason}")

@@ -10,9 +10,10 @@ from typing import Any
 
 from edgeopt.errors import DataError, suggestion
 from edgeopt.plain import from_plain, to_plain
+from edgeopt.report.upgrading import upgraded
 from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, StepRecord, TensorSpec, Variant
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Derived from the other keys, written for readers of the file.
 _DERIVED = {RuntimeResult: {"loads"}}
@@ -133,13 +134,14 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Report:
-    """Returns the report that `to_json` wrote; a None in place of a number that was not finite becomes NaN.
+    """Returns the report that `to_json` wrote, or that of an earlier version; None where a number is due becomes NaN.
 
     Raises:
         DataError: it is no report, or one of another schema version; the message names the key.
     """
     if not isinstance(value, Mapping) or "schema_version" not in value:
         raise DataError("Expected a report (an object with schema_version), got something else. Try a report.json.")
+    value = upgraded(value)
     if value["schema_version"] != SCHEMA_VERSION:
         raise DataError(
             f"Expected a report of schema version {SCHEMA_VERSION}, got {value['schema_version']!r}. "

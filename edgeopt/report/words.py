@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeopt.vocabulary import Difference, Latency, MetricValue, Preprocessing, Shape
+from edgeopt.vocabulary import Difference, Latency, MetricValue, Preprocessing, Promise, Shape
 
 if TYPE_CHECKING:
     from edgeopt.report.model import Report
@@ -143,6 +143,30 @@ def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             items = value if isinstance(value, (list, tuple)) else [value]
             pairs.append((key.replace("_", " "), ", ".join(ABSENT if item is None else str(item) for item in items)))
     return pairs
+
+
+def promise_words(told: Promise) -> str:
+    """Returns what was promised and what was measured: "zeros of conv/kernel: promised at least 40 of 64 …"."""
+    what = f"{told.kind} of {told.subject}" if told.subject else told.kind
+    if told.limit is None:
+        return f"{what}: {told.note}"
+    bound = f"at {told.bound} {_counted(told.limit, told)}"
+    if told.of is not None:
+        bound = f"at {told.bound} {_digits(told.limit)} of {_counted(told.of, told)}{_part(told.limit, told)}"
+    found = "nothing" if told.measured is None else _counted(told.measured, told) + _part(told.measured, told)
+    return f"{what}: promised {bound}, measured {found}" + (f" ({told.note})" if told.note else "")
+
+
+def _counted(number: float, told: Promise) -> str:
+    return f"{_digits(number)} {told.unit}".strip()
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) or number >= 1000 else f"{number:.3g}"
+
+
+def _part(number: float, told: Promise) -> str:
+    return f" ({number / told.of:.1%})" if told.of else ""
 
 
 @dataclass(frozen=True)

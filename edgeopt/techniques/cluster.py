@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +12,7 @@ from edgeopt.choices import option
 from edgeopt.errors import ConfigError
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
-from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
+from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord, StoredWeight
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Kinds whose output channels are not the kernel's last axis: depthwise kernels have [..., inputs, multiplier],
 # transposed ones [..., outputs, inputs].
 _CHANNEL_AXES = {"depthwise_kernel": (-2, -1), "transposed": (-2,)}
+_IN_THE_LAYER, _IN_A_CHANNEL = "distinct weights", "distinct weights in a channel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,25 +96,29 @@ def check(step: Cluster, record: StepRecord, file: FileFacts) -> tuple[Promise, 
     """
     from edgeopt.techniques import in_file
 
-    asked = [_asked(promise) for promise in record.promises]
-    paths = [promise.what.removeprefix("distinct weights of ") for promise in record.promises]
-    found, everything = in_file.find(file, [in_file.Sought(path, n.weights) for path, n in zip(paths, asked)])
-    promises = []
-    for promise, ask, tensor in zip(record.promises, asked, found):
-        candidates = (tensor,) if tensor is not None else everything
-        stored = [values for t in candidates if (values := file.values(t)) is not None]
-        counts = [_distinct(values.reshape(len(values), -1)) for values in stored]
-        if not counts:
-            promises.append(replace(promise, measured="its tensor is encoded as sparse: not counted", kept=None))
-            continue
-        in_layer, in_channel = (max(each) for each in zip(*counts))
-        whole = not ask.each_channel and tensor is not None and tensor.scales <= 1
-        measured = f"{in_layer} in the layer, {in_channel} in a channel at most"
-        if tensor is None:
-            measured = f"its tensor cannot be told in the file; of all weights: {measured}"
-        kept = (in_layer if whole else in_channel) <= ask.clusters
-        promises.append(replace(promise, measured=measured, kept=kept))
-    return tuple(promises)
+    sought = [in_file.Sought(promise.subject, int(promise.of or 0)) for promise in record.promises]
+    found, everything = in_file.find(file, sought)
+    return tuple(
+        _measured_in_file(promise, tensor, everything, file) for promise, tensor in zip(record.promises, found)
+    )
+
+
+def _measured_in_file(
+    promise: Promise, tensor: StoredWeight | None, everything: Sequence[StoredWeight], file: FileFacts
+) -> Promise:
+    candidates = everything if tensor is None else (tensor,)
+    stored = [values for t in candidates if (values := file.values(t)) is not None]
+    counts = [_distinct(values.reshape(len(values), -1)) for values in stored]
+    if not counts:
+        return replace(promise, measured=None, kept=None, note="its tensor is encoded as sparse: not counted")
+    in_layer, in_channel = (max(each) for each in zip(*counts))
+    if tensor is None:
+        promise = replace(promise, kind=_IN_A_CHANNEL)
+        return promise.found(in_channel, note="its tensor cannot be told in the file: counted in all weights")
+    if promise.kind == _IN_THE_LAYER and tensor.scales > 1:
+        note = f"each channel has a scale of its own, which makes them {in_layer:,} in the layer"
+        return replace(promise, kind=_IN_A_CHANNEL).found(in_channel, note=note)
+    return promise.found(in_layer if promise.kind == _IN_THE_LAYER else in_channel)
 
 
 def predict(step: Cluster, facts: ModelFacts) -> str:
@@ -138,20 +143,6 @@ def predict(step: Cluster, facts: ModelFacts) -> str:
     return words
 
 
-@dataclass(frozen=True)
-class _Asked:
-    clusters: int
-    weights: int
-    each_channel: bool
-
-
-def _asked(promise: Promise) -> _Asked:
-    """Reads a promise as `_measured_in_model` words it."""
-    numbers = re.match(r"at most (\d+) of ([\d,]+) weights in (each channel|the layer)", promise.promised)
-    assert numbers is not None, promise.promised
-    return _Asked(int(numbers[1]), int(numbers[2].replace(",", "")), numbers[3] == "each channel")
-
-
 def _measured_in_model(goal: Goal, model: Any) -> Promise:
     import numpy as np
 
@@ -161,12 +152,9 @@ def _measured_in_model(goal: Goal, model: Any) -> Promise:
     groups = int(np.prod(rows.shape[: len(axes) or 1]))
     _, distinct = _distinct(rows.reshape(groups, -1))
     folded = bool(axes) or _is_scaled(goal.kernel, model)
-    return Promise(
-        f"distinct weights of {goal.kernel.name.split(':')[0]}",
-        f"at most {goal.clusters} of {values.size:,} weights in {'each channel' if folded else 'the layer'}",
-        f"{distinct} in the Keras model{' in a channel at most' if axes else ''}",
-        distinct <= goal.clusters,
-    )
+    kind = _IN_A_CHANNEL if folded else _IN_THE_LAYER
+    promise = Promise(kind, goal.kernel.name.split(":")[0], limit=goal.clusters, of=values.size, unit="weights")
+    return promise.found(distinct, note="in the Keras model")
 
 
 def _distinct(rows: Any) -> tuple[int, int]:

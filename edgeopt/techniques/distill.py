@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
@@ -107,7 +106,7 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
         ],
         hint_weight=step.hint_weight,
     )
-    promises = tuple(Promise(what, f"at most {after[what]:,} of {before[what]:,}") for what in before)
+    promises = tuple(Promise(what, limit=after[what], of=before[what]) for what in before)
     return student, StepRecord(
         step.technique,
         step.said(),
@@ -122,10 +121,7 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
 def check(step: Distill, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file."""
     found = {_MACS: file.macs, _PARAMETERS: file.parameters}
-    return tuple(
-        replace(promise, measured=f"{found[promise.what]:,}", kept=found[promise.what] <= _limit(promise))
-        for promise in record.promises
-    )
+    return tuple(promise.found(found[promise.kind]) for promise in record.promises)
 
 
 def predict(step: Distill, facts: ModelFacts) -> str:
@@ -236,12 +232,6 @@ def _cost(model: Any) -> dict[str, int]:
 
     count = KerasCount(model)
     return {_MACS: sum(row.macs or 0 for row in count.rows), _PARAMETERS: count.facts("").parameters}
-
-
-def _limit(promise: Promise) -> int:
-    found = re.search(r"[\d,]+", promise.promised)
-    assert found is not None
-    return int(found[0].replace(",", ""))
 
 
 TECHNIQUE = Technique(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,7 @@ RISE = 0.5
 TINY = 0.01
 # tfmot's N:M knows where the inputs of these lie.
 _N_OF_M_KINDS = ("Dense", "Conv2D")
+_ZEROS, _LEFT = "zeros", "most weights left"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,7 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
         callbacks=[masker],
         settled_epoch=_renewals(step, training, per_epoch).end // per_epoch,
     )
-    promises = tuple(_measured_in_model(goal) for goal in goals)
+    promises = tuple(promise for goal in goals for promise in _measured_in_model(goal))
     if not all(promise.kept for promise in promises):
         notes = (*notes, "the weights are those of before the sparsity was reached")
     record = StepRecord(
@@ -193,27 +194,22 @@ def check(step: Prune, record: StepRecord, file: FileFacts) -> tuple[Promise, ..
     """
     from edgeopt.techniques import in_file
 
-    asked = [_asked(promise) for promise in record.promises]
-    kernels = [
-        in_file.Sought(p.what.removeprefix("sparsity of "), ask.weights) for p, ask in zip(record.promises, asked)
-    ]
-    found, everything = in_file.find(file, kernels)
-    total = sum(t.elements for t in everything)
-    zeros = sum(t.zeros or 0 for t in everything)
-    enough = zeros >= sum(ask.zeros for ask in asked)
+    sought = {p.subject: in_file.Sought(p.subject, int(p.of or 0)) for p in record.promises if p.kind == _ZEROS}
+    found, everything = in_file.find(file, list(sought.values()))
+    tensors = dict(zip(sought, found))
+    kept = sum(t.zeros or 0 for t in everything) >= sum(p.limit or 0 for p in record.promises if p.kind == _ZEROS)
     promises = []
-    for promise, ask, tensor in zip(record.promises, asked, found):
+    for promise in record.promises:
+        tensor = tensors[promise.subject]
         if tensor is None:
-            measured = f"its tensor cannot be told in the file; of all weights {zeros / (total or 1):.1%} are zero"
-            promises.append(replace(promise, measured=measured, kept=enough))
-            continue
-        measured, kept = f"{tensor.zeros:,} zero ({tensor.sparsity:.1%})", (tensor.zeros or 0) >= ask.zeros
-        if ask.group:
-            stored = file.values(tensor)
-            holds = stored is not None and _has_pattern(stored, ask.zeros_of_group, ask.group)
-            measured += ", the pattern holds" if holds else ", the pattern is broken"
-            kept = kept and holds
-        promises.append(replace(promise, measured=measured, kept=kept))
+            note = "its tensor cannot be told in the file: the zeros of all weights stand for it"
+            promises.append(replace(promise, measured=None, kept=kept, note=note))
+        elif promise.kind == _ZEROS:
+            promises.append(promise.found(tensor.zeros or 0))
+        elif (stored := file.values(tensor)) is not None:
+            promises.append(promise.found(_most_left(stored, int(promise.of or 1))))
+        else:
+            promises.append(replace(promise, measured=None, kept=None, note="it is encoded as sparse: not counted"))
     return tuple(promises)
 
 
@@ -245,50 +241,26 @@ def predict(step: Prune, facts: ModelFacts) -> str:
     return f"{size}; {speed}. It pays where the model is stored or sent compressed: app packages, updates over the air"
 
 
-@dataclass(frozen=True)
-class _Asked:
-    zeros: int
-    weights: int
-    zeros_of_group: int = 0
-    group: int = 0
+def _measured_in_model(goal: Goal) -> Iterator[Promise]:
+    import numpy as np
 
-
-def _promised(goal: Goal) -> str:
     from edgeopt.techniques.prune_masks import zeros_of
 
-    size, zeros = _size(goal.kernel), zeros_of(goal)
-    words = f"{zeros:,} of {size:,} weights zero ({zeros / size:.1%})"
-    return words if goal.n_of_m is None else f"{words}, {goal.n_of_m[0]} in every {goal.n_of_m[1]} inputs"
-
-
-def _asked(promise: Promise) -> _Asked:
-    """Reads a promise as `_promised` words it."""
-    numbers = re.match(
-        r"([\d,]+) of ([\d,]+) weights zero \([^)]*\)(?:, (\d+) in every (\d+) inputs)?", promise.promised
-    )
-    assert numbers is not None, promise.promised
-    return _Asked(*(int((number or "0").replace(",", "")) for number in numbers.groups()))
-
-
-def _measured_in_model(goal: Goal) -> Promise:
-    import numpy as np
-
-    promise = Promise(f"sparsity of {goal.kernel.name.split(':')[0]}", _promised(goal))
-    values = goal.kernel.numpy()
-    zeros = values.size - np.count_nonzero(values)
-    kept = zeros >= _asked(promise).zeros
+    values, path = goal.kernel.numpy(), goal.kernel.name.split(":")[0]
+    zeros = Promise(_ZEROS, path, limit=zeros_of(goal), bound="least", of=values.size, unit="weights")
+    yield zeros.found(values.size - np.count_nonzero(values), note="in the Keras model")
     if goal.n_of_m is not None:
-        kept = kept and _has_pattern(np.moveaxis(values, -2, -1), *goal.n_of_m)
-    return replace(promise, measured=f"{zeros:,} zero ({zeros / values.size:.1%}) in the Keras model", kept=bool(kept))
+        count, group = goal.n_of_m
+        left = Promise(_LEFT, path, limit=group - count, of=group, unit="neighbouring inputs")
+        yield left.found(_most_left(np.moveaxis(values, -2, -1), group), note="in the Keras model")
 
 
-def _has_pattern(values: Any, zeros: int, group: int) -> bool:
-    """Whether every `group` numbers along the last axis, the inputs, hold `zeros` zeros; the last group may be less."""
+def _most_left(values: Any, group: int) -> int:
+    """Returns the most weights other than zero in `group` neighbours along the last axis, the inputs."""
     import numpy as np
 
-    short = -values.shape[-1] % group
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, short)])
-    return bool((np.count_nonzero(padded.reshape(-1, group), axis=1) <= group - zeros).all())
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % group)])
+    return int(np.count_nonzero(padded.reshape(-1, group), axis=1).max())
 
 
 def _pattern(pattern: str | None) -> tuple[tuple[int, int] | None, tuple[int, int]]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from edgeopt.formats.contract import FileFacts
     from edgeopt.inspection.prospects import ModelFacts
 
-_INT8 = "operators that compute in integers"
-_ZEROS, _VALUES = "zeros in ", "most distinct weights in a channel of "
+_FLOATS = "kinds of operators that compute in floats"
+_ZEROS, _VALUES = "zeros", "distinct weights in a channel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
         step.technique,
         step.said(),
         layers=prepared.layers,
-        promises=(Promise(_INT8, "all"), *_weight_promises(model, keep)),
+        promises=(Promise(_FLOATS, limit=0), *_weight_promises(model, keep)),
         history=fit.history,
         seconds=fit.seconds,
         notes=fit.notes,
@@ -71,14 +71,11 @@ def check(step: QAT, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]
     A file's tensors have other names and orders than the layers: of weights with the same sizes the one with the most
     zeros in the model is the one with the most in the file.
     """
+    integers, *weights = record.promises
     if not any(weight.dtype == "int8" for weight in file.weights):
-        integers = replace(record.promises[0], measured="a float file", kept=None)
-        return (integers, *record.promises[1:])
+        return (replace(integers, note="a float file"), *weights)
     floats = sorted(set(file.float_operators))
-    integers = replace(
-        record.promises[0], measured=f"all but {', '.join(floats)}" if floats else "all", kept=not floats
-    )
-    return (integers, *_measured(record.promises[1:], file))
+    return (integers.found(len(floats), note=", ".join(floats)), *_measured(weights, file))
 
 
 def predict(step: QAT, facts: ModelFacts) -> str:
@@ -100,37 +97,28 @@ def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]
 
     for layer in model.layers if keep else ():
         for name, values in weights_of(layer).items():
-            what = f"{layer.name} {name} ({values.size} weights)"
+            subject = f"{layer.name}/{name}"
             zeros = values.size - np.count_nonzero(values)
             if Property.SPARSE in keep and zeros:
-                yield Promise(_ZEROS + what, f"at least {zeros}")
+                yield Promise(_ZEROS, subject, limit=zeros, bound="least", of=values.size, unit="weights")
             rows = channels_of(layer, name)
             distinct = max(len(np.unique(row)) for row in rows)
             if Property.CLUSTERED in keep and distinct < rows.shape[1]:
-                yield Promise(_VALUES + what, f"at most {distinct}")
+                yield Promise(_VALUES, subject, limit=distinct, of=values.size, unit="weights")
 
 
 def _measured(promises: Sequence[Promise], file: FileFacts) -> Iterator[Promise]:
     stored = [tensor for tensor in file.weights if tensor.kind == "weights"]
-    for start, words, best in ((_ZEROS, "zeros", max), (_VALUES, "unique_per_channel", min)):
-        asked = sorted(
-            (p for p in promises if p.what.startswith(start)), key=lambda p: best(1, -1) * -_number(p.promised)
-        )
+    for kind, words, best in ((_ZEROS, "zeros", max), (_VALUES, "unique_per_channel", min)):
         free = list(stored)
-        for promise in asked:
-            fitting = [t for t in free if f"({t.elements} weights)" in promise.what and getattr(t, words) is not None]
+        for promise in sorted((p for p in promises if p.kind == kind), key=lambda p: p.limit or 0, reverse=best is max):
+            fitting = [t for t in free if t.elements == promise.of and getattr(t, words) is not None]
             if not fitting:
-                yield promise
+                yield replace(promise, note="no tensor of this size in the file")
                 continue
             found = best(fitting, key=lambda tensor: getattr(tensor, words))
             free.remove(found)
-            count = getattr(found, words)
-            kept = best(count, _number(promise.promised)) == count
-            yield replace(promise, measured=str(count), kept=kept)
-
-
-def _number(words: str) -> int:
-    return int(words.rsplit(maxsplit=1)[-1])
+            yield promise.found(getattr(found, words))
 
 
 TECHNIQUE = Technique(

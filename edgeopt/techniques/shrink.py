@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,10 @@ PROBED = 512
 # Share of the epochs that the last of several rounds has; the others divide the rest.
 LAST_ROUND = 0.5
 _SCALE_BYTES = 4
+# The converter adds a bias to a convolution without, and constants of its own.
+_CONVERTERS_OWN = 0.02
+# Times of two runs differ by some per cent.
+_TIMES_VARY = 0.1
 # Steps of the search for the MACs that take a share of the time: the share is then known to 1/64.
 _SEARCH_STEPS = 6
 
@@ -148,13 +151,12 @@ def check(step: Shrink, record: StepRecord, file: FileFacts) -> tuple[Promise, .
     """Returns the promises as measured in a converted file; that of the latency stays as it was timed."""
     found = []
     for promise in record.promises:
-        if promise.what == _MACS:
-            promise = _measured(promise, file.macs)
-        elif promise.what == _PARAMETERS:
-            # The converter adds a bias to a convolution without, and constants of its own.
-            promise = _measured(promise, file.parameters, slack=0.02)
-        elif promise.what == _BYTES and (stored := _int8_bytes(file)):
-            promise = _measured(promise, stored, slack=0.02)
+        if promise.kind == _MACS:
+            promise = promise.found(file.macs)
+        elif promise.kind == _PARAMETERS:
+            promise = promise.found(file.parameters, slack=_CONVERTERS_OWN)
+        elif promise.kind == _BYTES and (stored := _int8_bytes(file)):
+            promise = promise.found(stored, slack=_CONVERTERS_OWN)
         found.append(promise)
     return tuple(found)
 
@@ -305,10 +307,10 @@ def _promises(step: Shrink, before: Channels, after: Channels) -> tuple[Promise,
     found = []
     # What other operators multiply is in the file's count, and not in ours.
     if not before.uncounted:
-        found.append(Promise(_MACS, f"at most {macs:,.0f} of {old.macs:,}"))
-    found.append(Promise(_PARAMETERS, f"at most {parameters:,.0f} of {old.parameters:,}"))
+        found.append(Promise(_MACS, limit=macs, of=old.macs))
+    found.append(Promise(_PARAMETERS, limit=parameters, of=old.parameters))
     if step.bytes is not None:
-        found.append(Promise(_BYTES, f"at most {old.bytes * step.bytes:,.0f} of {old.bytes:,}"))
+        found.append(Promise(_BYTES, limit=old.bytes * step.bytes, of=old.bytes))
     return tuple(found)
 
 
@@ -318,13 +320,6 @@ def _int8_bytes(file: FileFacts) -> int:
     if any(tensor.dtype.startswith("float") for tensor in stored):
         return 0
     return sum(tensor.size_bytes + _SCALE_BYTES * tensor.scales for tensor in stored)
-
-
-def _measured(promise: Promise, value: int, slack: float = 0.0) -> Promise:
-    limit = re.search(r"at most ([0-9,]+)", promise.promised)
-    assert limit is not None
-    kept = value <= int(limit[1].replace(",", "")) * (1 + slack)
-    return replace(promise, measured=f"{value:,}", kept=kept)
 
 
 def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> tuple[str, float, str]:
@@ -382,14 +377,9 @@ def _loaded(model: Any, path: Path) -> LoadedModel:
 
 
 def _latency_promise(model: Any, smaller: Any, share: float) -> Promise:
-    ratio, before, after = _time_ratio(model, smaller)
-    return Promise(
-        "latency (float32, LiteRT, one thread)",
-        f"at most {share:.0%} of {before:.3g} ms",
-        f"{ratio:.0%}: {after:.3g} ms",
-        # Times of two runs differ by some per cent.
-        ratio <= share * 1.1,
-    )
+    ratio, before, _ = _time_ratio(model, smaller)
+    promise = Promise("latency", limit=share * before, of=before, unit="ms")
+    return promise.found(ratio * before, slack=_TIMES_VARY, note="float32, LiteRT, one thread")
 
 
 def _width_for(share: float, linear: float) -> float:
