@@ -56,8 +56,8 @@ def _machine_bytes() -> int:
     return min(sizes)
 
 
-# By kind of work: the seconds of one call, and its share of the machine's memory. Ten times what the largest models of
-# the tests take, so that they end what hangs; EDGEOPT_WORKER_TIME_S and EDGEOPT_WORKER_MEMORY_GB say otherwise.
+# By kind of work: the seconds of one call, and its share of the machine's memory. Far above what real models
+# take: they end what hangs. EDGEOPT_WORKER_TIME_S and EDGEOPT_WORKER_MEMORY_GB say otherwise.
 LIMITS: dict[str, tuple[float | None, float]] = {
     "training": (None, 0.9),
     "conversion": (2 * 3600, 0.9),

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "edgeopt"
 FLOW: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "native_log", "progress", "units"),
-    ("frameworks", "workers"),
+    ("frameworks", "workers", "showing"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "statistics"),
     ("graph", "steps", "c99", "formats"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -419,14 +420,15 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     from edgeopt.training import callbacks
 
     monkeypatch.setattr(callbacks, "NEWS_SECONDS", 0.0)
-    news: list[progress.Progress] = []
+    news: list[progress.News] = []
     with progress.listening(news.append):
         fit(dense(), vectors(96), QUICK, folder=tmp_path, what="pruning")
-    told = [one for one in news if one.task.startswith("pruning")]
-    assert [one.done for one in told] == list(range(1, 2 * (96 // 16) + 1))
-    assert {one.total for one in told} == {2 * (96 // 16)}
-    assert told[-1].task == "pruning: epoch 2 of 2"
-    assert told[-1].detail.startswith("loss ")
+    told = [one for one in news if isinstance(one, progress.Progress) and one.task == "pruning"]
+    batches = 96 // 16
+    # After each batch, and once more at the end of each epoch.
+    assert [one.done for one in told] == [*range(1, batches + 1), batches, *range(batches + 1, 2 * batches + 1), 12]
+    assert {one.total for one in told} == {2 * batches}
+    assert re.fullmatch(r"epoch 2 of 2, loss [\d.e-]+, accuracy \d+\.\d%", told[-1].detail)
 
 
 # --- going on after a kill -------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_every_kind_of_work_has_limits_and_the_environment_can_change_them(monke
 
 @pytest.mark.parametrize("error", [ValueError("the sink's own"), BrokenPipeError(), KeyboardInterrupt()])
 def test_a_sink_that_raises_does_not_leave_its_answer_to_the_next_call(error: BaseException) -> None:
-    def raises(news: progress.Progress) -> None:
+    def raises(news: progress.News) -> None:
         raise error
 
     with workers.Worker() as worker:
@@ -160,7 +160,7 @@ def test_objects_stay_in_the_worker() -> None:
 
 
 def test_progress_is_passed_on() -> None:
-    heard: list[progress.Progress] = []
+    heard: list[progress.News] = []
     with workers.fresh() as worker, progress.listening(heard.append):
         worker.call("edgeopt.progress:tell", "counting", 1, 2)
     assert heard == [progress.Progress("counting", 1, 2)]

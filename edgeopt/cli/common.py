@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from edgeopt import progress
+from edgeopt import progress, showing
 from edgeopt.errors import ConfigError, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
@@ -231,12 +231,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def progress_shown(*, quiet: bool) -> contextlib.AbstractContextManager[None]:
-    """Shows the news of everything inside the block on a terminal; nothing in a pipe."""
-    if quiet or not sys.stderr.isatty():
-        return progress.listening(None)
-    from edgeopt.cli import bars
-
-    return bars.shown(console(stderr=True))
+    """Shows the news of everything inside the block: one live line on a terminal, seldom a plain one in a pipe."""
+    return progress.listening(None) if quiet else showing.shown(console(stderr=True))
 
 
 def describe_spec(spec: TensorSpec) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgeopt import progress
 from edgeopt.choices import option
 from edgeopt.errors import ConfigError, ModelError, suggestion
 from edgeopt.steps import TrainedStep, Training
@@ -112,7 +113,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     whole = before.cost()
     history: list[Mapping[str, float]] = []
     smaller = model
-    for number, several in enumerate(epochs, start=1):
+    for number, several in enumerate(progress.track(epochs, "cutting and recovering", len(epochs)), start=1):
         folder = carried.folder / f"round-{number}" if step.rounds > 1 else carried.folder
         # Equal factors: each round takes the same share of what is left.
         left = share ** (number / step.rounds)
@@ -324,7 +325,6 @@ def _int8_bytes(file: FileFacts) -> int:
 
 def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> tuple[str, float, str]:
     """Returns the largest share of the MACs with which the model takes the share of its time that is asked for."""
-    from edgeopt import progress
 
     assert step.latency is not None
     chooser = _chooser(step, model, inputs)

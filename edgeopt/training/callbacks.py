@@ -180,15 +180,14 @@ class Watch(keras.callbacks.Callback):
             self._stop_at_nan()
         elif time.monotonic() - self._told > NEWS_SECONDS:
             self._told = time.monotonic()
-            done = self._epoch * self._steps + batch + 1
-            task = f"{self._what}: epoch {self._epoch + 1} of {self._epochs}"
-            progress.tell(task, done, self._steps * self._epochs, f"loss {loss:.4g}")
+            self._tell(batch + 1, loss, logs or {})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds the epoch to history, logs and checkpoint."""
         if self._stopped:
             return
         row = {name: float(value) for name, value in (logs or {}).items()}
+        self._tell(self._steps, row.get("loss", 0.0), row)
         row["learning_rate"] = float(keras.backend.get_value(self.model.optimizer.learning_rate))
         if self._validate is not None:
             row["watched_loss"] = self._validate()
@@ -207,6 +206,15 @@ class Watch(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Closes the event file."""
         self._writer.close()
+
+    def _tell(self, batches: int, loss: float, logs: Mapping[str, float]) -> None:
+        """Tells the epoch, the loss, and the first metric beside it where there is one."""
+        words = f"epoch {self._epoch + 1} of {self._epochs}, loss {loss:.4g}"
+        for name, value in logs.items():
+            if "loss" not in name:
+                words += f", {name.replace('_', ' ')} " + (f"{value:.1%}" if "accuracy" in name else f"{value:.4g}")
+                break
+        progress.tell(self._what, self._epoch * self._steps + batches, self._steps * self._epochs, words)
 
     def _stop_at_nan(self) -> None:
         if self._good is None:

@@ -1,0 +1,242 @@
+"""Progress: where a command is, how long the whole of it will take, and what of that stays on a screen."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeopt.progress import Outlook, Progress, Stage
+from edgeopt.showing.course import Course, in_words
+from edgeopt.showing.pipe import SeldomLines
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def on_a_terminal(code: str, columns: int = 80) -> str:
+    """Returns what Python code prints on a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux's end of file
+                break
+            if not piece:
+                break
+            shown += piece
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    return shown.decode()
+
+
+def on_the_screen(shown: str) -> list[str]:
+    """Returns the lines that stand on a terminal after all of `shown`, which moves up and erases whole lines alone."""
+    lines, row = [""], 0
+    for code, what, character in re.findall(r"\x1b\[[?]?([\d;]*)([A-Za-z])|([^\x1b])", shown):
+        if what == "K":
+            assert code == "2"
+            lines[row] = ""
+        elif what == "A":
+            row -= int(code)
+        elif character == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif character and character != "\r":
+            lines[row] += character
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+# --- the course of a command -----------------------------------------------------------------------------------------
+
+
+def test_time_left_is_of_all_stages_and_learns_from_what_the_first_took(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(Outlook((Stage("converting", 10), Stage("scoring", 5), Stage("timing", 20))))
+    course.take(Progress("converting", 0, 4))
+    assert course.place().left_s is None
+    clock.now = 8.0
+    course.take(Progress("converting", 1, 4))
+    place = course.place()
+    # A quarter took 8 s, three are left; the whole took 32 s where 10 were guessed, and so will the others.
+    assert (place.number, place.count, place.tasks) == (1, 3, ("converting 1/4",))
+    assert place.left_s == pytest.approx(3 * 8 + (5 + 20) * 32 / 10)
+    assert place.share == pytest.approx(8 / (8 + 3 * 8 + (5 + 20) * 32 / 10))
+    clock.now = 32.0
+    course.take(Progress("converting", 4, 4))
+    assert [(stage.name, stage.seconds) for stage in course.finished()] == [("converting", 32.0)]
+    course.take(Progress("scoring"))
+    assert course.place().left_s == pytest.approx((5 + 20) * 32 / 10)
+    clock.now = 36.0
+    assert course.place().left_s == pytest.approx(5 * 32 / 10 - 4 + 20 * 32 / 10)
+
+
+def test_what_is_inside_a_stage_counts_for_it(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(Outlook((Stage("shrink", 10),)))
+    course.take(Progress("shrink"))
+    clock.now = 100.0  # before anything was counted
+    course.take(Progress("rounds", 0, 2))
+    course.take(Progress("recovering", 0, 10, "epoch 1 of 5"))
+    clock.now = 110.0
+    course.take(Progress("recovering", 5, 10, "epoch 3 of 5"))
+    place = course.place()
+    assert place.tasks == ("shrink", "rounds 0/2", "recovering 5/10")
+    # A quarter of both rounds took 10 s.
+    assert place.left_s == pytest.approx(3 * 10)
+    clock.now = 120.0
+    course.take(Progress("recovering", 10, 10, "epoch 5 of 5"))
+    course.take(Progress("rounds", 1, 2))
+    assert course.place().left_s == pytest.approx(20)
+    assert course.place().detail == "epoch 5 of 5"
+
+
+def test_training_is_no_measure_of_measuring(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(
+        Outlook(
+            (Stage("loading", 5), Stage("qat", 10, "training"), Stage("scoring", 5), Stage("prune", 20, "training"))
+        )
+    )
+    course.take(Progress("loading"))
+    clock.now = 5.0
+    course.take(Progress("qat"))
+    assert course.place().left_s is None  # most of it is a guess
+    course.take(Progress("epochs", 1, 10))
+    clock.now = 6.0
+    course.take(Progress("epochs", 2, 10))
+    # 1 s for two tenths: 5 s where 10 were guessed. Scoring goes by loading, which took what was guessed.
+    assert course.place().left_s == pytest.approx(4 + 5 + 20 * 5 / 10)
+
+
+def test_what_was_remembered_says_nothing_of_what_is_to_come(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(Outlook((Stage("loading", 5), Stage("scoring", 5))))
+    course.take(Progress("loading", 0, 1))
+    clock.now = 0.01
+    course.take(Progress("loading", 1, 1))
+    course.take(Progress("scoring", 1, 5))
+    clock.now = 1.01
+    assert course.place().left_s == pytest.approx(4)
+
+
+def test_without_an_outlook_the_time_is_of_the_outermost_task(clock: Clock) -> None:
+    course = Course(clock)
+    assert course.place().words() == "starting"
+    course.take(Progress("evaluate", 0, 100))
+    clock.now = 3.0
+    course.take(Progress("evaluate", 25, 100))
+    place = course.place()
+    assert (place.words(), place.left_s, place.share) == ("evaluate 25/100", 9.0, 0.25)
+    course.take(Progress("evaluate", 100, 100))
+    assert course.finished() == []
+
+
+def test_a_narrow_line_loses_what_is_between_stage_and_detail(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(Outlook((Stage("shrink", 10), Stage("scoring", 1))))
+    course.take(Progress("shrink"))
+    course.take(Progress("rounds", 0, 2))
+    course.take(Progress("recovering", 5, 10, "epoch 3 of 5, loss 0.25"))
+    place = course.place()
+    assert place.words() == "1/2 shrink, rounds 0/2, recovering 5/10, epoch 3 of 5, loss 0.25"
+    assert place.words(58) == "1/2 shrink, recovering 5/10, epoch 3 of 5, loss 0.25"
+    assert place.words(40) == "1/2 shrink, epoch 3 of 5, loss 0.25"
+    assert place.words(20) == "1/2 shrink, epoch 3…"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+# --- where it is shown -----------------------------------------------------------------------------------------------
+
+COMMAND = """
+import time
+from edgeopt import progress
+from edgeopt.cli import common
+stages = [progress.Stage("converting", 1), progress.Stage("qat", 2, "training"), progress.Stage("scoring", 1)]
+with common.progress_shown(quiet=False):
+    time.sleep(0.2)
+    progress.foresee(stages)
+    for _ in progress.track(range(2), "converting", 2):
+        progress.tell("loading [/x] the model")
+        time.sleep(0.2)
+    progress.tell("qat")
+    for batch in range(1, 31):
+        time.sleep(0.02)
+        words = f"epoch {(batch + 9) // 10} of 3, loss 0.{batch}, accuracy 97.1%"
+        progress.tell("training in int8", batch, 30, words)
+    progress.tell("scoring", 0, 1)
+    time.sleep(0.2)
+    progress.tell("scoring", 1, 1)
+print("the end")
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_has_one_live_line_and_one_for_each_stage_that_is_done(columns: int) -> None:
+    shown = on_a_terminal(COMMAND, columns)
+    for fragment in (
+        "starting",
+        "1/3 converting 1/2, loading [/x] the model",
+        "2/3 qat",
+        "epoch 2 of 3, loss",
+        " left",
+    ):
+        assert fragment in shown, fragment
+    assert on_the_screen(shown) == [
+        "     0:00  converting",
+        "     0:01  qat, epoch 3 of 3, loss 0.30, accuracy 97.1%",
+        "     0:00  scoring",
+        "the end",
+    ]
+    frames = [line for line in shown.replace("\x1b[2K", "\r").replace("\n", "\r").split("\r") if " left" in line]
+    assert frames
+    assert all(len(line) <= columns - 1 for line in frames)
+
+
+def test_what_is_not_foreseen_leaves_nothing_on_a_terminal() -> None:
+    code = COMMAND.replace("progress.foresee(stages)", "pass")
+    assert on_the_screen(on_a_terminal(code)) == ["the end"]
+
+
+def test_a_pipe_gets_a_plain_line_a_minute(clock: Clock) -> None:
+    file = io.StringIO()
+    lines = SeldomLines(file, clock)
+    lines.take(Outlook((Stage("converting", 10),)))
+    for second in range(0, 151):
+        clock.now = float(second)
+        lines.take(Progress("converting", second, 200))
+    assert file.getvalue().splitlines() == [
+        "1:00 1/1 converting 60/200, 2:20 left",
+        "2:00 1/1 converting 120/200, 1:20 left",
+    ]
+
+
+def test_short_work_is_silent_in_a_pipe(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("the end\n", "")
