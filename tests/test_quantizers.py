@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tflite_models as models
 
+from edgeopt import data, frameworks
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.conversion.quantizers import QUANTIZERS, Quantizer, Source
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.loading import load_model
 from edgeopt.schemes import SCHEMES, SMALLEST_DYNAMIC
-from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.model import Tensor, TFLiteModel
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed
 from edgeopt.vocabulary import Scheme
 
 INPUTS, UNITS = 96, 64  # of models.dense
@@ -29,10 +33,14 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Converter:
     return Converter(load_model(path), ConvertOptions())
 
 
-def _weights(model: TFLiteModel) -> list[tuple[str, int]]:
-    """Dtype and number of scales of each large constant."""
-    large = [t for t in model.main.tensors if t.is_constant and t.elements >= SMALLEST_DYNAMIC]
-    return [(t.dtype, len(t.quantization.scales) if t.quantization else t.elements // t.block_size) for t in large]
+def _weights(model: TFLiteModel, least: int = SMALLEST_DYNAMIC) -> list[tuple[str, int]]:
+    """Dtype and number of scales of each constant with at least so many elements."""
+    large = [t for t in model.main.tensors if t.is_constant and t.elements >= least]
+    return [(t.dtype, len(t.quantization.scales) if t.quantization else _blocks(t)) for t in large]
+
+
+def _blocks(tensor: Tensor) -> int:
+    return tensor.elements // tensor.block_size if tensor.block_size else 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
@@ -117,3 +125,66 @@ def test_what_stays_in_float_is_said(tmp_path: Path) -> None:
     assert converter.convert("dynamic", tmp_path / "m.tflite") == (
         f"dynamic changed no weights: the model has none of {SMALLEST_DYNAMIC} elements and more",
     )
+
+
+# --- files of other writers ------------------------------------------------------------------------------------------
+
+
+def _older(content: bytes) -> bytes:
+    """Returns a file as converters before TensorFlow 2.4 wrote it: operators stand in the old one-byte field alone."""
+
+    def change(model: Any, schema: Any) -> None:
+        for code in model.operatorCodes:
+            code.deprecatedBuiltinCode, code.builtinCode = code.builtinCode, 0
+
+    return changed(content, change)
+
+
+@pytest.mark.parametrize("form", ["old", "float16"])
+@pytest.mark.parametrize("name", ["float32", "float16", "dynamic", "int8"])
+def test_files_of_other_writers_are_understood(form: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.tflite"
+    path.write_bytes(
+        _older(models.convert(models.dense, "float32")) if form == "old" else models.convert(models.dense, "float16")
+    )
+    samples = np.random.default_rng(0).normal(size=(64, INPUTS)).astype(np.float32)
+    calibration = data.load({"x_train": samples}).calibration
+    content = Converter(load_model(path), ConvertOptions(calibration=calibration)).to_bytes(name)
+    scales = {"dynamic": UNITS, "int8": UNITS}.get(name, 0)
+    main = read(content).main
+    assert [t.dtype for t in main.tensors if t.is_constant and t.elements == INPUTS * UNITS] == [SCHEMES[name].weights]
+    assert {len(t.quantization.scales) for t in main.tensors if t.is_constant and t.quantization} == {scales} - {0}
+
+
+def test_a_table_that_is_looked_up_has_the_dtype_of_activations(tmp_path: Path) -> None:
+    keras = frameworks.load("tf_keras")
+    words = keras.layers.Input((6,), dtype="int32")
+    keras.Model(words, keras.layers.Dense(4)(keras.layers.Embedding(100, 16)(words))).save(tmp_path / "words.h5")
+    samples = np.random.default_rng(0).integers(0, 100, (64, 6)).astype("int32")
+    options = ConvertOptions(calibration=data.load({"x_train": samples}).calibration)
+    converter = Converter(load_model(tmp_path / "words.h5"), options)
+    for name, dtype in (("int8", "int8"), ("int16x8", "int16"), ("dynamic", "int8"), ("float16", "float16")):
+        assert [d for d, _ in _weights(read(converter.to_bytes(name)))] == [dtype], name
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Converter]:
+    """A Dense of 600 x 600, from Keras and from a float `.tflite`: weights of more than 256 KiB in every scheme."""
+    keras = frameworks.load("tf_keras")
+    values = keras.layers.Input((600,))
+    folder = tmp_path_factory.mktemp("wide")
+    keras.Model(values, keras.layers.Dense(600)(values)).save(folder / "wide.h5")
+    calibration = data.load({"x_train": np.random.default_rng(0).normal(size=(32, 600)).astype("f4")}).calibration
+    options = ConvertOptions(calibration=calibration)
+    from_keras = Converter(load_model(folder / "wide.h5"), options)
+    from_keras.convert("float32", folder / "wide.tflite")
+    return {"keras": from_keras, "tflite": Converter(load_model(folder / "wide.tflite"), options)}
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES.values(), INT4], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("source", ["keras", "tflite"])
+def test_every_buffer_of_a_large_model_is_inside(wide: dict[str, Converter], source: str, scheme: Scheme) -> None:
+    model = read(wide[source].to_bytes(scheme))
+    assert model.outside_bytes == 0
+    assert [dtype for dtype, _ in _weights(model, least=600 * 600)] == [scheme.weights]
+    assert model.size_bytes < 600 * 600 * scheme.weight_bits / 8 * 1.1

@@ -12,6 +12,7 @@ from edgeopt import data as datasets
 from edgeopt import files, progress
 from edgeopt.conversion import holding, quantizers
 from edgeopt.conversion.calibrating import Calibrated, calibrate
+from edgeopt.conversion.foreign import understood
 from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
 from edgeopt.conversion.refusals import in_words
 from edgeopt.errors import ConfigError
@@ -94,7 +95,6 @@ class Converter:
         scheme = _scheme(scheme)
         with in_words(scheme):
             content = quantizers.quantize(self._source, scheme)
-        # A float file is as its converter, or its user, wrote it.
         content = content if scheme.weights == "float32" else compact(content)
         holding.require(content, scheme)
         return content
@@ -129,7 +129,7 @@ class _Source:
 
     @cached_property
     def floating(self) -> Floating:
-        return Floating(self._model.path.read_bytes()) if self.graph is None else float_file_of(self.graph)
+        return Floating(understood(self._model.path.read_bytes())) if self.graph is None else float_file_of(self.graph)
 
     @cached_property
     def calibrated(self) -> Calibrated:

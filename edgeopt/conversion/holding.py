@@ -1,9 +1,9 @@
 """Whether a converted file holds what its scheme says: bytes and a scheme go in; an error or remarks come out.
 
-A scheme speaks of the weights that operators multiply with. Two kinds may stay in float: in dynamic range, tensors
-under SMALLEST_DYNAMIC elements; and weights of operators that have no kernel for the scheme's numbers. The second are
-remarked, and a file in which nothing is as the scheme says has failed. So has one that holds other integers than the
-scheme's, whatever their number.
+A scheme speaks of the weights that operators multiply with, and of tables that they look up, which may as well have
+the dtype of activations. Two kinds may stay in float: in dynamic range, tensors under SMALLEST_DYNAMIC elements; and
+weights of operators that have no kernel for the scheme's numbers. The second are remarked, and a file in which nothing
+is as the scheme says has failed. So has one that holds other integers than the scheme's, whatever their number.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ def remarks(content: bytes, scheme: Scheme) -> tuple[str, ...]:
     held, left = _sorted(read(content), scheme)
     if left:
         return (f"weights left in float, for want of {scheme.name} kernels: {_listed(left)}",)
-    if not held:
+    if not held and not scheme.needs_calibration:
         least = f" of {SMALLEST_DYNAMIC} elements and more" if scheme.dynamic else ""
         return (f"{scheme.name} changed no weights: the model has none{least}",)
     return ()
 
 
+_LOOK_UPS = ("GATHER", "EMBEDDING_LOOKUP")
 _WAY_ROUND = {
     "float16": "Try --scheme dynamic, or converting the model that the file was made from.",
     "int8": "Try --scheme float16, or converting the model that the file was made from.",
@@ -62,7 +63,9 @@ def _sorted(model: TFLiteModel, scheme: Scheme) -> tuple[list[tuple[str, Tensor]
     held, left = [], []
     for graph in model.subgraphs:
         for operator, tensor in _weights(graph):
-            if tensor.dtype == scheme.weights:
+            if tensor.dtype == scheme.weights or (
+                operator in _LOOK_UPS and tensor.dtype == scheme.activations != "float32"
+            ):
                 held.append((operator, tensor))
             elif not (scheme.dynamic and tensor.is_float and tensor.elements < SMALLEST_DYNAMIC):
                 left.append((operator, tensor))

@@ -40,7 +40,7 @@ def separated(content: bytes) -> tuple[bytes, Ranges]:
                     for entry in signature.outputs:
                         entry.tensorIndex = stand_in.get(entry.tensorIndex, entry.tensorIndex)
             _spread(model, graph, schema, ranges)
-        _forget_unused_codes(model)
+        forget_unused_codes(model)
 
     return changed(content, change), ranges
 
@@ -114,7 +114,7 @@ def _take_out(model: Any, graph: Any, schema: Any, ranges: Ranges) -> dict[int, 
     return stand_in
 
 
-def _forget_unused_codes(model: Any) -> None:
+def forget_unused_codes(model: Any) -> None:
     """Leaves out what no operator uses any more: an interpreter asks for a kernel all the same."""
     operators = [operator for graph in model.subgraphs for operator in graph.operators]
     used = sorted({operator.opcodeIndex for operator in operators})
