@@ -238,7 +238,8 @@ class Run:
                 return _Rows(parity.check(file, requests, samples, delegate=self.settings.delegate))
 
             key = {"file": variant.sha256, "requests": requests, "delegate": self._delegate}
-            return replace(variant, runtimes=self._stage("runtimes", key, _Rows, check).results)
+            rows = self._stage("runtimes", key, _Rows, check).results
+            return replace(variant, runtimes=tuple(replace(row, artifact=str(variant.file)) for row in rows))
 
         return [add(v) for v in progress.track(variants, _step("trying runtimes"), len(variants))]
 
@@ -443,16 +444,12 @@ class Run:
                 notes = convert_for(self._opened(model), scheme_name, file, promises=self.promises)
             except ConversionError as error:
                 return Variant(name, scheme_name, steps=steps, error=str(error))
-            content = file.read_bytes()
             facts = formats.facts(file)
             return Variant(
                 name,
                 scheme_name,
                 steps=steps,
-                file=file.relative_to(self.output).as_posix(),
-                sha256=files.sha256(file),
-                size_bytes=len(content),
-                gzip_bytes=files.gzip_size(content),
+                artifacts=(formats.artifact(file, self.output, made_by=scheme(scheme_name).maker),),
                 macs=facts.macs,
                 sparsity=facts.sparsity,
                 bytes_by_kind=facts.bytes_by_kind,
@@ -563,6 +560,11 @@ def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:
     def merged(row: RuntimeResult) -> RuntimeResult:
         if row.name != timing.name:
             return row
-        return replace(timing, matches_reference=row.matches_reference, max_difference=row.max_difference)
+        return replace(
+            timing,
+            matches_reference=row.matches_reference,
+            max_difference=row.max_difference,
+            artifact=row.artifact,
+        )
 
     return replace(variant, runtimes=tuple(merged(row) for row in variant.runtimes))

@@ -175,6 +175,26 @@ class StoredWeight:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """A file that ships.
+
+    Attributes:
+        format: key of `formats.FORMATS`.
+        file: relative to the report.
+        sha256: of its content, as hex.
+        gzip_bytes: after gzip at its highest level.
+        made_by: what wrote it: a converter's or a compiler's name, "" where that is not told.
+    """
+
+    format: str
+    file: str
+    sha256: str
+    size_bytes: int
+    gzip_bytes: int
+    made_by: str = ""
+
+
+@dataclass(frozen=True)
 class Interval:
     """A measured value with its 95 % confidence interval."""
 
@@ -301,6 +321,7 @@ class RuntimeResult:
         first_ms: the first inference.
         delegated, undelegated: which operators the delegate took and which stayed, as "2 x CONV_2D".
         footprint: what it takes of a microcontroller, where the runtime is a simulated one.
+        artifact: file of the artifact of the variant that ran, "" outside of reports.
     """
 
     name: str
@@ -317,6 +338,7 @@ class RuntimeResult:
     delegated: tuple[str, ...] = ()
     undelegated: tuple[str, ...] = ()
     footprint: Footprint | None = None
+    artifact: str = ""
 
     @property
     def loads(self) -> bool:
@@ -350,7 +372,7 @@ class Variant:
     """One converted model of a run, with all that was measured on its bytes.
 
     Attributes:
-        file: relative to the report.
+        artifacts: its files, first the primary one, which is what is measured; none where it could not be made.
         steps: the techniques that were applied before it was converted, in their order.
         macs: multiply-accumulates of one inference.
         sparsity: share of its weights that are exactly zero, 0 to 1.
@@ -359,11 +381,8 @@ class Variant:
 
     name: str
     scheme: str
-    file: str | None = None
-    sha256: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
     steps: tuple[str, ...] = ()
-    size_bytes: int | None = None
-    gzip_bytes: int | None = None
     metric: MetricValue | None = None
     drop: Difference | None = None
     runtimes: tuple[RuntimeResult, ...] = ()
@@ -374,6 +393,31 @@ class Variant:
     macs: int | None = None
     sparsity: float | None = None
     on_target: OnTarget | None = None
+
+    @property
+    def primary(self) -> Artifact | None:
+        """The file that is measured, None where there is none."""
+        return self.artifacts[0] if self.artifacts else None
+
+    @property
+    def file(self) -> str | None:
+        """Path of the primary file, relative to the report."""
+        return self.primary.file if self.primary else None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the primary file."""
+        return self.primary.sha256 if self.primary else None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the primary file."""
+        return self.primary.size_bytes if self.primary else None
+
+    @property
+    def gzip_bytes(self) -> int | None:
+        """Of the primary file after gzip."""
+        return self.primary.gzip_bytes if self.primary else None
 
     def latency_on(self, runtime: str) -> Latency | None:
         """Returns the latency measured on the runtime called `runtime`, if any."""

@@ -143,7 +143,7 @@ def test_a_budget_that_is_not_kept_is_status_3_and_the_best_is_written(run: tupl
     jsonschema.validate(report, schema.load_schema())
     assert report == json.loads((folder / "report.json").read_text())
     best = next(v for v in report["variants"] if v["name"] == report["best"])
-    assert (folder / "best.tflite").read_bytes() == (folder / best["file"]).read_bytes()
+    assert (folder / "best.tflite").read_bytes() == (folder / best["artifacts"][0]["file"]).read_bytes()
     said = " ".join(done.stderr.split())
     assert said.startswith(f"Error: No variant keeps every budget. The nearest, {best['name']}, takes ")
     assert f"more than {ASKED_BYTES:,} bytes" in said

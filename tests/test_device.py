@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edgeopt.api.device import benchmark_on_device
 from edgeopt.cli import cli
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
-from edgeopt.files import sha256
+from edgeopt.formats import artifact
 from edgeopt.report import Report, read_report, write_report
 from edgeopt.report.merging import merged
 from edgeopt.report.model import ModelFacts
@@ -294,7 +294,7 @@ def _report(files: tuple[Path, Path]) -> Report:
         "2026-01-01T00:00:00+00:00",
         ModelFacts("m.keras", "0" * 64),
         variants=tuple(
-            Variant(file.stem, "int8", file.name, sha256(file), runtimes=(here,)) for file in reversed(files)
+            Variant(file.stem, "int8", (artifact(file, file.parent),), runtimes=(here,)) for file in reversed(files)
         ),
     )
 

@@ -18,7 +18,7 @@ import pytest
 from edgeopt.cli import COMMANDS, cli
 from edgeopt.report import Report
 from edgeopt.report.model import ModelFacts
-from edgeopt.vocabulary import Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
+from edgeopt.vocabulary import Artifact, Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -125,9 +125,8 @@ def test_a_result_tells_what_was_measured_and_what_failed(generate: ModuleType) 
         latency = Latency(p50, 2 * p50, 3 * p50, 100, 1)
         runtimes = (RuntimeResult("litert", latency_ms=latency), RuntimeResult("tflm", status="failed", reason="no"))
         metric = MetricValue("top1", accuracy, accuracy - 0.01, accuracy + 0.01, 500, True, True)
-        return Variant(
-            name, name, name, size_bytes=size, gzip_bytes=size - 1, metric=metric, drop=drop, runtimes=runtimes
-        )
+        artifact = Artifact("tflite", name, "0" * 64, size, size - 1)
+        return Variant(name, name, (artifact,), metric=metric, drop=drop, runtimes=runtimes)
 
     rows = (
         variant("float32", 4 * 1000, 0.9, 2.0, None),

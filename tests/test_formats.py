@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from edgeopt.formats import FORMATS
 from edgeopt.formats.tflite import facts_of
 from edgeopt.tflite import reader
 from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import Artifact
 
 # Of the CNN, in order: output channels first, input channels last.
 KERNELS = {
@@ -101,3 +104,14 @@ def test_content_goes_before_the_suffix(file: Path, tmp_path: Path) -> None:
 def test_a_missing_file_is_said_by_its_reader(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="which does not exist"):
         formats.facts(tmp_path / "none.tflite")
+
+
+def test_a_written_file_as_an_artifact(file: Path) -> None:
+    assert formats.artifact(file, file.parent.parent, made_by="tensorflow") == Artifact(
+        "tflite",
+        f"{file.parent.name}/model.tflite",
+        hashlib.sha256(file.read_bytes()).hexdigest(),
+        file.stat().st_size,
+        len(gzip.compress(file.read_bytes(), 9)),
+        "tensorflow",
+    )

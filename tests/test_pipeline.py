@@ -19,7 +19,7 @@ from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
+from edgeopt.vocabulary import Artifact, Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
 
 CHOSEN = ("float16", "int8")
 
@@ -224,7 +224,8 @@ def made(name: str, size: int, p50: float | None, drop: float | None = 0.0, **ch
     metric = MetricValue("top1", 0.9 - (drop or 0.0) / 100, 0.8, 1.0, 500, is_share=True)
     row = RuntimeResult("litert", "2.3.0", latency_ms=latency, matches_reference=True)
     difference = None if drop is None else Difference(drop, 0.5)
-    variant = Variant(name, name, f"variants/{name}.tflite", "0" * 64, (), size, size, metric, difference, (row,))
+    artifact = Artifact("tflite", f"variants/{name}.tflite", "0" * 64, size, size)
+    variant = Variant(name, name, (artifact,), metric=metric, drop=difference, runtimes=(row,))
     return replace(variant, **changes)
 
 
@@ -300,4 +301,4 @@ def test_what_fails_or_computes_something_else_on_the_runtime_is_not_recommended
     assert chosen(made("wrong", 100, 0.1, runtimes=(wrong,)), good)[0] == "good"
     failed = RuntimeResult("litert", status="failed", reason="it refuses")
     assert chosen(made("failed", 100, None, None, runtimes=(failed,)), good)[0] == "good"
-    assert chosen(made("unmade", 1, 0.1, error="the converter refused", file=None), good)[0] == "good"
+    assert chosen(made("unmade", 1, 0.1, error="the converter refused", artifacts=()), good)[0] == "good"

@@ -37,13 +37,16 @@ from edgeopt.report import (
     render_html,
     render_markdown,
     schema,
+    smaller,
     terminal_table,
     to_json,
     verdict,
     words,
     write_report,
 )
+from edgeopt.report.merging import merged
 from edgeopt.vocabulary import (
+    Artifact,
     Budgets,
     Difference,
     Latency,
@@ -68,10 +71,7 @@ def variant(name: str, size: int, metric: float, drop: float | None, latency: fl
     made = Variant(
         name,
         "int8" if drop is not None else "float32",
-        file=f"variants/{name}.tflite",
-        sha256="0" * 64,
-        size_bytes=size,
-        gzip_bytes=size - 1000,
+        (Artifact("tflite", f"variants/{name}.tflite", "0" * 64, size, size - 1000, "tensorflow"),),
         metric=MetricValue("accuracy", metric, metric - 0.01, metric + 0.01, 1797, True, True),
         drop=None if drop is None else Difference(drop, 0.4),
         runtimes=(
@@ -186,7 +186,7 @@ def hostile(report: Report) -> Report:
     bad = replace(
         old,
         name=HOSTILE,
-        file="javascript:alert(1)//" + HOSTILE,
+        artifacts=(Artifact(HOSTILE, "javascript:alert(1)//" + HOSTILE, "0" * 64, 9, 9, HOSTILE),),
         scheme=HOSTILE,
         steps=(HOSTILE,),
         notes=(HOSTILE,),
@@ -280,6 +280,7 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "preprocessing": Preprocessing,
         "budgets": Budgets,
         "variant": Variant,
+        "artifact": Artifact,
         "on_target": vocabulary.OnTarget,
         "metric": MetricValue,
         "drop": Difference,
@@ -316,7 +317,7 @@ def test_contract_keys(report: Report) -> None:
     assert int8["drop"] == {"value": 0.3, "p_value": 0.4}
     assert [row["loads"] for row in int8["runtimes"]] == [True, False]
     assert int8["runtimes"][0]["latency_ms"]["p99"] == 1.3 * 0.05
-    assert not Path(int8["file"]).is_absolute()
+    assert not Path(int8["artifacts"][0]["file"]).is_absolute()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case is not not_finite])
@@ -394,6 +395,57 @@ def test_reads_a_report_whose_promises_are_words(report: Report) -> None:
     assert words.promise_words(first) == "sparsity of conv/kernel: promised 8 of 10 weights zero, measured 9 zero"
     assert words.promise_words(second) == "sparsity of conv/kernel: promised 8 of 10 weights zero, measured nothing"
     assert (first.kept, second.kept) == (True, None)
+
+
+def test_a_report_of_version_1_is_read(tmp_path: Path) -> None:
+    """Written by the last edgeopt of that version, and shortened."""
+    old = read_report(Path(__file__).parent / "reports" / "schema-1.json")
+    best = old.variant("prune.int8")
+    assert best is not None
+    assert best.artifacts == (Artifact("tflite", str(best.file), str(best.sha256), 47_328, 31_069),)
+    assert {row.artifact for row in best.runtimes} == {"variants/digits.prune.int8.tflite"}
+    assert smaller(old, best) == 158_592 / 47_328
+    assert words.promise_words(old.steps[0].promises[0]) == (
+        "sparsity of conv2d_1/kernel: promised 512 of 1,024 weights zero (50.0%), measured 512 zero (50.0%)"
+    )
+
+    new = RuntimeResult("adb-cpu", "1", latency_ms=Latency(1.0, 1.0, 1.0, 10, 1))
+    write_report(merged(old, {str(best.sha256): [new]}), tmp_path)
+    written = json.loads((tmp_path / "report.json").read_text())
+    jsonschema.validate(written, schema.load_schema())
+    assert written["variants"][1]["runtimes"][-1]["artifact"] == best.file
+
+
+def test_a_report_of_version_1_without_a_file_is_read() -> None:
+    old = json.loads((Path(__file__).parent / "reports" / "schema-1.json").read_text())
+    keys = ("file", "sha256", "size_bytes", "gzip_bytes")
+    old["variants"].append({"name": "int9", "scheme": "int8", "error": "died", **dict.fromkeys(keys)})
+    assert from_json(old).variants[-1] == Variant("int9", "int8", error="died")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variants": 5}, r"Expected list at report\.variants, got 5"),
+        ({"variants": [5]}, r"Expected dict at report\.variants\[0\], got 5"),
+        (
+            {"variants": [{"name": "a", "scheme": "int8", "file": "a.tflite", "runtimes": []}]},
+            r"Expected gzip_bytes, sha256, size_bytes in report\.variants\[0\]\.artifacts\[0\]",
+        ),
+    ],
+)
+def test_refuses_what_is_no_report_of_version_1(change: dict[str, Any], message: str) -> None:
+    old = json.loads((Path(__file__).parent / "reports" / "schema-1.json").read_text())
+    with pytest.raises(DataError, match=message):
+        from_json({**old, **change})
+
+
+def test_results_go_to_the_artifact_that_ran(report: Report) -> None:
+    plain, compiled = (Artifact("tflite", name, digit * 64, 9, 9) for name, digit in (("a", "1"), ("a.vela", "2")))
+    told = replace(report, variants=(replace(report.variants[0], artifacts=(plain, compiled), runtimes=()),), best=None)
+    rows = {digit * 64: [RuntimeResult("adb", "1", reason=digit)] for digit in "12"}
+    (variant,) = merged(merged(told, {"1" * 64: rows["1" * 64]}), rows).variants
+    assert [(row.artifact, row.reason) for row in variant.runtimes] == [("a", "1"), ("a.vela", "2")]
 
 
 def test_refuses_other_files(tmp_path: Path) -> None:
@@ -545,7 +597,7 @@ def test_broken_budgets_in_words(report: Report) -> None:
         "was not run on tflite-runtime==2.14",
     )
     assert broken_budgets(report, report.variants[2]) == ()
-    bare = replace(strict.variants[2], drop=None, size_bytes=None, runtimes=())
+    bare = replace(strict.variants[2], drop=None, artifacts=(), runtimes=())
     assert broken_budgets(strict, bare)[:3] == (
         "loss not known (at most 0.1 points allowed)",
         "size not measured (at most 5,000 bytes allowed)",

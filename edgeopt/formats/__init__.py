@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeopt import files
 from edgeopt.errors import ModelError
+from edgeopt.vocabulary import Artifact
 
 if TYPE_CHECKING:
     from edgeopt.formats.contract import FileFacts
@@ -77,6 +79,23 @@ def facts(path: Path) -> FileFacts:
 @functools.lru_cache(maxsize=_KEPT)
 def _once(row: Format, path: Path, *identity: int) -> FileFacts:
     return _read(row, path)
+
+
+def artifact(file: Path, folder: Path, *, made_by: str = "") -> Artifact:
+    """Returns a written file as an Artifact, its path relative to `folder`, where the report is.
+
+    Raises:
+        ModelError: it has no known format.
+    """
+    content = file.read_bytes()
+    return Artifact(
+        format_of(file).name,
+        file.relative_to(folder).as_posix(),
+        files.sha256(file),
+        len(content),
+        files.gzip_size(content),
+        made_by,
+    )
 
 
 def _read(row: Format, path: Path) -> FileFacts:

@@ -137,7 +137,7 @@ def from_json(value: Any) -> Report:
     """Returns the report that `to_json` wrote, or that of an earlier version; None where a number is due becomes NaN.
 
     Raises:
-        DataError: it is no report, or one of another schema version; the message names the key.
+        DataError: it is no report, or one of a newer schema version; the message names the key.
     """
     if not isinstance(value, Mapping) or "schema_version" not in value:
         raise DataError("Expected a report (an object with schema_version), got something else. Try a report.json.")

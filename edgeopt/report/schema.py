@@ -14,7 +14,7 @@ _PAGE = """# report.json
 {introduction}
 
 The layout is a JSON Schema (draft 2020-12) that ships with the package: `edgeopt.report.schema.load_schema()`. It is
-version {version} of the layout; readers should refuse any other.
+version {version} of the layout; readers should refuse a newer one. edgeopt reads those of older versions too.
 """
 
 
