@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union
 from edgeopt.errors import DataError, suggestion
 
 Result = TypeVar("Result")
+_ANEW = " Try writing the report anew."
 
 
 def to_plain(value: Any) -> Any:
@@ -64,6 +65,10 @@ def _build(hint: Any, value: Any, where: str, derived: Mapping[Any, set[str]]) -
         items = _expect(list, value, where)
         each = arguments[0] if arguments[-1] is ... else None
         return tuple(_build(each or arguments[i], item, f"{where}[{i}]", derived) for i, item in enumerate(items))
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise DataError(f"Expected {' or '.join(map(repr, arguments))} at {where}, got {value!r}.{_ANEW}")
+        return value
     if origin is not None and issubclass(origin, Mapping):
         return {k: _build(arguments[1], v, f"{where}.{k}", derived) for k, v in _expect(dict, value, where).items()}
     if hint is Path:
@@ -89,12 +94,12 @@ def _build_dataclass(hint: Any, value: Any, where: str, derived: Mapping[Any, se
     if unknown := sorted(keys - set(hints)):
         raise DataError(f"Unknown key {unknown[0]!r} in {where}.{suggestion(unknown[0], hints)}")
     if missing := sorted(required - keys):
-        raise DataError(f"Expected {', '.join(missing)} in {where}, got nothing there. Try writing the report anew.")
+        raise DataError(f"Expected {', '.join(missing)} in {where}, got nothing there.{_ANEW}")
     return hint(**{key: _build(hints[key], value[key], f"{where}.{key}", derived) for key in keys})
 
 
 def _expect(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise DataError(f"Expected {names} at {where}, got {value!r}. Try writing the report anew.")
+        raise DataError(f"Expected {names} at {where}, got {value!r}.{_ANEW}")
     return value

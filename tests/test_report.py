@@ -348,6 +348,10 @@ def test_what_is_not_finite_comes_back_as_nan(report: Report) -> None:
         ({"budgets": {"max_drop": "1"}}, r"Expected int or float at report\.budgets\.max_drop, got '1'"),
         ({"budgets": {"max_size_bytes": True}}, r"Expected int at report\.budgets\.max_size_bytes, got True"),
         ({"variants": [{"name": "a"}]}, r"Expected scheme in report\.variants\[0\], got nothing there"),
+        (
+            {"steps": [{"technique": "prune", "promises": [{"kind": "zeros", "bound": "exactly"}]}]},
+            r"Expected 'least' or 'most' at report\.steps\[0\]\.promises\[0\]\.bound, got 'exactly'",
+        ),
         ({"best": "int9"}, r"Expected best to name a variant, got 'int9'\. Did you mean 'int8'\?"),
     ],
 )
