@@ -363,7 +363,7 @@ def _take_turns(
         fitting = int(min_seconds * 1e9 / lane.median_ns) if lane.median_ns else FEWEST_RUNS
         counts.append(-(-(runs or min(max(fitting, FEWEST_RUNS), MOST_RUNS)) // rounds))
     order = []
-    for _ in progress.track(range(rounds), "timing", rounds):
+    for _ in progress.track(range(rounds), "taking turns", rounds):
         turn = tuple(int(i) for i in generator.permutation(len(lanes)) if lanes[i].runs_here)
         for i in turn:
             lanes[i].block(counts[i])

@@ -24,6 +24,7 @@ from edgeopt.data import Dataset
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError
 from edgeopt.evaluation import Evaluation, evaluate, require
 from edgeopt.metrics import metric
+from edgeopt.outlook import stages, step_name
 from edgeopt.plan import PlannedStep, plan
 from edgeopt.recipe import Recipe, to_values
 from edgeopt.report import DataFacts, ModelFacts, Report
@@ -38,8 +39,6 @@ from edgeopt.vocabulary import Budgets, LayerError, OnTarget, Property, RuntimeR
 
 BASELINE = "float32"
 PARITY_SAMPLES = 4
-# As the user sees them go by.
-_STEPS = ("loading", "converting", "compressing", "scoring", "trying runtimes", "timing", "comparing layers")
 # A step that loses more is rolled back, where it says nothing else: points for shares, per cent for other metrics.
 COLLAPSE = 10.0
 Result = TypeVar("Result")
@@ -103,9 +102,18 @@ class _LayerErrors:
 
 
 class Run:
-    """One run of the main job in its output folder."""
+    """One run of the main job in its output folder; `measured` says whether its files are more than scored."""
 
-    def __init__(self, model: Path, data: Dataset, output: Path, settings: Settings, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        data: Dataset,
+        output: Path,
+        settings: Settings,
+        *,
+        force: bool = False,
+        measured: bool = True,
+    ) -> None:
         files.require_free(output, force=force, made_by_us=MARKER)
         files.require_writable(output)
         self.recipe = settings.recipe or Recipe(schemes=settings.schemes or DEFAULTS)
@@ -138,6 +146,7 @@ class Run:
             "versions": f"edgeopt {__version__}, {dict(self._versions)}",
             "custom objects": "" if settings.custom_objects is None else _content(settings.custom_objects),
         }
+        progress.foresee(stages(self.recipe, samples=len(data.training), measured=measured))
         with _told("loading"):
             loaded = self._stage("load", {}, _Loaded, self._load)
         # Written after what could not be used was refused: a run that never began leaves nothing.
@@ -165,7 +174,7 @@ class Run:
 
     def converted(self) -> list[Variant]:
         """Returns a variant for each scheme, its file under variants/; a failure is part of its variant."""
-        names = progress.track(self.schemes, _step("converting"), len(self.schemes))
+        names = progress.track(self.schemes, "converting", len(self.schemes))
         variants = [self._converted(self.model, (), name) for name in names]
         if all(variant.error for variant in variants):
             raise ConversionError(f"Not one variant of {self.model} could be made. {variants[0].error}")
@@ -185,6 +194,7 @@ class Run:
         number = 0
         while (planned := self._compression.upcoming()) is not None:
             number += 1
+            progress.tell(step_name(self.recipe, number - 1))
             with self._clocked(planned.technique):
                 step = self._compression.do(planned, number)
             after = self._converted(step.model, (*done, planned.technique), self._wanted[0])
@@ -207,7 +217,7 @@ class Run:
 
     def scored(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds the metric of each variant on the validation part, and its paired difference to the baseline."""
-        scores = {v.name: self._score(v) for v in progress.track(variants, _step("scoring"), len(variants)) if v.file}
+        scores = {v.name: self._score(v) for v in progress.track(variants, "scoring", len(variants)) if v.file}
         reference = scores.get(BASELINE)
         baseline = reference if isinstance(reference, Evaluation) else None
 
@@ -241,7 +251,7 @@ class Run:
             rows = self._stage("runtimes", key, _Rows, check).results
             return replace(variant, runtimes=tuple(replace(row, artifact=str(variant.file)) for row in rows))
 
-        return [add(v) for v in progress.track(variants, _step("trying runtimes"), len(variants))]
+        return [add(v) for v in progress.track(variants, "trying runtimes", len(variants))]
 
     def timed(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds latencies on the main runtime, all variants taking turns so that they meet the same machine."""
@@ -312,7 +322,7 @@ class Run:
                 return replace(variant, notes=(*variant.notes, f"layers not compared: {error}"))
             return replace(variant, layer_errors=errors.errors)
 
-        return [add(v) for v in progress.track(variants, _step("comparing layers"), len(variants))]
+        return [add(v) for v in progress.track(variants, "comparing layers", len(variants))]
 
     def compiled(self, best: Variant) -> Path | None:
         """Writes what the target's compiler makes of the recommended file beside best.tflite, where it has one."""
@@ -541,15 +551,11 @@ def _content(path: Path) -> str:
     return files.sha256(path) if path.exists() else ""
 
 
-def _step(name: str) -> str:
-    return f"step {_STEPS.index(name) + 1} of {len(_STEPS)}: {name}"
-
-
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    progress.tell(_step(name), 0, 1)
+    progress.tell(name, 0, 1)
     yield
-    progress.tell(_step(name), 1, 1)
+    progress.tell(name, 1, 1)
 
 
 def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:

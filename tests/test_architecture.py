@@ -26,7 +26,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
     ("techniques", "comparison"),
     ("recipe", "workshop", "report", "store", "sensitivities"),
-    ("plan",),
+    ("plan", "outlook"),
     ("compression",),
     ("stages",),
     ("pipeline",),

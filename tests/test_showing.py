@@ -131,6 +131,18 @@ def test_training_is_no_measure_of_measuring(clock: Clock) -> None:
     assert course.place().left_s == pytest.approx(4 + 5 + 20 * 5 / 10)
 
 
+def test_between_stages_the_next_one_is_named(clock: Clock) -> None:
+    course = Course(clock)
+    course.take(Outlook((Stage("loading", 5), Stage("scoring", 5))))
+    course.take(Progress("loading", 0, 1))
+    course.take(Progress("loading", 1, 1))
+    assert course.place().words() == "2/2 scoring"
+    course.take(Progress("reading the file"))
+    assert course.place().words() == "2/2 scoring, reading the file"
+    course.take(Progress("scoring", 1, 1))
+    assert course.place().words() == "finishing"
+
+
 def test_what_was_remembered_says_nothing_of_what_is_to_come(clock: Clock) -> None:
     course = Course(clock)
     course.take(Outlook((Stage("loading", 5), Stage("scoring", 5))))

@@ -90,7 +90,7 @@ def compress(
     )
     settings = Settings(recipe=recipe, metric=metric, custom_objects=custom_objects, trust=trust)
     work = output.with_name(f".{output.name}.edgeopt")
-    with as_path(model) as path, Run(path, datasets.load(data), work, settings) as run:
+    with as_path(model) as path, Run(path, datasets.load(data), work, settings, measured=False) as run:
         variants = run.scored(run.compressed(run.converted()))
     records = run.steps
     after = next(v for v in variants if v.name == records[-1].after)

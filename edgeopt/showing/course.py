@@ -111,6 +111,10 @@ class Course:
                 f"{task.name} {task.done}/{task.total}" if task.counted else task.name for task in self._tasks
             )
             current = self._current()
+            if current is None and self._stages:
+                # Between two stages: the next is being prepared, or what comes after the last.
+                current = next((stage for stage in self._stages if stage.name not in self._took), None)
+                names = ("finishing" if current is None else current.name, *names)
             number = 0 if current is None else 1 + [stage.name for stage in self._stages].index(current.name)
             left = self._left()
             elapsed = self.elapsed_s()
