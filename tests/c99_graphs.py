@@ -61,6 +61,10 @@ class Graph:
         """Returns the shape of a tensor."""
         return tuple(self._tensors[tensor].shape)
 
+    def is_constant(self, tensor: int) -> bool:
+        """Whether a tensor's values stand in the file."""
+        return self._tensors[tensor].buffer > 0
+
     def scale(self, tensor: int) -> float:
         """Returns the scale of a tensor."""
         return float(np.float32(self._tensors[tensor].quantization.scale[0]))
@@ -124,6 +128,7 @@ class Graph:
         extra: tuple[int, ...] = (),
         values: np.ndarray | None = None,
         dtype: str = "int8",
+        weights_zero: int = 0,
         **options: Any,
     ) -> int:
         """Adds a convolution of any kind with these int8 weights, or random ones; returns its output."""
@@ -131,7 +136,7 @@ class Graph:
         steps = self.random.uniform(0.002, 0.01, channels if per_channel else 1).astype(np.float32)
         if values is None:
             values = self.random.integers(-127, 128, weights)
-        kernel = self.tensor(weights, dtype, scale=steps, axis=axis, values=values)
+        kernel = self.tensor(weights, dtype, scale=steps, zero=weights_zero, axis=axis, values=values)
         inputs = [*extra, kernel, source] if extra else [source, kernel]
         if bias:
             biases = self.random.integers(-2000, 2000, channels)

@@ -610,7 +610,7 @@ def _one(name: str, operands: list[Any], result: Any, kind: str = "", **options:
 
         inputs, output = [tensor(operand) for operand in operands], tensor(result)
         g.operator(name, inputs, [output], kind, **options)
-        computed = [i for i, operand in zip(inputs, operands) if not isinstance(operand, np.ndarray)]
+        computed = [i for i in inputs if not g.is_constant(i)]
         return computed, [output]
 
     return build
@@ -620,6 +620,7 @@ _INTS = np.array([0], np.int32)
 _WINDOW = {"padding": VALID, "strideH": 1, "strideW": 1}
 _FLOAT8 = ((1, 8), "float32", {})
 _ONES = np.ones((4, 3, 3, 3), np.int8)
+_ASKEW = {"values": np.ones((4, 8), np.int8), "scale": np.ones(4), "zero": 7}
 _FORMS: list[tuple[Callable[[Graph], Any], str]] = [
     (
         _one("CONV_2D", [(1, 5, 5, 3), _ONES], (1, 9, 3, 4), "Conv2DOptions", **_WINDOW),
@@ -661,6 +662,18 @@ _FORMS: list[tuple[Callable[[Graph], Any], str]] = [
     (_one("RESHAPE", [(1, 8), _INTS], (1, 9)), "RESHAPE from [1, 8] to [1, 9]"),
     (_one("ADD", [(1, 8), (1, 7)], (1, 8), "AddOptions"), "ADD with [1, 7] for [1, 8]"),
     (_one("ADD", [(1, 8), _FLOAT8], (1, 8), "AddOptions"), "ADD of int8 and float32"),
+    (
+        _one("ADD", [(1, 8), (1, 8)], ((1, 8), "int8", {"scale": 1e-8}), "AddOptions"),
+        "ADD with scales 0.05 and 0.05, too large for its output's 1e-08",
+    ),
+    (
+        _one("RELU6", [(1, 8)], ((1, 8), "int8", {"zero": 3})),
+        "RELU6 to another scale, which TensorFlow Lite Micro does",
+    ),
+    (
+        _one("FULLY_CONNECTED", [(1, 8), ((4, 8), "int8", _ASKEW)], (1, 4), "FullyConnectedOptions"),
+        "FULLY_CONNECTED with weights whose zero points are [7] instead of 0",
+    ),
     (
         _one("MUL", [(2, 3, 2, 3, 2), (1, 3, 1, 3, 1)], (2, 3, 2, 3, 2), "MulOptions"),
         "MUL broadcast over more than four",
@@ -716,14 +729,6 @@ def test_shapes_and_forms_without_a_kernel(build: Callable[[Graph], Any], reason
     model = read(g.build(*build(g)))
     with pytest.raises(ModelError, match=re.escape(f"got {reason}")):
         c99.generate(model, name="net")
-
-
-def test_scales_that_xnnpack_has_no_sum_for() -> None:
-    g = Graph()
-    x, y = g.tensor((1, 8), scale=1.0), g.tensor((1, 8), scale=0.0001)
-    g.operator("ADD", [x, x], [y], "AddOptions")
-    with pytest.raises(ModelError, match=r"ADD with scales 10000 and 10000 of its output's"):
-        c99.generate(read(g.build([x], [y])), name="net", rounding="xnnpack")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from c99_graphs import Graph
 
 import edgeopt
 from edgeopt import frameworks
-from edgeopt.errors import ModelError
+from edgeopt.errors import ModelError, UnavailableError
+from edgeopt.exporters.micro import proof
 
 CLASSES = ('a "quoted" one', "*/ #error", "größer\n")
 
@@ -79,19 +80,60 @@ def test_without_tflite_micro_the_self_test_is_of_another_family_and_says_so(
     assert "3 samples, 0 outputs differ" in compiled_and_run(output).stdout
 
 
-def test_the_self_test_finds_a_wrong_weight(model: Path, tmp_path: Path) -> None:
-    if not shutil.which("gcc"):
-        pytest.skip("no C compiler here: install gcc")
-    output = tmp_path / "project"
+def _damaged(model: Path, output: Path) -> dict[str, bytes | str]:
+    """The files of a project, four weights of which are others."""
     edgeopt.export("micro", model, output, runtime="c99", name="net")
-    weights = output / "src" / "net_weights.c"
-    lines = weights.read_text().splitlines()
+    files: dict[str, bytes | str] = {
+        str(path.relative_to(output)): path.read_text() for path in output.rglob("*") if path.suffix in (".c", ".h")
+    }
+    lines = str(files["src/net_weights.c"]).splitlines()
     first = next(i for i, line in enumerate(lines) if "weights[" in line) + 1
     lines[first] = "    127, 127, 127, 127," + lines[first].split(",", 4)[4]
-    weights.write_text("\n".join(lines) + "\n")
-    done = compiled_and_run(output)
-    assert done.returncode == 1
-    assert "net: sample 0, output 0, element" in done.stdout
+    return {**files, "src/net_weights.c": "\n".join(lines) + "\n"}
+
+
+def test_the_export_runs_its_own_self_test(model: Path, tmp_path: Path) -> None:
+    compiler = next((name for name in proof.COMPILERS if shutil.which(name)), None)
+    if compiler is None:
+        pytest.skip("no C compiler here: install gcc")
+    exported = edgeopt.export("micro", model, tmp_path / "project", runtime="c99")
+    assert exported.facts["self_test"] == f"3 samples, 0 outputs differ, compiled by {compiler}"
+    with pytest.raises(
+        ModelError, match=r"C of net does not compute .* \(net: 3 samples, \d+ outputs differ: net: sample 0"
+    ):
+        proof.prove(_damaged(model, tmp_path / "damaged"), "net")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("[ $1 = --version ]", r"cc did not compile the C of net: .*\. Try another C99 compiler as cc or gcc or clang"),
+        ('[ $1 = --version ] || { printf "#!/bin/sh\\nexit 3\\n" > program; chmod +x program; }', r"\(exit status 3\)"),
+    ],
+)
+def test_a_compiler_that_fails(script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cc").write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{script}\n")
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises((ModelError, UnavailableError), match=words):
+        proof.prove({"src/net.c": "", "selftest/main.c": ""}, "net")
+
+
+def test_compilers_and_programs_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not any(map(shutil.which, proof.COMPILERS)):
+        pytest.skip("no C compiler here: install gcc")
+    for name, seconds in (("_COMPILE_S", 0), ("_RUN_S", 0)):
+        monkeypatch.setattr(proof, name, seconds)
+        with pytest.raises((ModelError, UnavailableError), match=r"Expected the (C|self-test) of net"):
+            proof.prove({"src/net.c": "int main(void) { for (;;) {} }"}, "net")
+        monkeypatch.undo()
+
+
+def test_without_a_compiler_it_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    exported = edgeopt.export("micro", model, tmp_path / "project", runtime="c99")
+    words = "not run: none of cc, gcc, clang works on this machine; ctest runs it where one does"
+    assert exported.facts["self_test"] == words
 
 
 def test_an_operator_without_a_kernel_is_refused(tmp_path: Path) -> None:

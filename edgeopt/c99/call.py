@@ -31,6 +31,7 @@ class Call:
         scratch_bytes: memory that it needs while it runs.
         traces: for each input that the output may share memory with, how.
         has_direction: whether the struct has a field `backward`, set once the plan is made.
+        rounding: of the kernel's `requantize`, "upward" or as in Node; empty for that of the node.
     """
 
     kernel: str
@@ -40,6 +41,7 @@ class Call:
     scratch_bytes: int = 0
     traces: Mapping[int, Trace] = field(default_factory=dict)
     has_direction: bool = False
+    rounding: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Node:
 
     Attributes:
         folded: values of tensors that were computed while generating, by tensor.
-        rounding: "tflm" or "xnnpack".
+        rounding: "tflm", "xnnpack", or "builtin", which is LiteRT's own kernels: these compute what XNNPACK leaves.
         pack: whether weights of few distinct values are stored in 4 bits each.
     """
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgeopt.c99 import delegation
 from edgeopt.c99.call import Alias, Call, Folded, Node, Unsupported
 from edgeopt.c99.operators import OPERATORS
 from edgeopt.tflite.model import TFLiteModel
@@ -56,13 +57,15 @@ def lower(model: TFLiteModel, *, rounding: str, pack: bool) -> Lowered:
             reasons[operator.name] = None
             continue
         try:
+            if rounding == "xnnpack" and not delegation.takes(node):
+                node = replace(node, rounding="builtin")
             for part in OPERATORS[operator.name](node):
                 if isinstance(part, Alias):
                     aliases[part.output] = aliases.get(part.source, part.source)
                 elif isinstance(part, Folded):
                     folded[part.output] = part.values
                 else:
-                    calls.append(part)
+                    calls.append(replace(part, rounding=part.rounding or node.rounding))
                     origins.append(operator.index)
         except Unsupported as error:
             reasons[str(error)] = None

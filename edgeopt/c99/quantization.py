@@ -54,7 +54,7 @@ def scales(reals: np.ndarray, rounding: str) -> dict[str, np.ndarray]:
     }
 
 
-def activation_range(activation: str, output: Tensor) -> tuple[int, int]:
+def activation_range(activation: str, output: Tensor, rounding: str) -> tuple[int, int]:
     """Returns the least and greatest int8 of a fused activation.
 
     Raises:
@@ -63,9 +63,9 @@ def activation_range(activation: str, output: Tensor) -> tuple[int, int]:
     low, high = REAL_RANGES[activation]
     least, greatest = INT8
     if low is not None:
-        least = max(least, quantized(low, output))
+        least = max(least, _quantized(low, output, rounding))
     if high is not None:
-        greatest = min(greatest, quantized(high, output))
+        greatest = min(greatest, _quantized(high, output, rounding))
     return least, greatest
 
 
@@ -78,9 +78,12 @@ REAL_RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def quantized(real: float, tensor: Tensor) -> int:
-    """Returns `real` as a quantized number of `tensor`, not clamped, halves away from zero."""
-    return zero_point(tensor) + away(float(np.float32(real) / scale(tensor)))
+def _quantized(real: float, tensor: Tensor, rounding: str) -> int:
+    """Returns `real` as a quantized number, not clamped: halves away from zero, or XNNPACK's sum to even."""
+    quotient = np.float32(real) / scale(tensor)
+    if rounding == "xnnpack":
+        return int(np.rint(quotient + np.float32(zero_point(tensor))))
+    return zero_point(tensor) + away(float(quotient))
 
 
 def away(value: float) -> int:

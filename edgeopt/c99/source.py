@@ -6,7 +6,7 @@ import functools
 import importlib.resources
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,17 @@ from edgeopt.c99.lowering import C_TYPES
 from edgeopt.tflite.model import Tensor, TFLiteModel
 
 # Kernels name "requantize" as a need; this is which.
-_REQUANTIZE = {"tflm": "requantize_tflm", "xnnpack": "requantize_xnnpack"}
+_REQUANTIZE = {
+    "tflm": "requantize_tflm",
+    "builtin": "requantize_tflm",
+    "upward": "requantize_upward",
+    "xnnpack": "requantize_xnnpack",
+}
 _NEEDS = re.compile(r"^/\* needs: ([a-z0-9_ ]+) \*/\n")
+# The names that files of kernels with a need of "requantize" declare, without the end of a type's.
+_ROUNDED = re.compile(
+    r"\b(scales(?=_t)|requantize\w*?|(?:depthwise_)?conv_2d_s8\w*?|(?:fully_connected|mean|mul|transpose_conv)_s8\w*?)(_t)?\b"
+)
 _USES_MATH = re.compile(r"\b(expf|tanhf|fmaxf|floorf|sqrtf|lrintf|roundf)\(")
 _MATH = "#include <math.h>\n"
 _LINE = 116
@@ -174,8 +183,8 @@ def comment(text: str) -> str:
 
 
 def _body(model: TFLiteModel, layout: Layout, constants: _Constants, *, name: str, rounding: str) -> str:
-    calls = [_call(model, layout, constants, step, call) for step, call in enumerate(layout.steps)]
-    kernels = _kernels([call.kernel for call in layout.steps], rounding)
+    calls = [_call(model, layout, constants, step, call, rounding) for step, call in enumerate(layout.steps)]
+    kernels = _kernels(layout.steps, rounding)
     parameters = "\n".join(parameter for parameter, _ in calls)
     statements = "\n".join(statement for _, statement in calls)
     return (
@@ -195,8 +204,11 @@ def _offsets(layout: Layout, tensors: tuple[int, ...]) -> str:
     return f"    static const int32_t offsets[] = {{{values}}};\n    return arena + offsets[index];\n"
 
 
-def _call(model: TFLiteModel, layout: Layout, constants: _Constants, step: int, call: Call) -> tuple[str, str]:
+def _call(
+    model: TFLiteModel, layout: Layout, constants: _Constants, step: int, call: Call, rounding: str
+) -> tuple[str, str]:
     """Returns the const struct and the statement."""
+    kernel = call.kernel + _suffix(call, rounding)
     fields = ",\n".join(f"    .{key} = {_field(constants, key, value)}" for key, value in call.fields.items())
     operator = model.main.operators[layout.lowered.origins[step]]
     inputs = [_pointer(model, layout, constants, tensor) for tensor in call.inputs]
@@ -205,8 +217,8 @@ def _call(model: TFLiteModel, layout: Layout, constants: _Constants, step: int, 
     arguments = ", ".join([f"&step_{step}", *(f"(const void *)({i})" for i in inputs), output, scratch])
     return (
         f"/* {operator.name}: {comment(model.main.tensors[call.output].name)} */\n"
-        f"static const {call.kernel}_t step_{step} = {{\n{fields},\n}};\n",
-        f"    {call.kernel}({arguments});",
+        f"static const {kernel}_t step_{step} = {{\n{fields},\n}};\n",
+        f"    {kernel}({arguments});",
     )
 
 
@@ -229,23 +241,40 @@ def _field(constants: _Constants, key: str, value: Field) -> str:
     return "NULL" if value is None else _number(value)
 
 
-def _kernels(names: Iterable[str], rounding: str) -> str:
-    """Returns the texts of the kernels and of what they need, each once, needs first."""
-    done: dict[str, str] = {}
+def _kernels(calls: Iterable[Call], rounding: str) -> str:
+    """Returns the texts of the kernels and of what they need, each once, needs first.
 
-    def visit(name: str) -> None:
-        name = _REQUANTIZE[rounding] if name == "requantize" else name
-        if name in done:
+    A kernel that requantizes is written once for each rounding; names of other roundings than the library's have a
+    suffix.
+    """
+    done: dict[tuple[str, str], str] = {}
+
+    def visit(name: str, call: Call) -> None:
+        suffix = _suffix(replace(call, kernel=name), rounding)
+        if (name, suffix) in done:
             return
-        text = kernel_text(name)
-        needs = _NEEDS.match(text)
-        for need in needs[1].split() if needs else ():
-            visit(need)
-        done[name] = _NEEDS.sub("", text)
+        for need in _needs(name):
+            visit(_REQUANTIZE[call.rounding] if need == "requantize" else need, call)
+        text = _NEEDS.sub("", kernel_text(name))
+        done[name, suffix] = _ROUNDED.sub(rf"\g<1>{suffix}\g<2>", text) if suffix else text
 
-    for name in names:
-        visit(name)
+    for call in calls:
+        visit(call.kernel, call)
     return "\n".join(done.values())
+
+
+def _suffix(call: Call, rounding: str) -> str:
+    """Returns what the names of a call's kernel end in, in a library of that rounding."""
+    return f"_{call.rounding}" if call.rounding != rounding and _requantizes(call.kernel) else ""
+
+
+def _requantizes(kernel: str) -> bool:
+    return kernel in _REQUANTIZE.values() or "requantize" in _needs(kernel) or any(map(_requantizes, _needs(kernel)))
+
+
+def _needs(kernel: str) -> list[str]:
+    found = _NEEDS.match(kernel_text(kernel))
+    return found[1].split() if found else []
 
 
 @functools.cache

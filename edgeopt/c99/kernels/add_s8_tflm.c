@@ -3,15 +3,16 @@
 typedef struct {
     int32_t shape[4], a_stride[4], b_stride[4];
     int32_t a_zero, a_multiplier, a_shift, b_zero, b_multiplier, b_shift;
-    int32_t out_zero, out_multiplier, out_shift, low, high;
+    int32_t b_sign, out_zero, out_multiplier, out_shift, low, high;
 } add_s8_tflm_t;
 
 static inline int8_t add_s8_tflm_one(const add_s8_tflm_t *p, int32_t a, int32_t b) {
     /* The 20 bits of headroom keep what the scales would cut off. */
     const int32_t x = divide_by_power(multiply_high((a - p->a_zero) * (1 << 20), p->a_multiplier), -p->a_shift);
     const int32_t y = divide_by_power(multiply_high((b - p->b_zero) * (1 << 20), p->b_multiplier), -p->b_shift);
-    const int32_t sum = divide_by_power(multiply_high(x + y, p->out_multiplier), -p->out_shift);
-    return (int8_t)clamp(sum + p->out_zero, p->low, p->high);
+    /* The sign comes last: halves are rounded upward before it. */
+    const int32_t sum = divide_by_power(multiply_high(x + p->b_sign * y, p->out_multiplier), -p->out_shift);
+    return (int8_t)(clamp(sum, p->low - p->out_zero, p->high - p->out_zero) + p->out_zero);
 }
 
 static void add_s8_tflm(const add_s8_tflm_t *p, const int8_t *a, const int8_t *b, int8_t *out, void *scratch) {
@@ -28,7 +29,7 @@ static void add_s8_tflm(const add_s8_tflm_t *p, const int8_t *a, const int8_t *b
                     int32x4_t v = vshlq_n_s32(vsubq_n_s32(vldrbq_s32(y), p->b_zero), 20);
                     u = divide_by_powers(vqrdmulhq_n_s32(u, p->a_multiplier), vdupq_n_s32(p->a_shift));
                     v = divide_by_powers(vqrdmulhq_n_s32(v, p->b_multiplier), vdupq_n_s32(p->b_shift));
-                    u = vqrdmulhq_n_s32(vaddq_s32(u, v), p->out_multiplier);
+                    u = vqrdmulhq_n_s32(vmlaq_n_s32(u, v, p->b_sign), p->out_multiplier);
                     u = vaddq_n_s32(divide_by_powers(u, vdupq_n_s32(p->out_shift)), p->out_zero);
                     u = vminq_s32(vmaxq_s32(u, vdupq_n_s32(p->low)), vdupq_n_s32(p->high));
                     vstrbq_s32(out, u);

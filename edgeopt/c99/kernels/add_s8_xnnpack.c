@@ -9,7 +9,7 @@ typedef struct {
 static inline int8_t add_s8_xnnpack_one(const add_s8_xnnpack_t *p, int32_t a, int32_t b) {
     /* `offset` holds both zero points and the half that rounds. */
     const int32_t sum = (p->offset + a * p->a_multiplier + b * p->b_multiplier) >> p->shift;
-    return (int8_t)clamp(sum + p->out_zero, p->low, p->high);
+    return (int8_t)(clamp(sum, p->low - p->out_zero, p->high - p->out_zero) + p->out_zero);
 }
 
 static void add_s8_xnnpack(const add_s8_xnnpack_t *p, const int8_t *a, const int8_t *b, int8_t *out, void *scratch) {

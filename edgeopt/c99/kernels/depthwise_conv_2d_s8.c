@@ -11,11 +11,11 @@ typedef struct {
 } depthwise_conv_2d_s8_t;
 
 /* The first filter tap inside the image, and the one after the last. */
-static inline int32_t depthwise_first(int32_t start, int32_t dilation) {
+static inline int32_t depthwise_conv_2d_s8_first(int32_t start, int32_t dilation) {
     return start < 0 ? (dilation - 1 - start) / dilation : 0;
 }
 
-static inline int32_t depthwise_end(int32_t start, int32_t dilation, int32_t taps, int32_t size) {
+static inline int32_t depthwise_conv_2d_s8_end(int32_t start, int32_t dilation, int32_t taps, int32_t size) {
     const int32_t inside = start < size ? (size - start + dilation - 1) / dilation : 0;
     return inside < taps ? inside : taps;
 }
@@ -30,13 +30,13 @@ static void depthwise_conv_2d_s8(const depthwise_conv_2d_s8_t *p, const int8_t *
     for (int32_t row = 0; row < p->out_h; ++row) {
         const int32_t oy = p->backward ? p->out_h - 1 - row : row;
         const int32_t y0 = oy * p->stride_h - p->pad_h;
-        const int32_t top = depthwise_first(y0, p->dilation_h);
-        const int32_t bottom = depthwise_end(y0, p->dilation_h, p->filter_h, p->in_h);
+        const int32_t top = depthwise_conv_2d_s8_first(y0, p->dilation_h);
+        const int32_t bottom = depthwise_conv_2d_s8_end(y0, p->dilation_h, p->filter_h, p->in_h);
         int8_t *to = out + oy * p->out_w * p->out_c;
         for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
             const int32_t x0 = ox * p->stride_w - p->pad_w;
-            const int32_t left = depthwise_first(x0, p->dilation_w);
-            const int32_t right = depthwise_end(x0, p->dilation_w, p->filter_w, p->in_w);
+            const int32_t left = depthwise_conv_2d_s8_first(x0, p->dilation_w);
+            const int32_t right = depthwise_conv_2d_s8_end(x0, p->dilation_w, p->filter_w, p->in_w);
             const int8_t *origin = in + ((y0 + top * p->dilation_h) * p->in_w + x0 + left * p->dilation_w) * p->in_c;
             const int8_t *taps = p->weights + (top * p->filter_w + left) * p->out_c;
             int32_t c = 0;

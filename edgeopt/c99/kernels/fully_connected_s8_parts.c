@@ -1,8 +1,9 @@
 /* needs: simd requantize */
-/* Rows [rows, depth] times weights [units, depth]; `bias` already holds -zero point of the input * sum of weights. */
+/* Rows [rows, depth] times weights [units, depth], which have a zero point too; `bias` already holds
+   -zero point of the input * sum of (weights - their zero point). */
 typedef struct {
     int32_t rows, depth, units;
-    int32_t out_zero, low, high;
+    int32_t weights_zero, out_zero, low, high;
     const int8_t *weights;
     const int32_t *bias;
     scales_t scales;
@@ -31,4 +32,13 @@ static inline void fully_connected_s8_dot(
     }
     sums[0] = s0;
     sums[1] = s1;
+}
+
+/* What the weights' zero point takes from every sum of a row. */
+static inline int32_t fully_connected_s8_shared(const fully_connected_s8_t *p, const int8_t *x) {
+    int32_t sum = 0;
+    for (int32_t i = 0; p->weights_zero != 0 && i < p->depth; ++i) {
+        sum += x[i];
+    }
+    return p->weights_zero * sum;
 }

@@ -9,7 +9,7 @@ static inline int8_t requantize(
     const scales_t *scales, int32_t channel, int32_t sum, int32_t zero, int32_t low, int32_t high
 ) {
     const int32_t value = multiply_twice_rounded(sum, scales->multiplier[channel], scales->shift[channel]);
-    return (int8_t)clamp(value + zero, low, high);
+    return (int8_t)(clamp(value, low - zero, high - zero) + zero);
 }
 
 /* Of `count` channels from `channel` on. */

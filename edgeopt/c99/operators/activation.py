@@ -60,6 +60,8 @@ def relu6(node: Node) -> list[Call]:
 def _relu(node: Node, high: float | None) -> list[Call]:
     if node.require("int8", "float32") == "float32":
         return [_on_floats(node, "clamp_f32", low=0.0, high=real_range(node)[1] if high is None else high)]
+    if node.rounding == "tflm" and high is not None and node.input(0).quantization != node.output.quantization:
+        raise Unsupported(f"{node.operator.name} to another scale, which TensorFlow Lite Micro does not change")
     return [_lookup(node, functions.relu(_scaling(node), high))]
 
 

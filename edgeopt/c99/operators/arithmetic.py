@@ -33,6 +33,8 @@ def mul(node: Node) -> list[Call]:
     real = float(scale(a)) * float(scale(b)) / float(scale(out))
     if node.rounding == "xnnpack":
         real = float(scale(a) * scale(b) / scale(out))
+    elif node.rounding == "builtin" and real >= 1:
+        raise Unsupported(f"MUL with scales whose product is {real:g} of its output's, which XNNPACK leaves")
     fields: dict[str, Field] = {
         "a_zero": zero_point(a),
         "b_zero": zero_point(b),
@@ -58,6 +60,8 @@ def _sum(node: Node, *, sign: int) -> list[Call]:
         return [_binary(node, "add_f32", {"low": low, "high": high, "sign": sign})]
     if node.rounding == "xnnpack":
         return [_binary(node, "add_s8_xnnpack", _once_rounded(node, sign))]
+    if node.rounding == "builtin" and sign > 0:
+        raise Unsupported("ADD with scales that XNNPACK leaves, 256 or 1/1024 of its output's")
     return [_binary(node, "add_s8_tflm", _twice_rounded(node, sign))]
 
 
@@ -69,13 +73,15 @@ def _twice_rounded(node: Node, sign: int) -> dict[str, Field]:
     a_multiplier, a_shift = multiplier(first / twice)
     b_multiplier, b_shift = multiplier(second / twice)
     out_multiplier, out_shift = multiplier(twice / (2**20 * result))
+    node.expect(out_shift <= 0, f"scales {first:g} and {second:g}, too large for its output's {result:g}")
     return {
         "a_zero": zero_point(a),
         "a_multiplier": a_multiplier,
         "a_shift": a_shift,
         "b_zero": zero_point(b),
-        "b_multiplier": sign * b_multiplier,
+        "b_multiplier": b_multiplier,
         "b_shift": b_shift,
+        "b_sign": sign,
         "out_zero": zero_point(out),
         "out_multiplier": out_multiplier,
         "out_shift": out_shift,
@@ -90,8 +96,6 @@ def _once_rounded(node: Node, sign: int) -> dict[str, Field]:
     first, second = scale(a) / scale(out), scale(b) / scale(out)
     # The greater multiplier gets 21 bits.
     shift = 20 - (math.frexp(max(first, second))[1] - 1)
-    if not 12 <= shift <= 30:
-        raise Unsupported(f"{node.operator.name} with scales {first:g} and {second:g} of its output's")
     a_multiplier = int(np.rint(np.float64(first) * 2**shift))
     b_multiplier = sign * int(np.rint(np.float64(second) * 2**shift))
     return {

@@ -49,6 +49,7 @@ def conv_2d(node: Node) -> list[Call]:
             scratch_bytes,
             traces={node.input(0).index: _rows(vertical, node, horizontal, in_c, channels)},
             has_direction=True,
+            rounding=_matrix_rounding(node),
         )
     ]
 
@@ -59,7 +60,8 @@ def depthwise_conv_2d(node: Node) -> list[Call]:
     weights = _weights(node, dtype, rank=4)
     groups, height, width, channels = weights.shape
     _, _, in_c = image(node.input(0).shape, node)
-    node.expect(groups == 1 and channels % in_c == 0, f"weights {list(weights.shape)} for {in_c} channels")
+    fits = groups == 1 and channels == in_c * node.option("depth_multiplier")
+    node.expect(fits, f"weights {list(weights.shape)} for {in_c} channels times {node.option('depth_multiplier')}")
     vertical, horizontal = _window(node, height, width)
     fields = {
         **_geometry(vertical, horizontal, in_c, channels),
@@ -96,7 +98,13 @@ def fully_connected(node: Node) -> list[Call]:
         chunk = min(_CHUNK, depth + depth % 2)
         kernel, scratch_bytes = "fully_connected_s8_packed", 2 * chunk
         fields = {"dense": {**fields, "weights": None}, "chunk": chunk, **packed}
-    return [Call(kernel, fields, (node.input(0).index,), node.output.index, scratch_bytes)]
+    rounding = _matrix_rounding(node)
+    return [Call(kernel, fields, (node.input(0).index,), node.output.index, scratch_bytes, rounding=rounding)]
+
+
+def _matrix_rounding(node: Node) -> str:
+    """LiteRT's own matrix products round halves upward, its other kernels away from zero."""
+    return "upward" if node.rounding == "builtin" else ""
 
 
 _SUFFIX = {"int8": "s8", "float32": "f32"}
@@ -176,7 +184,7 @@ def _arithmetic(node: Node, weights: np.ndarray, *, folded: bool) -> dict[str, F
         return {"low": low, "high": high, "weights": weights, "bias": bias.astype(np.float32)}
     total = bias.astype(np.int64)
     if folded:
-        total = total - zero_point(node.input(0)) * weights.astype(np.int64).sum(axis=1)
+        total = total - zero_point(node.input(0)) * (weights.astype(np.int64) - _weights_zero(node)).sum(axis=1)
     low, high = clamps(node)
     fields: dict[str, Field] = {
         "out_zero": zero_point(node.output),
@@ -187,9 +195,20 @@ def _arithmetic(node: Node, weights: np.ndarray, *, folded: bool) -> dict[str, F
         "bias": total.astype(np.int32),
         "scales": scales(_multipliers(node, channels), node.rounding),
     }
-    if node.operator.name != "FULLY_CONNECTED":
+    if node.operator.name == "FULLY_CONNECTED":
+        fields["weights_zero"] = _weights_zero(node)
+    else:
         fields["in_zero"] = zero_point(node.input(0))
     return fields
+
+
+def _weights_zero(node: Node) -> int:
+    """The zero point of the weights, which only FULLY_CONNECTED with one scale may have."""
+    quantization = node.input(1).quantization
+    zeros = set(quantization.zero_points) if quantization is not None else {0}
+    may_differ = node.operator.name == "FULLY_CONNECTED" and not node.input(1).is_per_channel
+    node.expect(zeros == {0} or may_differ, f"weights whose zero points are {sorted(zeros)} instead of 0")
+    return zeros.pop()
 
 
 def _multipliers(node: Node, channels: int) -> np.ndarray:
@@ -209,7 +228,7 @@ def _multipliers(node: Node, channels: int) -> np.ndarray:
 def clamps(node: Node) -> tuple[int, int]:
     """Returns the range of the fused activation as int8."""
     _require_clamp(node)
-    return activation_range(node.option("fused_activation_function"), node.output)
+    return activation_range(node.option("fused_activation_function"), node.output, node.rounding)
 
 
 def real_range(node: Node) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edgeopt.c99.call import Call, Node, Unsupported
+from edgeopt.c99.call import Call, Field, Node, Unsupported
 from edgeopt.c99.operators.convolution import clamps, real_range
 from edgeopt.c99.operators.window import axis, image, trace
 from edgeopt.c99.quantization import multiplier, scale, zero_point
@@ -75,18 +75,20 @@ def mean(node: Node) -> list[Call]:
     outer = math.prod(source.shape[: axes[0]]) if axes else source.elements
     count = math.prod(source.shape[d] for d in axes)
     node.expect(count > 0 and outer > 0 and source.elements // count == target.elements, f"{target.elements} results")
-    fields = {"outer": outer, "count": count, "inner": source.elements // (outer * count)}
+    fields: dict[str, Field] = {"outer": outer, "count": count, "inner": source.elements // (outer * count)}
     if dtype == "float32":
         return [Call("mean_f32", fields, (source.index,), target.index)]
+    if node.rounding == "xnnpack":
+        ratio = scale(source) / scale(target) * (np.float32(1) / np.float32(count))
+        offset = np.float32(zero_point(target)) - np.float32(count * zero_point(source)) * ratio
+        fields |= {"scale": float(ratio), "offset": float(offset)}
+        return [Call("mean_s8_xnnpack", fields, (source.index,), target.index)]
     common = {"offset": -count * zero_point(source), "out_zero": zero_point(target), "low": -128, "high": 127}
     return [Call("mean_s8", {**fields, **common, "scales": _mean_scales(node, count)}, (source.index,), target.index)]
 
 
 def _mean_scales(node: Node, count: int) -> dict[str, np.ndarray]:
-    source, target = scale(node.input(0)), scale(node.output)
-    if node.rounding == "xnnpack":
-        return {"scale": np.array([source / target / np.float32(count)], np.float32)}
-    fixed, shift = multiplier(float(source) / float(target))
+    fixed, shift = multiplier(float(scale(node.input(0))) / float(scale(node.output)))
     # The division by the count goes into the multiplier, as far as its bits reach.
     more = min(count.bit_length() - 1, 32, 31 + shift)
     return {

@@ -98,6 +98,7 @@ def transpose_conv(node: Node) -> list[Call]:
     quantization = node.input(1).quantization
     if quantization is None:
         raise Unsupported("TRANSPOSE_CONV with weights that have no scale")
+    node.expect(not any(quantization.zero_points), "weights whose zero points are not 0")
     filters = np.broadcast_to(np.array(quantization.scales, np.float32), channels)
     reals = (
         scale(source) * filters / scale(target)

@@ -9,6 +9,7 @@ from edgeopt import c99, frameworks
 from edgeopt.exporters import golden
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, settings_header
+from edgeopt.exporters.micro.proof import prove
 from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import RUNTIMES
 
@@ -46,8 +47,9 @@ def project(source: Source, settings: Micro) -> Project:
     """Returns the project; `source` has passed `fitness.require_fit`.
 
     Raises:
-        ModelError: the C99 engine lacks an operator of the file, or the runtime of the golden outputs refuses it.
-        UnavailableError: that runtime is not installed.
+        ModelError: the C99 engine lacks an operator of the file, the runtime of the golden outputs refuses it, or the
+            generated C computes something else, compiled and run here.
+        UnavailableError: that runtime is not installed, or the C compiler that is does not compile.
     """
     library = c99.generate(source.model, name=source.name, rounding=settings.rounding)
     reference = _reference(settings.rounding)
@@ -72,6 +74,7 @@ def project(source: Source, settings: Micro) -> Project:
             "peak_operator": library.peak_operator,
             "rounding": library.rounding,
             "golden_samples": len(source.samples),
+            "self_test": prove(files, source.name),
         },
         notes=(*fitness.notes(source), *_doubts(reference)),
         next_steps=("cmake -S . -B build", "cmake --build build", "ctest --test-dir build"),
