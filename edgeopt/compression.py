@@ -14,7 +14,7 @@ from edgeopt.errors import ModelError
 from edgeopt.plain import to_plain
 from edgeopt.plan import Plan, PlannedStep, plan
 from edgeopt.store import Store
-from edgeopt.vocabulary import Property, StepRecord
+from edgeopt.vocabulary import StepRecord
 from edgeopt.workshop import Done, Job, Survey
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Compression:
         self._trust, self._custom_objects = trust, custom_objects
         self._worker = workers.Worker("training", environment=_ENVIRONMENT)
         self._survey: Survey = self._call("survey", model, trust=trust, custom_objects=custom_objects)
-        self.plan = self._planned(recipe.steps, self._survey.properties)
-        self.model, self._properties, self._left = model, self._survey.properties, recipe.steps
+        self.model, self._properties, self._start = model, self._survey.properties, 0
+        self.plan = self._planned()
 
     def close(self) -> None:
         """Ends the worker."""
@@ -77,7 +77,7 @@ class Compression:
 
     def upcoming(self) -> PlannedStep | None:
         """Returns the next step as the model at hand needs it, or None after the last."""
-        return self._planned(self._left, self._properties).steps[0] if self._left else None
+        return self._planned().steps[0] if self._start < len(self._recipe.steps) else None
 
     def do(self, planned: PlannedStep, number: int) -> Done:
         """Does a step on the model at hand, or brings back what it was when it was done before."""
@@ -120,19 +120,22 @@ class Compression:
 
     def accept(self, planned: PlannedStep, model: Path) -> None:
         """Goes on with what a step made."""
-        self.model, self._properties, self._left = model, planned.properties_after, self._left[1:]
+        self.model, self._properties = model, planned.properties_after
+        self._start += 1
 
     def skip(self) -> None:
         """Goes on with the model of before the step."""
-        self._left = self._left[1:]
+        self._start += 1
 
-    def _planned(self, steps: tuple[Any, ...], properties: frozenset[Property]) -> Plan:
+    def _planned(self) -> Plan:
         return plan(
-            replace(self._recipe, steps=steps),
-            properties=properties,
+            self._recipe,
+            start=self._start,
+            properties=self._properties,
             facts=self._survey.facts,
             has_labels=self._data.training.has_labels,
             has_training=len(self._data.training) > 0,
+            has_calibration=len(self._data.calibration) > 0,
         )
 
     def _call(self, function: str, *args: Any, **kwargs: Any) -> Any:

@@ -197,7 +197,7 @@ class Run:
             progress.tell(step_name(self.recipe, number - 1))
             with self._clocked(planned.technique):
                 step = self._compression.do(planned, number)
-            after = self._converted(step.model, (*done, planned.technique), self._wanted[0])
+            after = self._converted(step.model, (*done, planned.name), self._wanted[0])
             record = self._judged(planned, step.record, before, after)
             if Property.FAKE_QUANTIZED in planned.properties_after and after.file is not None:
                 record = replace(record, notes=(*record.notes, self._as_trained(step.model, after)))
@@ -206,7 +206,7 @@ class Run:
                 self._compression.skip()
             else:
                 self._compression.accept(planned, step.model)
-                done = (*done, planned.technique)
+                done = (*done, planned.name)
             self.steps += (replace(record, model=step.model.relative_to(self.output).as_posix()),)
             found.append(after)
             before = before if record.rolled_back else after

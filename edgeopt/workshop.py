@@ -22,7 +22,7 @@ from edgeopt.vocabulary import Property, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
-    from edgeopt.inspection.prospects import ModelFacts
+    from edgeopt.prospects import ModelFacts
     from edgeopt.steps import Step, Training
 
 # A model with so many zeros was pruned; trained weights have next to none.

@@ -43,14 +43,18 @@ def cnn() -> Any:
     return keras.Model(inputs, layers.Dense(10, activation="softmax", name="scores")(x), name="small")
 
 
-def converted(model: Any, scheme: str, dataset: Dataset) -> FileFacts:
-    """What the model holds as a `.tflite` in `scheme`."""
+def loaded_of(model: Any) -> LoadedModel:
+    """The tf_keras model at hand as one that was loaded."""
     inputs, outputs = (
         tuple(TensorSpec(name, tuple(tensor.shape), graph.dtype_name(tensor)) for name, tensor in named)
         for named in (graph.input_names(model), graph.output_names(model))
     )
-    loaded = LoadedModel(Path("model.keras"), "keras2", inputs, outputs, model)
-    content = Converter(loaded, ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme])
+    return LoadedModel(Path("model.keras"), "keras2", inputs, outputs, model)
+
+
+def converted(model: Any, scheme: str, dataset: Dataset) -> FileFacts:
+    """What the model holds as a `.tflite` in `scheme`."""
+    content = Converter(loaded_of(model), ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme])
     return facts_of(read(content))
 
 

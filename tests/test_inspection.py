@@ -15,9 +15,11 @@ import pytest
 import tflite_models as models
 
 from edgeopt import files, frameworks
+from edgeopt.advice import advice
 from edgeopt.errors import ModelError
 from edgeopt.inspection import Inspection, inspect_keras, inspect_tflite, inspection_tables
-from edgeopt.inspection.prospects import QAT_LAYERS, TECHNIQUES, TechniqueAdvice
+from edgeopt.prospects import Advice
+from edgeopt.techniques import TECHNIQUES
 from edgeopt.tflite.rewrite import compact
 from edgeopt.vocabulary import TensorSpec
 
@@ -52,8 +54,8 @@ def _inspect_keras(folder: Path, model: Any, **fields: Any) -> Inspection:
     return inspect_keras(loaded)  # type: ignore[arg-type]
 
 
-def _advice(inspection: Inspection) -> dict[str, TechniqueAdvice]:
-    return {advice.technique: advice for advice in inspection.advice}
+def _advice(inspection: Inspection) -> dict[str, Advice]:
+    return {each.technique: each for each in advice(inspection.facts)}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_rows_of_pruned_and_clustered_files(folder: Path) -> None:
 def test_shared_model(shared: Path) -> None:
     inspection = inspect_tflite(shared / "models" / "kws_ref_model.tflite")
     assert inspection.quantization == "full int8, int8 inputs and outputs"
-    assert not any(advice.possible for advice in inspection.advice)
+    assert not any(each.possible for each in advice(inspection.facts))
     assert "start from the float model" in _advice(inspection)["int8"].reason
 
 
@@ -163,12 +165,12 @@ def test_keras_layers_of_many_kinds(folder: Path) -> None:
     assert macs["Dense"] == 10 * 5 * 5
     assert macs["GRU"] == 10 * 3 * (5 * 6 + 6 * 6)
     assert [row.note for row in inspection.rows if row.kind == "Dense"] == ["", "shares the weights of an earlier call"]
-    advice = _advice(inspection)
-    assert "set unroll=True" in advice["int8"].reason
-    assert not advice["int16x8"].possible
-    assert "MultiHeadAttention (1 layer)" in advice["qat"].reason
-    assert "Conv1D" not in advice["qat"].reason
-    assert "nothing to gain: all weight tensors have under 1024 elements" in advice["dynamic"].reason
+    found = _advice(inspection)
+    assert "set unroll=True" in found["int8"].reason
+    assert not found["int16x8"].possible
+    assert "MultiHeadAttention (1 layer)" in found["qat"].reason
+    assert "Conv1D" not in found["qat"].reason
+    assert "nothing to gain: all weight tensors have under 1024 elements" in found["dynamic"].reason
 
 
 def _predicted_bytes(gain: str) -> float:
@@ -180,23 +182,23 @@ def _predicted_bytes(gain: str) -> float:
 @pytest.mark.parametrize(("technique", "scheme"), [("float16",) * 2, ("dynamic",) * 2, ("int8",) * 2, ("int16x8",) * 2])
 @pytest.mark.parametrize("build", [models.cnn, models.dense])
 def test_predicted_sizes_are_near_those_of_conversion(build: Any, technique: str, scheme: str, folder: Path) -> None:
-    advice = _advice(_inspect(folder, build, "float32"))[technique]
-    assert advice.possible
-    assert _predicted_bytes(advice.gain) == pytest.approx(len(compact(models.convert(build, scheme))), rel=0.2)
+    verdict = _advice(_inspect(folder, build, "float32"))[technique]
+    assert verdict.possible
+    assert _predicted_bytes(verdict.gain) == pytest.approx(len(compact(models.convert(build, scheme))), rel=0.2)
 
 
 def test_verdicts_on_a_keras_model(folder: Path) -> None:
-    advice = _advice(_inspect_keras(folder, models.cnn()))
-    assert tuple(advice) == TECHNIQUES
-    assert all(verdict.possible for verdict in advice.values())
+    found = _advice(_inspect_keras(folder, models.cnn()))
+    assert tuple(found) == ("float16", "dynamic", "int8", "int16x8", *TECHNIQUES)
+    assert all(verdict.possible for verdict in found.values())
     kernels = 8 * 3 * 3 * 3 + 8 * 3 * 3 + 160 * 8 + 10 * 160
-    assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are pruned" in advice["prune"].reason
+    assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are pruned" in found["prune"].reason
     macs = 16 * 16 * 8 * 27 + 14 * 14 * 8 * 9 + 14 * 14 * 160 * 8 + 160 * 10
-    assert f"{14 * 14 * 160 * 8 / macs:.0%} of the MACs here" in advice["prune"].reason
-    assert "only compressed storage or transfer gains" in advice["prune"].reason
-    assert "gains only when compressed" in advice["cluster"].reason
-    assert "TensorFlow Lite 2.17 or newer" in advice["dynamic"].reason
-    assert advice["qat"].reason == "every layer is trained in int8"
+    assert f"{14 * 14 * 160 * 8 / macs:.0%} of the MACs here" in found["prune"].reason
+    assert "only compressed storage or transfer gains" in found["prune"].reason
+    assert "gains only when compressed" in found["cluster"].reason
+    assert "TensorFlow Lite 2.17 or newer" in found["dynamic"].reason
+    assert found["qat"].reason == "every layer is trained in int8"
 
 
 def test_verdicts_where_layers_cannot_be_trained(folder: Path) -> None:
@@ -212,12 +214,6 @@ def test_verdicts_where_layers_cannot_be_trained(folder: Path) -> None:
     assert not _advice(unbridged)["qat"].possible
     assert unbridged.notes == ("odd could not be bridged: a custom layer",)
     assert unbridged.parameters == models.cnn().count_params()
-
-
-def test_the_layers_that_qat_is_said_to_train_are_those_it_trains() -> None:
-    from edgeopt.fake_quantization.roles import WEIGHTS
-
-    assert {"BatchNormalization", *WEIGHTS} == QAT_LAYERS
 
 
 def test_tables_show_it_and_nothing_steers_the_terminal(folder: Path) -> None:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.inspection.prospects import ModelFacts, WeightFacts
-from edgeopt.plan import LABELS, SAMPLES, VARIANTS, Plan, plan
+from edgeopt.plan import Plan, plan
+from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.recipe import Recipe, packaged, steps_from
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import TrainedStep, Training
-from edgeopt.techniques import TECHNIQUES, Technique
+from edgeopt.techniques import TECHNIQUES, Need, Technique
 from edgeopt.vocabulary import Budgets, Property
 
 # What a technique cannot do without.
@@ -159,14 +159,26 @@ def test_the_form_that_keeps_what_is_there(names: str, properties: tuple[Propert
 
 
 def test_every_form_is_of_a_technique_that_keeps_so_much() -> None:
-    for (name, kept), variant in VARIANTS.items():
-        assert kept <= TECHNIQUES[name].keeps, variant
+    forms = {(row.name, kept) for row in ROWS for kept in row.variants}
+    for name, kept in forms:
+        assert kept <= TECHNIQUES[name].keeps, name
     reachable = {
         (step.technique, step.properties_before)
         for names in ("prune prune cluster cluster qat", "prune qat", "cluster qat")
         for step in plan(recipe_of(*names.split())).steps
     }
-    assert set(VARIANTS) <= reachable
+    assert forms <= reachable
+
+
+def test_steps_of_one_technique_have_names_of_their_own_also_in_what_is_left() -> None:
+    recipe = recipe_of("prune", "prune", "cluster")
+    assert [step.name for step in plan(recipe).steps] == ["prune", "prune-2", "cluster"]
+    left = plan(recipe, start=1).steps
+    assert [(step.name, step.properties_before) for step in left] == [("prune-2", frozenset()), ("cluster", {SPARSE})]
+    # What an earlier step would have given is not there where it was rolled back; places stay those of the recipe.
+    wrong = recipe_of("qat", {"prune": {"begin_epoch": 9, "epochs": 2}})
+    with pytest.raises(ConfigError, match=r"At steps\[1\]\.prune: Expected .*begin_epoch 9"):
+        plan(wrong, start=1)
 
 
 def test_training_is_filled_in() -> None:
@@ -188,7 +200,7 @@ def test_no_steps_is_a_plan() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=TECHNIQUES)
 def test_training_needs_samples_and_labels(row: Technique) -> None:
     recipe = recipe_of(row.name)
-    assert plan(recipe, has_labels=True, has_training=True).steps[0].needs == (SAMPLES, LABELS)
+    assert plan(recipe, has_labels=True, has_training=True).steps[0].needs[:2] == (Need.TRAINING, Need.LABELS)
     with pytest.raises(DataError, match=rf"Expected training samples for {row.name} \(steps\[0\]\), got none"):
         plan(recipe, has_training=False)
     with pytest.raises(DataError, match=rf"Expected labels for {row.name} \(steps\[0\]\), got samples without"):
@@ -198,7 +210,7 @@ def test_training_needs_samples_and_labels(row: Technique) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=TECHNIQUES)
 def test_a_teacher_with_all_the_weight_needs_no_labels(row: Technique) -> None:
     recipe = recipe_of(row.name, training=Training(alpha=1.0))
-    assert plan(recipe, has_labels=False).steps[0].needs == (SAMPLES,)
+    assert Need.LABELS not in plan(recipe, has_labels=False).steps[0].needs
     with pytest.raises(DataError, match="Expected training samples"):
         plan(recipe, has_labels=False, has_training=False)
 
@@ -208,7 +220,7 @@ def test_nobody_to_learn_from() -> None:
     with pytest.raises(ConfigError, match=r"a teacher at steps\[0\]\.prune, got teacher none with alpha 1: there is"):
         plan(recipe_of("prune", training=training))
     # A student learns from the model itself, whoever teaches recoveries.
-    assert plan(recipe_of("distill", training=training), has_labels=False).steps[0].needs == (SAMPLES,)
+    assert plan(recipe_of("distill", training=training), has_labels=False).steps[0].needs == (Need.TRAINING,)
 
 
 def test_without_training_the_recipe_for_it_works() -> None:
@@ -277,7 +289,7 @@ def test_what_can_be_made_of_a_model_with_simulated_int8(scheme: str) -> None:
             {"budgets": Budgets(max_latency_ms=5.0)},
             [
                 "shared values: the file is as large as without; what stores or sends it compressed gains",
-                "max_latency: cluster will not make the model faster; shrink and distill do",
+                "max_latency: cluster will not make the model faster; distill and shrink do",
                 "steps[0].cluster: int8 knows 255 weights anyway; 16 or 32 clusters compress",
             ],
         ),
@@ -328,5 +340,5 @@ def facts() -> ModelFacts:
 def test_facts_of_the_model_give_a_prediction(row: Technique, facts: ModelFacts) -> None:
     recipe = recipe_of(row.name)
     (step,) = plan(recipe, facts=facts).steps
-    assert step.prediction == row.predict(step.step, facts) != ""
+    assert step.prediction == row.predict(step.step, facts).words != ""
     assert plan(recipe).steps[0].prediction == ""

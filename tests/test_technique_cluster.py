@@ -179,7 +179,9 @@ def test_a_killed_run_goes_on_with_its_values(model: Any, dataset: Dataset, tmp_
 
 def test_the_prediction_says_what_will_and_what_will_not_be(model: Any) -> None:
     facts = KerasCount(model).facts("")
-    words = cluster.predict(Cluster(clusters=16), facts)
-    assert "4 bits a weight" in words
-    assert "the file is as large; no faster on LiteRT" in words
-    assert "Binary weights cost several points" in cluster.predict(Cluster(clusters=2, per_channel=True), facts)
+    told = cluster.predict(Cluster(clusters=16), facts)
+    assert told.gain.startswith("16 clusters: the gzipped int8 weights shrink to about")
+    assert "4 bits a weight" in told.reason
+    assert "the file stays as large, and LiteRT multiplies with every weight" in told.reason
+    binary = cluster.predict(Cluster(clusters=2, per_channel=True), facts)
+    assert "binary weights cost several points" in binary.reason

@@ -265,13 +265,13 @@ def test_a_student_of_other_classes_or_of_no_layers_is_refused(teacher: Any, tmp
 
 def test_predictions_are_near_what_comes(teacher: Any) -> None:
     facts = KerasCount(teacher).facts("")
-    words = distill.predict(Distill(width=0.5), facts)
+    told = distill.predict(Distill(width=0.5), facts)
     # No depthwise layers: all costs go with the square.
-    assert words.startswith(f"about 25% of the {macs(16, 24, 3):,} multiply-accumulates")
-    assert "starts far below the teacher" in words
-    assert distill.predict(Distill(macs=0.6), facts).startswith(f"60% of the {macs(16, 24, 3):,} multiply-accum")
-    assert distill.predict(Distill(depth=0.5), facts).startswith("at most 50% of the residual blocks")
-    assert "student.keras" in distill.predict(Distill(student="student.keras"), facts)
+    assert told.gain.startswith(f"about 25% of the {macs(16, 24, 3):,} multiply-accumulates")
+    assert "starts far below the teacher" in told.reason
+    assert distill.predict(Distill(macs=0.6), facts).gain.startswith(f"60% of the {macs(16, 24, 3):,} multiply-accum")
+    assert distill.predict(Distill(depth=0.5), facts).gain.startswith("at most 50% of the residual blocks")
+    assert "student.keras" in distill.predict(Distill(student="student.keras"), facts).gain
 
 
 @pytest.mark.slow

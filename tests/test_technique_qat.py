@@ -14,8 +14,8 @@ from edgeopt.errors import ConfigError
 from edgeopt.evaluation import evaluate, evaluate_keras
 from edgeopt.fake_quantization import save_fake_quantized
 from edgeopt.formats.tflite import facts_of
-from edgeopt.inspection.prospects import ModelFacts, WeightFacts
 from edgeopt.loading import load_model
+from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.schemes import scheme
 from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
@@ -129,6 +129,6 @@ def test_the_prediction_promises_no_more_than_int8() -> None:
     from collections import Counter
 
     weights = (WeightFacts("dense", 100, 100, 100, 10),)
-    words = qat.predict(STEP, ModelFacts("", "", 400, 110, 2, 0.0, weights, Counter({"Dense": 1, "LSTM": 1})))
-    assert words.startswith("as small and as fast as int8 after training, no more")
-    assert "LSTM (1 layer)" in words
+    told = qat.predict(STEP, ModelFacts("", "", 400, 110, 2, 0.0, weights, Counter({"Dense": 1, "LSTM": 1})))
+    assert told.gain.startswith("size and speed of int8, with less loss of accuracy")
+    assert "LSTM (1 layer)" in told.reason

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import targets, workers
+from edgeopt.advice import advice
 from edgeopt.api.models import as_path
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.inspection import Inspection, inspect_tflite
@@ -33,6 +34,7 @@ def inspect(
             with path.open("rb") as file:
                 if file.read(8)[4:] == IDENTIFIER or path.suffix == ".tflite":
                     found = inspect_tflite(path)
+                    found = replace(found, advice=advice(found.facts))
                     return found if device is None else replace(found, target=targets.assess(device, read(path)))
         if device is not None:
             raise ConfigError(
@@ -41,6 +43,7 @@ def inspect(
             )
         try:
             worker = workers.shared("tensorflow")
-            return worker.call("edgeopt.inspection:inspect_file", path, custom_objects=custom_objects, trust=trust)
+            found = worker.call("edgeopt.inspection:inspect_file", path, custom_objects=custom_objects, trust=trust)
+            return replace(found, advice=advice(found.facts))
         except workers.WorkerCrashed as crash:
             raise ModelError(f"Loading {path} ended the process: {crash.reason}. Try saving the model anew.") from None

@@ -1,4 +1,4 @@
-"""What a model holds and what can be done for it: a `.tflite` or a Keras model goes in, an Inspection comes out."""
+"""What a model holds: a `.tflite` or a Keras model goes in, an Inspection comes out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import files
 from edgeopt.inspection import quantization
-from edgeopt.inspection.prospects import ModelFacts, TechniqueAdvice, WeightFacts, prospects
 from edgeopt.inspection.rows import Row
 from edgeopt.inspection.tables import inspection_tables
 from edgeopt.plain import to_plain
+from edgeopt.prospects import Advice, ModelFacts, WeightFacts
 from edgeopt.targets.assessing import Assessment
 from edgeopt.tflite.macs import count_macs, operator_macs
 from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Inspection",
     "Row",
-    "TechniqueAdvice",
     "inspect_file",
     "inspect_keras",
     "inspect_tflite",
@@ -52,7 +51,8 @@ class Inspection:
         operators: operator versions with their number of uses; empty for Keras models.
         runtime: the oldest that loads it; None for Keras models.
         unsupported_by_tflm: why TensorFlow Lite for Microcontrollers cannot run it; None for Keras models.
-        advice: a verdict for each technique.
+        facts: of its weights, what advice goes by.
+        advice: a verdict for each scheme and technique; `api.inspect` adds it.
         target: what a `.tflite` costs on the device asked for.
     """
 
@@ -71,7 +71,8 @@ class Inspection:
     operators: tuple[OperatorUse, ...]
     runtime: RuntimeNeed | None
     unsupported_by_tflm: tuple[str, ...] | None
-    advice: tuple[TechniqueAdvice, ...]
+    facts: ModelFacts
+    advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     target: Assessment | None = None
 
@@ -121,7 +122,7 @@ def inspect_tflite(path: Path | str) -> Inspection:
             operators=model.operator_uses,
             runtime=need,
             unsupported_by_tflm=reasons,
-            advice=prospects(facts),
+            facts=facts,
             notes=notes,
         )
 
@@ -153,7 +154,7 @@ def inspect_keras(loaded: LoadedModel) -> Inspection:
         operators=(),
         runtime=None,
         unsupported_by_tflm=None,
-        advice=prospects(facts),
+        facts=facts,
         notes=(*loaded.notes, *(f"{layer} could not be bridged: {why}" for layer, why in loaded.unbridged)),
     )
 

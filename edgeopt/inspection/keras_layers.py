@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeopt import graph
-from edgeopt.inspection.prospects import ModelFacts, WeightFacts
 from edgeopt.inspection.rows import Row
+from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.vocabulary import Shape
 
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN")

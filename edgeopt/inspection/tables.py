@@ -154,12 +154,15 @@ def _shared_folder(names: Sequence[str]) -> str:
     return head if count > len(names) / 2 else ""
 
 
+_POSSIBLE = {True: "yes", False: "no", None: "not known"}
+
+
 def _advice(inspection: Inspection) -> Table:
     name = {"style": "bold", "no_wrap": True}
     table = _table("What each technique can do here", ("technique", name), "possible", "gain", "why")
     for (possible, gain, reason), several in groupby(inspection.advice, lambda a: (a.possible, a.gain, a.reason)):
         techniques = "\n".join(advice.technique for advice in several)
-        table.add_row(techniques, "yes" if possible else "no", _text(gain), _text(reason))
+        table.add_row(techniques, _POSSIBLE[possible], _text(gain), _text(reason))
     return table
 
 

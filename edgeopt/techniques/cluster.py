@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
 from edgeopt.errors import ConfigError
-from edgeopt.steps import TrainedStep, Training
+from edgeopt.prospects import PRUNABLE, ModelFacts, Prospect
+from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
-from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord, StoredWeight
+from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord, StoredWeight
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.formats.contract import FileFacts
-    from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.techniques.cluster_values import Goal
 
 # Kinds whose output channels are not the kernel's last axis: depthwise kernels have [..., inputs, multiplier],
 # transposed ones [..., outputs, inputs].
 _CHANNEL_AXES = {"depthwise_kernel": (-2, -1), "transposed": (-2,)}
+# int8 weights are -127 to 127 in the file.
+_INT8_VALUES = 255
 _IN_THE_LAYER, _IN_A_CHANNEL = "distinct weights", "distinct weights in a channel"
 
 
@@ -121,26 +123,40 @@ def _measured_in_file(
     return promise.found(in_layer if promise.kind == _IN_THE_LAYER else in_channel)
 
 
-def predict(step: Cluster, facts: ModelFacts) -> str:
+def predict(step: Cluster, facts: ModelFacts) -> Prospect:
     """Returns what clustering will bring, and what it will not."""
-    from edgeopt.inspection.prospects import PRUNABLE
-
+    share = facts.share(*PRUNABLE)
+    if not share and not step.layers:
+        return Prospect(
+            "none", "only depthwise kernels, which bear few clusters: name the layers to cluster them", possible=False
+        )
     bits = math.log2(step.clusters)
-    left = 1 - facts.share(*PRUNABLE) * (1 - min(8.0, bits) / 8)
+    left = 1 - share * (1 - min(8.0, bits) / 8)
     where = " of the layers that it takes" if step.layers or step.spare else ""
-    each = f"{bits:.3g} bit{'s' if bits > 1 else ''} a weight{where}"
-    words = (
-        f"smaller when compressed: {each}, the gzipped int8 weights shrink to about {left:.0%} at best "
-        "(int8 scales every channel by itself, which spreads a layer's values: a ResNet-8 of 16 clusters came to 74%)"
-        "; the file is as large; no faster on LiteRT, which multiplies with every weight. It pays where the model is "
-        "stored or sent compressed, and on microcontrollers with TFLM's look-up tables"
-    )
+    gain = f"{step.clusters} clusters: the gzipped int8 weights{where} shrink to about {left:.0%}"
+    reasons = [
+        "gains only when compressed, or on microcontrollers with TFLM's look-up tables: the file stays as large, and "
+        "LiteRT multiplies with every weight",
+        f"{bits:.3g} bit{'s' if bits > 1 else ''} a weight at best: int8 scales every channel by itself, which spreads "
+        "a layer's values (a ResNet-8 of 16 clusters came to 74%)",
+    ]
+    if depthwise := facts.share("depthwise"):
+        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are clustered where named alone")
     if step.clusters == 2:
-        words += (
-            ". Binary weights cost several points of accuracy on small models, and no runtime here computes with them "
+        reasons.append(
+            "binary weights cost several points of accuracy on small models, and no runtime here computes with them "
             "faster: they are for flash and downloads alone"
         )
-    return words
+    return Prospect(gain, "; ".join(reasons))
+
+
+def remarks(step: Cluster, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
+    """Yields what of a step is pointless."""
+    integer = [scheme.name for scheme in schemes if scheme.weights == "int8"]
+    if step.clusters >= _INT8_VALUES and integer:
+        yield f"{', '.join(integer)} knows {_INT8_VALUES} weights anyway; 16 or 32 clusters compress"
+    if any(isinstance(other, Cluster) and other.clusters <= step.clusters for other in earlier):
+        yield f"an earlier step asks for as few values as its {step.clusters}, or fewer"
 
 
 def _measured_in_model(goal: Goal, model: Any) -> Promise:
@@ -248,6 +264,12 @@ TECHNIQUE = Technique(
     apply,
     check,
     predict,
+    typical=Cluster(),
     ensures=frozenset({Property.CLUSTERED}),
     keeps=frozenset({Property.SPARSE, Property.CLUSTERED}),
+    variants={
+        frozenset({Property.SPARSE}): "sparsity-preserving",
+        frozenset({Property.SPARSE, Property.CLUSTERED}): "sparsity-preserving",
+    },
+    remarks=remarks,
 )

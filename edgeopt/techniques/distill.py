@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
 from edgeopt.errors import ConfigError
+from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import LayerChange, Promise, StepRecord
@@ -16,7 +17,6 @@ from edgeopt.vocabulary import LayerChange, Promise, StepRecord
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.formats.contract import FileFacts
-    from edgeopt.inspection.prospects import ModelFacts
 
 # Ways to a student; one of them is said.
 WAYS = ("student", "width", "macs", "depth")
@@ -56,6 +56,10 @@ class Distill(TrainedStep):
         {}, "Layers of the student that attend to the places that layers of the teacher do.", metavar="LAYER=LAYER"
     )
     hint_weight: float = option(1.0, "Weight of hints and attention in the loss.", low=0.0)
+
+    def training(self, recipes: Training | None = None) -> Training:
+        """Returns how to train; the model itself teaches, whoever teaches the recoveries of a recipe."""
+        return replace(super().training(recipes), teacher="original")
 
 
 def validate(step: Distill, training: Training) -> None:
@@ -124,21 +128,23 @@ def check(step: Distill, record: StepRecord, file: FileFacts) -> tuple[Promise, 
     return tuple(promise.found(found[promise.kind]) for promise in record.promises)
 
 
-def predict(step: Distill, facts: ModelFacts) -> str:
+def predict(step: Distill, facts: ModelFacts) -> Prospect:
     """Returns what a student will be beside its teacher."""
-    last = "how well it answers depends on the data and the epochs: it starts far below the teacher"
+    reason = (
+        f"this model is the teacher, with {facts.parameters:,} parameters; how well the student answers depends on the "
+        "data and the epochs: it starts far below the teacher"
+    )
     if step.width is not None:
         linear = facts.macs_share("depthwise")
         left = step.width * linear + step.width**2 * (1 - linear)
-        return (
-            f"about {left:.0%} of the {facts.macs:,} multiply-accumulates and of the {facts.parameters:,} parameters: "
-            f"smaller and faster everywhere; {last}"
-        )
-    if step.macs is not None:
-        return f"{step.macs:.0%} of the {facts.macs:,} multiply-accumulates: smaller and faster everywhere; {last}"
-    if step.depth is not None:
-        return f"at most {step.depth:.0%} of the residual blocks: smaller and faster by what the others cost; {last}"
-    return f"as small and as fast as the student in {step.student}; how well it answers depends on it and the epochs"
+        gain = f"about {left:.0%} of the {facts.macs:,} multiply-accumulates, and smaller and faster everywhere"
+    elif step.macs is not None:
+        gain = f"{step.macs:.0%} of the {facts.macs:,} multiply-accumulates, and smaller and faster everywhere"
+    elif step.depth is not None:
+        gain = f"at most {step.depth:.0%} of the residual blocks: smaller and faster by what the others cost"
+    else:
+        gain = f"as small and as fast as the student in {step.student}"
+    return Prospect(gain, reason)
 
 
 # --- the student -----------------------------------------------------------------------------------------------------
@@ -241,5 +247,8 @@ TECHNIQUE = Technique(
     apply,
     check,
     predict,
+    typical=Distill(width=0.5),
     changes_architecture=True,
+    speeds_up=True,
+    validate=validate,
 )

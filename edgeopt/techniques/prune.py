@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
 from edgeopt.errors import ConfigError
-from edgeopt.steps import TrainedStep, Training
+from edgeopt.prospects import PRUNABLE, SPARSE_KERNEL_ZEROS, ModelFacts, Prospect, gzipped_share
+from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
-from edgeopt.vocabulary import LayerChange, Promise, Property, StepRecord
+from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.formats.contract import FileFacts
-    from edgeopt.inspection.prospects import ModelFacts
     from edgeopt.techniques.prune_masks import Goal, Renewals
 
 # Sparsity rises over this share of the training that is left when it begins; the rest recovers.
@@ -89,8 +89,6 @@ class Prune(TrainedStep):
             )
 
     def _check_for_xnnpack(self) -> None:
-        from edgeopt.inspection.prospects import SPARSE_KERNEL_ZEROS
-
         if self.pattern is not None:
             raise ConfigError(
                 f"Expected no pattern with for_xnnpack, whose kernels take zeros anywhere, got {self.pattern}."
@@ -213,32 +211,44 @@ def check(step: Prune, record: StepRecord, file: FileFacts) -> tuple[Promise, ..
     return tuple(promises)
 
 
-def predict(step: Prune, facts: ModelFacts) -> str:
+def predict(step: Prune, facts: ModelFacts) -> Prospect:
     """Returns what pruning will bring, and what it will not."""
-    from edgeopt.inspection.prospects import PRUNABLE, SPARSE_KERNEL_ZEROS, gzipped_share
-
     n_of_m, _ = _pattern(step.pattern)
     sparsity = n_of_m[0] / n_of_m[1] if n_of_m else step.sparsity
-    kinds = ("pointwise",) if step.for_xnnpack else tuple(PRUNABLE)
-    share = facts.share(*kinds)
-    zeros = 1 - (1 - facts.zeros) * (1 - sparsity * share)
-    left = gzipped_share(zeros) / gzipped_share(facts.zeros)
+    share = facts.share("pointwise") if step.for_xnnpack else facts.share(*PRUNABLE)
+    if not share and not step.layers:
+        none = "1x1 convolutions" if step.for_xnnpack else "kernels other than depthwise ones, which bear few zeros"
+        return Prospect("none", f"there are no {none}: name the layers to prune them", possible=False)
+    dense = gzipped_share(facts.zeros)
+    sparse = gzipped_share(1 - (1 - facts.zeros) * (1 - sparsity * share))
     where = " of the layers that it takes" if step.layers or step.spare else ""
-    size = (
-        f"smaller when compressed: the gzipped int8 weights{where} shrink to about {left:.0%} at best; the file is as "
-        "large"
-    )
+    gain = f"at {100 * sparsity:.3g} % zeros the gzipped int8 weights{where} shrink to about {sparse / dense:.0%}"
+    reasons = ["a pruned file is as large as before: only compressed storage or transfer gains"]
+    if facts.zeros > 0.05:
+        reasons.append(f"{facts.zeros:.0%} of the weights are zero already")
+    pointwise = facts.macs_share("pointwise")
     if step.for_xnnpack:
-        speed = (
-            f"with XNNPACK, float32 or float16, the 1x1 convolutions ({facts.macs_share('pointwise'):.0%} of the MACs) "
-            "run on sparse kernels, 1.2 to 2.4 times as fast on ARM as published, no faster on x86"
+        reasons.append(
+            f"with XNNPACK, float32 or float16, the 1x1 convolutions ({pointwise:.0%} of the MACs) run on sparse "
+            "kernels, 1.2 to 2.4 times as fast on ARM as published, no faster on x86"
         )
     else:
-        speed = (
-            "no faster on LiteRT, whose kernels multiply with zeros too (sparse ones: --for-xnnpack, float 1x1 "
-            f"convolutions with over {SPARSE_KERNEL_ZEROS:.0%} zeros)"
+        reasons.append(
+            f"XNNPACK's sparse kernels take float 1x1 convolutions with over {SPARSE_KERNEL_ZEROS:.0%} zeros: "
+            f"{pointwise:.0%} of the MACs here" + ("" if pointwise > 0.3 else ", so no faster")
         )
-    return f"{size}; {speed}. It pays where the model is stored or sent compressed: app packages, updates over the air"
+    if depthwise := facts.share("depthwise"):
+        reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are pruned where named alone")
+    return Prospect(gain, "; ".join(reasons))
+
+
+def remarks(step: Prune, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
+    """Yields what of a step is pointless."""
+    if step.for_xnnpack and not any(scheme.activations == "float32" for scheme in schemes):
+        names = ", ".join(scheme.name for scheme in schemes)
+        yield f"for_xnnpack restricts pruning for the sake of kernels that {names} does not use"
+    if any(isinstance(other, Prune) and other.sparsity >= step.sparsity for other in earlier):
+        yield f"an earlier step asks for as many zeros as its {step.sparsity:.0%}, or more"
 
 
 def _measured_in_model(goal: Goal) -> Iterator[Promise]:
@@ -450,6 +460,9 @@ TECHNIQUE = Technique(
     apply,
     check,
     predict,
+    typical=Prune(sparsity=0.8),
     ensures=frozenset({Property.SPARSE}),
     keeps=frozenset({Property.SPARSE}),
+    validate=validate,
+    remarks=remarks,
 )
