@@ -215,7 +215,7 @@ def schemes_table() -> str:
 def runtimes_table() -> str:
     """Returns the runtimes: kernels, delegates, threads."""
     rows = (
-        [f"`{r.name}`", _aliases(r.name), r.summary, r.family, _yes(r.threads), _yes(r.delegates)]
+        [f"`{r.name}`", _aliases(r.name), r.summary, r.family, _yes("threads" in r.can), _yes("delegates" in r.can)]
         for r in RUNTIMES.values()
     )
     return table(("`--runtime`", "also", "what it is", "kernels", "threads", "external delegates"), rows)

@@ -8,19 +8,19 @@ true on a noisy one. Only one process works at a time.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt import frameworks, machine, progress, workers
+from edgeopt import machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.machine import Machine
-from edgeopt.runtimes import Delegate, Runtime, open_session, parse, version
+from edgeopt.runtimes import Delegate, Runtime, isolated, module, open_session, parse
+from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         file: as it was given.
-        result: status, latency, load time, memory and delegation; on a simulated runtime the footprint alone.
+        result: status, latency, load time, memory and delegation; where no time is measured the footprint alone.
         ratio: its time over the base row's, by rounds, with the 95 % interval of a bootstrap over rounds; None for
             the base itself and for rows that did not run.
         ratio_to: what the base is: the first file on the same runtime, or the first runtime where there is one file.
@@ -92,7 +92,7 @@ def benchmark(
     profile: bool = False,
     seed: int = 0,
 ) -> Benchmark:
-    """Times every file on every runtime; on simulated ones it counts instructions and bytes instead.
+    """Times every file on every runtime; on those that measure no time it counts instructions and bytes instead.
 
     A time is one call of the interpreter's `invoke` from Python, inputs set before: about half a microsecond of it
     is the call itself, and nothing is subtracted.
@@ -126,19 +126,21 @@ def benchmark(
     with contextlib.ExitStack() as stack:
         lanes = []
         for file, runtime in progress.track(rows, "opening files", len(rows)):
-            lane = _Lane(file, runtime, threads, delegate if runtime.delegates else None)
-            stack.callback(lane.close)
-            lane.open(inputs, warmup=warmup, seed=seed)
+            lane = _Lane(file, runtime, threads, delegate if "delegates" in runtime.can else None)
+            if "time" in runtime.can:
+                lane.clock = _Clock(file, runtime, threads=threads, delegate=lane.delegate)
+                stack.callback(lane.clock.close)
+            _open(lane, inputs, warmup=warmup, seed=seed)
             lanes.append(lane)
         order = _take_turns(lanes, runs=runs, min_seconds=min_seconds, seed=seed)
         if profile:
             for lane in lanes:
-                lane.profile()
-        done = [lane.row(_base(lanes, lane, by_runtime=len(files) > 1), seed=seed, asked=delegate) for lane in lanes]
+                _profile(lane)
+        done = [_row(lane, _base(lanes, lane, by_runtime=len(files) > 1), seed=seed, asked=delegate) for lane in lanes]
     notes = ["inputs: seeded random values" if inputs is None else "inputs: the first sample of the data"]
     for compiler in dict.fromkeys(row.result.footprint.compiler for row in done if row.result.footprint):
         notes.append(f"simulated, compiled by {compiler}: instructions are not cycles, and no time follows from them")
-    if description.is_busy and not all(runtime.simulated for _, runtime in rows):
+    if description.is_busy and any("time" in runtime.can for _, runtime in rows):
         # Threads that wait for one another lose whole time slices, each runtime in its own way: ratios suffer too.
         advice = "trust the ratios more than the milliseconds" if threads == 1 else "repeat it with --threads 1"
         notes.append(
@@ -150,96 +152,124 @@ def benchmark(
     return Benchmark(tuple(done), description, versions, order, tuple(notes))
 
 
-class _Lane:
-    """One row while it is measured: the worker that holds its session, and the times of each round."""
+class _Clock:
+    """A Stopwatch in a worker process of its own; its death is a ModelError."""
 
-    def __init__(self, file: Path, runtime: Runtime, threads: int, delegate: Delegate | None) -> None:
-        self.file, self.runtime, self.delegate, self.threads = file, runtime, delegate, threads
-        self.blocks: list[np.ndarray] = []
-        self.median_ns = 0.0
-        self.facts: RuntimeResult | None = None
-        self.failure: RuntimeResult | None = None
-        self.operators: tuple[OperatorTime, ...] = ()
-        self.notes: list[str] = []
+    def __init__(self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None) -> None:
+        self._what = died_words(file, runtime, delegate)
         self._worker = workers.Worker("running")
+        self._given = file, runtime, threads, delegate
         self._stopwatch: workers.Remote | None = None
 
-    def open(self, inputs: Part | None, *, warmup: int, seed: int) -> None:
-        with self._mishaps():
-            if self.runtime.simulated:
-                self.facts = _simulated(self.file, self.runtime, inputs, seed=seed)
-                return
+    def first(self, inputs: Part | None, *, seed: int) -> RuntimeResult:
+        """Opens the file, runs it once and returns all that is known but the latency."""
+        file, runtime, threads, delegate = self._given
+        with self._deaths():
             self._stopwatch = self._worker.create(
-                "edgeopt.benchmarking:Stopwatch", self.file, self.runtime, threads=self.threads, delegate=self.delegate
+                "edgeopt.benchmarking:Stopwatch", file, runtime, threads=threads, delegate=delegate
             )
             given = None if inputs is None else from_data(inputs, self._stopwatch.get("inputs"))[0]
-            self.facts = self._stopwatch.call("first", given, seed=seed)
-            self.median_ns = self._stopwatch.call("warm_up", warmup)
+            return self._stopwatch.call("first", given, seed=seed)
 
-    def block(self, runs: int) -> None:
-        if self._stopwatch is not None:
-            with self._mishaps():
-                self.blocks.append(self._stopwatch.call("block", runs))
-
-    def profile(self) -> None:
-        if self._stopwatch is None:
-            return
-        try:
-            self.operators = self._stopwatch.call("profile")
-        except EdgeoptError as error:
-            self.notes.append(f"no per-operator profile: {error}")
-        except workers.WorkerCrashed as crash:
-            self._stopwatch = None
-            self.notes.append(f"no per-operator profile: the runtime died of it ({crash.reason})")
-
-    def row(self, base: _Lane | None, *, seed: int, asked: Delegate | None) -> Row:
-        if self.failure is not None:
-            return Row(self.file, self.failure)
-        assert self.facts is not None
-        if self.runtime.simulated:
-            return Row(self.file, self.facts)
-        latency = _latency(self.blocks, self.used_threads)
-        notes = list(self.notes)
-        if latency.noise is not None and latency.noise > NOISY:
-            advice = "trust the ratio more than the time" if self.used_threads == 1 else "repeat it with --threads 1"
-            notes.append(f"noisy: the medians of its blocks differ by {latency.noise:.0%}; {advice}")
-        if asked is not None and self.delegate is None:
-            notes.append(f"{self.runtime.name} loads no external delegates: timed without")
-        if self.used_threads != self.threads:
-            notes.append(f"{self.runtime.name} uses {self.used_threads} thread, whatever is asked")
-        ratio, ratio_to = None, ""
-        if base is not None and base is not self:
-            ratio = ratio_by_rounds(self.blocks, base.blocks, seed=seed)
-            ratio_to = f"{base.file.name} on {base.runtime.name}"
-        return Row(self.file, replace(self.facts, latency_ms=latency), ratio, ratio_to, self.operators, tuple(notes))
-
-    @property
-    def used_threads(self) -> int:
-        return self.threads if self.runtime.threads else 1
-
-    @property
-    def runs_here(self) -> bool:
-        return self._stopwatch is not None and self.failure is None
+    def call(self, method: str, *args: Any) -> Any:
+        """Calls a method of the Stopwatch."""
+        assert self._stopwatch is not None
+        with self._deaths():
+            return self._stopwatch.call(method, *args)
 
     def close(self) -> None:
+        """Ends the worker."""
         self._worker.close()
 
     @contextlib.contextmanager
-    def _mishaps(self) -> Iterator[None]:
-        """Turns what may happen to one row into its status, so that the others go on."""
-        from edgeopt.runtimes.isolation import crashed, died_words
-
+    def _deaths(self) -> Iterator[None]:
         try:
             yield
-            return
-        except UnavailableError as error:
-            status, reason = "skipped", str(error)
-        except EdgeoptError as error:
-            status, reason = "failed", str(error)
         except workers.WorkerCrashed as crash:
-            status, reason = "failed", str(crashed(died_words(self.file, self.runtime, self.delegate), crash))
-        self._stopwatch = None
-        self.failure = RuntimeResult(self.runtime.name, version(self.runtime), status, reason)
+            self._stopwatch = None
+            raise crashed(self._what, crash) from None
+
+
+@dataclass
+class _Lane:
+    """One row while it is measured.
+
+    Attributes:
+        clock: what times it; None where nothing is timed, or not any more.
+        result: what is known of it so far.
+        median_ns: of a run, after the warm-up.
+        blocks: the times of each round, int64 nanoseconds.
+    """
+
+    file: Path
+    runtime: Runtime
+    threads: int
+    delegate: Delegate | None
+    clock: _Clock | None = None
+    result: RuntimeResult = field(default_factory=lambda: RuntimeResult(""))
+    median_ns: float = 0.0
+    blocks: list[np.ndarray] = field(default_factory=list)
+    operators: tuple[OperatorTime, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def used_threads(self) -> int:
+        return self.threads if "threads" in self.runtime.can else 1
+
+    @contextlib.contextmanager
+    def mishaps(self) -> Iterator[None]:
+        """Turns what may happen to one row into its status, so that the others go on."""
+        try:
+            yield
+        except EdgeoptError as error:
+            status = "skipped" if isinstance(error, UnavailableError) else "failed"
+            self.result = RuntimeResult(self.runtime.name, module(self.runtime).version(), status, str(error))
+            self.clock = None
+
+
+def _open(lane: _Lane, inputs: Part | None, *, warmup: int, seed: int) -> None:
+    """Opens a lane's file, and measures all that needs no turns."""
+    with lane.mishaps():
+        if lane.clock is None:
+            lane.result = _footprint(lane.file, lane.runtime, inputs, seed=seed)
+        else:
+            lane.result = lane.clock.first(inputs, seed=seed)
+            lane.median_ns = lane.clock.call("warm_up", warmup)
+
+
+def _time_block(lane: _Lane, runs: int) -> None:
+    if lane.clock is not None:
+        with lane.mishaps():
+            lane.blocks.append(lane.clock.call("block", runs))
+
+
+def _profile(lane: _Lane) -> None:
+    if lane.clock is None:
+        return
+    try:
+        lane.operators = lane.clock.call("profile")
+    except EdgeoptError as error:
+        lane.notes.append(f"no per-operator profile: {error}")
+
+
+def _row(lane: _Lane, base: _Lane | None, *, seed: int, asked: Delegate | None) -> Row:
+    """Returns what was measured in a lane, its ratio to that of `base`."""
+    if not lane.blocks or not lane.result.loads:
+        return Row(lane.file, lane.result)
+    latency = _latency(lane.blocks, lane.used_threads)
+    notes = list(lane.notes)
+    if latency.noise is not None and latency.noise > NOISY:
+        advice = "trust the ratio more than the time" if lane.used_threads == 1 else "repeat it with --threads 1"
+        notes.append(f"noisy: the medians of its blocks differ by {latency.noise:.0%}; {advice}")
+    if asked is not None and lane.delegate is None:
+        notes.append(f"{lane.runtime.name} loads no external delegates: timed without")
+    if lane.used_threads != lane.threads:
+        notes.append(f"{lane.runtime.name} uses {lane.used_threads} thread, whatever is asked")
+    ratio, ratio_to = None, ""
+    if base is not None and base is not lane:
+        ratio = ratio_by_rounds(lane.blocks, base.blocks, seed=seed)
+        ratio_to = f"{base.file.name} on {base.runtime.name}"
+    return Row(lane.file, replace(lane.result, latency_ms=latency), ratio, ratio_to, lane.operators, tuple(notes))
 
 
 class Stopwatch:
@@ -251,8 +281,7 @@ class Stopwatch:
 
     def __init__(self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None) -> None:
         self._file, self._runtime, self._threads, self._delegate = file, runtime, threads, delegate
-        frameworks.load(runtime.package)
-        importlib.import_module(runtime.module)
+        module(runtime).load()
         self._memory = _MemoryRise()
         start = time.perf_counter_ns()
         self._session = open_session(file, runtime, threads=threads, delegate=delegate)
@@ -267,7 +296,7 @@ class Stopwatch:
         first_ms = (time.perf_counter_ns() - start) / 1e6
         return RuntimeResult(
             self._runtime.name,
-            version(self._runtime),
+            module(self._runtime).version(),
             delegated_share=self._session.delegated_share,
             load_ms=self._load_ms,
             peak_memory_bytes=self._memory.bytes(),
@@ -293,20 +322,11 @@ class Stopwatch:
 
     def profile(self) -> tuple[OperatorTime, ...]:
         """Returns the time of each operator, from a session opened for that."""
-        from edgeopt.runtimes.interpreter import InterpreterSession
-        from edgeopt.runtimes.profiler import profile
-
-        if not isinstance(self._session, InterpreterSession):
-            raise UnavailableError(f"{self._runtime.name} has no hook for it. Try --runtime litert-reference.")
-        session = importlib.import_module(self._runtime.module).open(
-            self._file,
-            self._runtime,
-            threads=self._threads,
-            delegate=self._delegate,
-            keep_intermediates=False,
-            one_by_one=True,
+        if "profile" not in self._runtime.can:
+            raise self._runtime.cannot("profile")
+        return module(self._runtime).profile(
+            self._file, self._runtime, self._inputs, threads=self._threads, delegate=self._delegate
         )
-        return profile(session, self._inputs)
 
 
 class _MemoryRise:
@@ -330,14 +350,12 @@ class _MemoryRise:
         return max(0, peak - self._before)
 
 
-def _simulated(file: Path, runtime: Runtime, inputs: Part | None, *, seed: int) -> RuntimeResult:
-    """Returns what `file` takes of a simulated device, in flash, RAM and instructions."""
-    from edgeopt.runtimes.qemu import QemuSession
-
-    session = QemuSession(file, runtime)
+def _footprint(file: Path, runtime: Runtime, inputs: Part | None, *, seed: int) -> RuntimeResult:
+    """Returns what `file` takes of a device, in flash, RAM and instructions."""
+    session = isolated(file, runtime)
     try:
         sample = generated(session.inputs, seed=seed) if inputs is None else from_data(inputs, session.inputs)[0]
-        return RuntimeResult(runtime.name, version(runtime), footprint=session.footprint(sample))
+        return RuntimeResult(runtime.name, module(runtime).version(), footprint=session.footprint(sample))
     finally:
         session.close()
 
@@ -364,18 +382,18 @@ def _take_turns(
         counts.append(-(-(runs or min(max(fitting, FEWEST_RUNS), MOST_RUNS)) // rounds))
     order = []
     for _ in progress.track(range(rounds), "taking turns", rounds):
-        turn = tuple(int(i) for i in generator.permutation(len(lanes)) if lanes[i].runs_here)
+        turn = tuple(int(i) for i in generator.permutation(len(lanes)) if lanes[i].clock is not None)
         for i in turn:
-            lanes[i].block(counts[i])
+            _time_block(lanes[i], counts[i])
         order.append(turn)
     return tuple(order)
 
 
 def _base(lanes: Sequence[_Lane], lane: _Lane, *, by_runtime: bool) -> _Lane | None:
     """Returns the first lane that a lane's ratio is taken to, if that one ran."""
-    timed = (other for other in lanes if not other.runtime.simulated)
+    timed = (other for other in lanes if "time" in other.runtime.can)
     base = next((other for other in timed if not by_runtime or other.runtime is lane.runtime), None)
-    return base if base is not None and base.failure is None else None
+    return base if base is not None and base.result.loads else None
 
 
 def _latency(blocks: Sequence[np.ndarray], threads: int) -> Latency:

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeopt import metrics, progress, runtimes, statistics
 from edgeopt.data import bind
-from edgeopt.errors import ModelError
+from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, require
 from edgeopt.files import sha256
 from edgeopt.metrics import Metric, Rows
@@ -36,8 +36,6 @@ _GOOD_DB = 30.0
 _SHARP_DROP_DB = 10.0
 # A loss that chance alone brings less often than this is one.
 _DOUBT = 0.05
-# A delegate keeps no activations; these are the same operators on kernels that do.
-_KEEPS_ACTIVATIONS = {"litert": "litert-builtin"}
 # What converters append to the name of a tensor they quantize, split or number.
 _DECORATION = re.compile(r"(_int8|_int16|_float|_dequant\w*|_quant\w*|_requant\w*|:\d+)+$")
 
@@ -187,8 +185,7 @@ def compare_here(
             notes.append(f"not scored: expected to know which output the labels are for (--output {next(iter(pairs))})")
         elif part.has_labels or metric:
             scored = chosen(list(pairs), output)
-            outputs = left.values(left.first)[scored]
-            one = metrics.metric(metric or metrics.default_name(outputs, left.first))
+            one = metrics.metric(metric or left.default_metric(scored))
         size = max(left.chunk_size, right.chunk_size)
 
         def measured(both: tuple[Batch, Batch]) -> _Piece:
@@ -209,10 +206,11 @@ def compare_here(
     elif layer_samples:
         try:
             layers = _layers(a, b, part, *keepers, layer_samples)
-        except ModelError as error:
+        except (ModelError, UnavailableError) as error:
             notes.append(f"intermediate tensors were not compared: {error}")
-        if keepers != (runtime_a, runtime_b):
-            notes.append("intermediate tensors are those of LiteRT's built-in kernels, since XNNPACK keeps none")
+        for runtime, keeper in dict.fromkeys(zip((runtime_a, runtime_b), keepers)):
+            if keeper is not runtime:
+                notes.append(f"intermediate tensors are those of {keeper.name}, since {runtime.name} keeps none")
     return Comparison(
         len(part),
         tuple(sum((p.sums[name] for p in pieces[1:]), pieces[0].sums[name]).difference(name) for name in pairs),
@@ -377,9 +375,8 @@ def _tensor_runs(
 
 
 def _keeper(runtime: Runtime) -> Runtime:
-    if runtime.simulated:
-        return RUNTIMES["tflm"]  # of the same family of kernels
-    return RUNTIMES[_KEEPS_ACTIVATIONS.get(runtime.name, runtime.name)]
+    """Returns the runtime that shows the activations of `runtime`."""
+    return runtime if "tensors" in runtime.can or not runtime.stand_in else RUNTIMES[runtime.stand_in]
 
 
 def _activations(model: TFLiteModel) -> list[Tensor]:

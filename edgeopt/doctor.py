@@ -147,24 +147,14 @@ def _runtimes() -> list[Finding]:
     rows = []
     for runtime in progress.track(RUNTIMES.values(), "trying runtimes", len(RUNTIMES)):
         found = runtimes.available(runtime)
-        hint = "" if found.available else _remedy(runtime)
-        threads = f", up to {os.cpu_count()} threads" if runtime.threads else ", one thread"
+        hint = "" if found.available else runtimes.module(runtime).INSTALL
+        threads = f", up to {os.cpu_count()} threads" if "threads" in runtime.can else ", one thread"
         detail = f"{runtime.summary}{threads}; ran a model" if found.available else found.reason
         rows.append(Finding("runtime", runtime.name, found.available, found.version, detail, hint))
-        if runtime.delegates:
+        if "delegates" in runtime.can:
             detail = "external delegates: --delegate FILE.so" if found.available else f"needs {runtime.name}"
             rows.append(Finding("delegate", f"on {runtime.name}", found.available, found.version, detail, hint))
     return rows
-
-
-def _remedy(runtime: runtimes.Runtime) -> str:
-    if runtime.simulated:
-        from edgeopt.runtimes import qemu
-
-        return qemu.INSTALL
-    framework = FRAMEWORKS[runtime.package]
-    what = f"'edgeopt[{framework.extra}]'" if framework.extra else framework.distribution
-    return f"pip install --upgrade {what}" + (f" ({framework.note})" if framework.note else "")
 
 
 def _targets() -> list[Finding]:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +40,8 @@ _INVOCATION_S = 0.002
 _LARGEST_BATCH = 1024
 _LARGEST_BATCH_BYTES = 1 << 20
 _TIMED_RUNS = 4
+# What the metric is chosen from, where none is asked for: so many labels, and outputs of so many of their samples.
+_DECIDING_LABELS, _DECIDING_OUTPUTS = 1000, 4
 # A thread takes this many batches at a time, but not so many that it ends long after the others.
 _BATCHES_PER_CHUNK = 8
 _CHUNKS_PER_THREAD = 4
@@ -141,7 +144,7 @@ def evaluate_here(
     """As `evaluate`, in this process."""
     with Predictor(file, part, runtime, threads=threads, batch_size=batch_size, delegate=delegate) as predictor:
         name = chosen([spec.name for spec in predictor.outputs], output)
-        one = metrics.metric(metric or metrics.default_name(predictor.values(predictor.first)[name], predictor.first))
+        one = metrics.metric(metric or predictor.default_metric(name))
         start = time.perf_counter()
         pieces = in_threads(
             lambda batch: _scored(one, predictor.values(batch)[name], batch),
@@ -182,10 +185,9 @@ def evaluate_keras(
         several = results if isinstance(results, (list, tuple)) else [results]
         return {key: np.asarray(value) for key, value in zip(model.output_names, several)}
 
-    first = next(bound.batches(batch_size))
-    values = outputs(first)
+    values = outputs(next(bound.head(_DECIDING_OUTPUTS).batches(_DECIDING_OUTPUTS)))
     name = chosen(list(values), output)
-    one = metrics.metric(metric or metrics.default_name(values[name], first))
+    one = metrics.metric(metric or metrics.default_name(values[name], _deciding(bound), classes=part.classes))
     start = time.perf_counter()
     pieces = (_scored(one, outputs(batch)[name], batch) for batch in bound.batches(batch_size))
     rows, odd = _collected(pieces, len(part))
@@ -199,7 +201,6 @@ class Predictor:
 
     Attributes:
         part: the samples under the names, shapes and dtypes of the file's inputs.
-        first: a few of them.
         outputs: of the file.
         batch_size, threads: how it works; see `evaluate`.
         chunk_size: how many samples are best given at once, so that what is done around the invocations hardly counts.
@@ -224,26 +225,22 @@ class Predictor:
                 raise ConfigError(f"Expected a positive number as {option}, got {value}. Try {option} 1.")
         _require_samples(part)
         wanted = threads or _cores()
-        several = runtime.threads and delegate is None
-
-        def opened() -> Session:
-            return runtimes.open_session(file, runtime, threads=1 if several else wanted, delegate=delegate)
-
+        several = "threads" in runtime.can and delegate is None
         self.notes: tuple[str, ...] = ()
-        self._sessions = [opened()]
-        session = self._sessions[0]
-        own = session.inputs[0].shape[0] if session.inputs[0].shape else 1
-        if not session.resize(1):
+        self._open = partial(runtimes.open_session, file, runtime, threads=1 if several else wanted, delegate=delegate)
+        self._sessions = [self._open()]
+        own = _batch_of(self._sessions[0])
+        if not self._sessions[0].resize(1):
             self.notes += (f"the file takes {own} samples at a time and cannot be resized",)
-        self.outputs = session.outputs
-        self.part = bind(part, session.inputs)
+        self.outputs = self._sessions[0].outputs
+        self.part = bind(part, self._sessions[0].inputs)
         self.threads = min(wanted, len(part)) if several else 1
-        self.batch_size = self._largest_equal_batch(opened, batch_size, simulated=runtime.simulated)
+        self.batch_size = self._settled(batch_size, runtime)
         self.threads = min(self.threads, -(-len(part) // self.batch_size))
         share = len(part) // (_CHUNKS_PER_THREAD * self.threads * self.batch_size)
         self.chunk_size = self.batch_size * max(1, min(_BATCHES_PER_CHUNK, share))
         while len(self._sessions) < self.threads:
-            another = opened()
+            another = self._open()
             another.resize(self.batch_size)
             self._sessions.append(another)
         self._idle: queue.SimpleQueue[Session] = queue.SimpleQueue()
@@ -263,6 +260,15 @@ class Predictor:
         stored = self.raw(batch)
         return {spec.name: dequantize(stored[spec.name], spec) for spec in self.outputs}
 
+    def default_metric(self, output: str) -> str:
+        """Returns the name of the metric that suits an output and the labels, the same on every machine.
+
+        Raises:
+            DataError: no metric suits them.
+        """
+        outputs = self.values(self._head(_DECIDING_OUTPUTS))[output]
+        return metrics.default_name(outputs, _deciding(self.part), classes=self.part.classes)
+
     def close(self) -> None:
         """Frees the interpreters."""
         for session in self._sessions:
@@ -274,47 +280,61 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _largest_equal_batch(self, opened: Callable[[], Session], asked: int | None, *, simulated: bool) -> int:
+    def _settled(self, asked: int | None, runtime: Runtime) -> int:
         """Returns the batch size to work with, and leaves the session in it."""
         session = self._sessions[0]
-        single = session.inputs[0].shape[0] or 1 if session.inputs[0].shape else 1
-        sample_bytes = sum(array.nbytes for array in next(self.part.head(1).batches(1)).inputs.values())
-        limit = min(_LARGEST_BATCH, max(1, _LARGEST_BATCH_BYTES // sample_bytes), -(-len(self.part) // self.threads))
-        size = min(asked or limit, len(self.part))
-        self.first = next(self.part.head(size).batches(size))
-        if single > 1:
+        if (single := _batch_of(session)) > 1:
             return single
-        if simulated and session.resize(size):
-            return size  # a run is a start of the simulator, and samples follow one another there
-        if asked is None:
-            size = min(size, max(1, round(_INVOCATION_S / self._seconds_each(session))))
-        if size == 1:
-            return 1
-        if not session.resize(size):
-            reason = "the graph or runtime takes one sample at a time"
-        else:
-            self.first = Batch({n: a[:size] for n, a in self.first.inputs.items()}, _cut(self.first.labels, size))
-            together = _run(session, self.first, size)
-            session.resize(1)
-            alone = _run(session, self.first, 1)
-            if all(together[name].tobytes() == alone[name].tobytes() for name in alone):
-                session.resize(size)
-                return size
-            reason = f"outputs of a batch of {size} differ from those of its samples alone"
+        size = min(asked or self._most(), len(self.part))
+        if "series" in runtime.can and session.resize(size):
+            return size
+        if asked is None and size > 1:
+            size = min(size, max(1, round(_INVOCATION_S / _seconds(session, self._head(1)))))
+        if size == 1 or not (reason := _unlike(session, self._head(size))):
+            return size
         session.close()
-        self._sessions[0] = opened()
+        self._sessions[0] = self._open()
         self._sessions[0].resize(1)
         self.notes += (f"evaluated one sample at a time: {reason}",)
         return 1
 
-    def _seconds_each(self, session: Session) -> float:
-        times = []
-        sample = {spec.name: quantize(self.first.inputs[spec.name][:1], spec) for spec in session.inputs}
-        for _ in range(_TIMED_RUNS):
-            start = time.perf_counter()
-            session.run(sample)
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def _most(self) -> int:
+        """Returns the largest batch that memory and the threads' even share allow."""
+        sample_bytes = sum(array.nbytes for array in self._head(1).inputs.values())
+        return min(_LARGEST_BATCH, max(1, _LARGEST_BATCH_BYTES // sample_bytes), -(-len(self.part) // self.threads))
+
+    def _head(self, count: int) -> Batch:
+        return next(self.part.head(count).batches(count))
+
+
+def _batch_of(session: Session) -> int:
+    """Returns how many samples a session takes at a time."""
+    return session.inputs[0].shape[0] or 1 if session.inputs[0].shape else 1
+
+
+def _seconds(session: Session, sample: Batch) -> float:
+    """Returns what one run takes."""
+    stored = {spec.name: quantize(sample.inputs[spec.name], spec) for spec in session.inputs}
+    times = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        session.run(stored)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _unlike(session: Session, batch: Batch) -> str:
+    """Returns why a batch is not its samples bit for bit; "" where it is, and the session then takes such batches."""
+    size = len(batch)
+    if not session.resize(size):
+        return "the graph or runtime takes one sample at a time"
+    together = _run(session, batch, size)
+    session.resize(1)
+    alone = _run(session, batch, 1)
+    if any(together[name].tobytes() != alone[name].tobytes() for name in alone):
+        return f"outputs of a batch of {size} differ from those of its samples alone"
+    session.resize(size)
+    return ""
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
@@ -431,8 +451,10 @@ def chosen(names: Sequence[str], wanted: str | None) -> str:
     raise ConfigError(f"Expected one of the model's outputs as --output, got {wanted!r}.{suggestion(wanted, names)}")
 
 
-def _cut(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if labels is None else labels[:count]
+def _deciding(part: Part) -> Batch:
+    """Returns the samples that a metric is chosen from: where labels are class numbers, all are known without them."""
+    count = _DECIDING_OUTPUTS if part.classes is not None or not part.has_labels else _DECIDING_LABELS
+    return next(part.head(count).batches(count))
 
 
 def _cores() -> int:

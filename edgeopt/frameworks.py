@@ -80,7 +80,7 @@ def load(name: str) -> Any:
             module = importlib.import_module(framework.module)
     except ImportError as error:
         raise UnavailableError(
-            f"{framework.distribution} is needed here but {_why(error, framework)}. {_install_hint(name)}"
+            f"{framework.distribution} is needed here but {_why(error, framework)}. Try: {install_command(name)}."
         ) from error
     if name in ("tensorflow", "tf_keras", "tfmot"):
         _quiet_tensorflow()
@@ -97,11 +97,12 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def _install_hint(name: str) -> str:
+def install_command(name: str, *, upgrade: bool = False) -> str:
+    """Returns what to type to get a framework, and what else must hold."""
     framework = FRAMEWORKS[name]
     what = f"'edgeopt[{framework.extra}]'" if framework.extra else framework.distribution
-    note = f" ({framework.note})" if framework.note else ""
-    return f"Try: pip install {what}{note}."
+    command = "pip install --upgrade" if upgrade else "pip install"
+    return f"{command} {what}" + (f" ({framework.note})" if framework.note else "")
 
 
 def _why(error: ImportError, framework: Framework) -> str:

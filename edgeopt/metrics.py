@@ -126,8 +126,14 @@ def metric(name: str) -> Metric:
     )
 
 
-def default_name(outputs: np.ndarray, batch: Batch) -> str:
+def default_name(outputs: np.ndarray, batch: Batch, *, classes: int | None = None) -> str:
     """Returns the name of the metric that suits these outputs and labels.
+
+    Args:
+        outputs: real values [M, ...], of the first samples of `batch`: only their shape, and whether they are
+            probabilities, counts.
+        batch: inputs and labels [N, ...].
+        classes: how many the labels of all samples tell apart, where that is known.
 
     Class numbers or one-hot labels: top1. The input given back: auc-reconstruction where the labels tell normal from
     anomalous samples, else reconstruction. Numbers in the outputs' shape: mse.
@@ -138,7 +144,7 @@ def default_name(outputs: np.ndarray, batch: Batch) -> str:
     labels = batch.labels
     gives_input_back = (
         outputs[0].size > 1
-        and any(array.shape == outputs.shape for array in batch.inputs.values())
+        and any(array.shape[1:] == outputs.shape[1:] for array in batch.inputs.values())
         and not _are_probabilities(outputs)
     )
     if labels is None:
@@ -149,15 +155,15 @@ def default_name(outputs: np.ndarray, batch: Batch) -> str:
             f"{outputs.shape[1:]}. Try data with y_test, or --metric module:function."
         )
     whole = labels.dtype.kind in "iub" or bool(np.all(labels == np.rint(labels)))
-    binary = whole and bool(np.isin(labels, (0, 1)).all())
+    binary = whole and bool(np.isin(labels, (0, 1)).all()) and (classes is None or classes <= 2)
     if gives_input_back and labels.size == len(labels):
         return "auc-reconstruction" if binary else "reconstruction"
     single = outputs[0].size == 1
     if single and labels.size == len(labels):
         return "top1" if binary else "mse"
-    if labels.shape == outputs.shape:
-        return "top1" if _is_one_hot(labels, outputs) else "mse"
-    if whole and labels.size == outputs[..., 0].size:
+    if labels.shape[1:] == outputs.shape[1:]:
+        return "top1" if _is_one_hot(labels) else "mse"
+    if whole and labels[0].size == outputs[0, ..., 0].size:
         return "top1"
     raise DataError(
         f"Expected labels that fit outputs {outputs.shape[1:]}, got {labels.dtype} labels {labels.shape[1:]}. "
@@ -385,13 +391,8 @@ def _are_probabilities(outputs: np.ndarray) -> bool:
     return outputs.min() >= 0 and bool(np.allclose(outputs.sum(axis=-1), 1, atol=0.05))
 
 
-def _is_one_hot(labels: np.ndarray, outputs: np.ndarray) -> bool:
-    return (
-        labels.shape == outputs.shape
-        and outputs.shape[-1] > 1
-        and bool(np.isin(labels, (0, 1)).all())
-        and bool((labels.sum(axis=-1) == 1).all())
-    )
+def _is_one_hot(labels: np.ndarray) -> bool:
+    return labels.shape[-1] > 1 and bool(np.isin(labels, (0, 1)).all()) and bool((labels.sum(axis=-1) == 1).all())
 
 
 def _required(batch: Batch, name: str) -> np.ndarray:
@@ -407,7 +408,7 @@ def _class_labels(outputs: np.ndarray, batch: Batch, name: str) -> np.ndarray:
     labels = _required(batch, name)
     if _is_single(outputs):
         return _binary_labels(batch, name)
-    if _is_one_hot(labels, outputs):
+    if labels.shape == outputs.shape and _is_one_hot(labels):
         return labels.argmax(axis=-1)
     if labels.size != outputs[..., 0].size:
         raise DataError(

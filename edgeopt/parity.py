@@ -10,64 +10,90 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeopt import runtimes, workers
+from edgeopt import formats, runtimes, workers
 from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.runtimes import RUNTIMES, Delegate, Request, Runtime
+from edgeopt.runtimes import FAMILIES, RUNTIMES, Delegate, Request, Runtime
 from edgeopt.runtimes.numbers import dequantize
-from edgeopt.runtimes.promises import refusals
-from edgeopt.tflite.reader import read
+from edgeopt.runtimes.samples import from_data, generated, take
 from edgeopt.vocabulary import RuntimeResult
 
-# Of `relative_difference`. Kernel families round differently, by design: up to 0.03 on real int8 models. A runtime that
-# misreads a file is off by 1, and by 0.14 at least where all that the outputs tell apart is little, as in a network
-# that has not been trained.
-FLOAT_TOLERANCE = 1e-3
-QUANTIZED_TOLERANCE = 0.1
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+
+# How many samples are run: as many as these multiply-accumulates are good for, but between the two.
+_MACS, _FEWEST_SAMPLES, _MOST_SAMPLES = 4_000_000_000, 4, 32
 _LEAST_SPREAD = 0.2
-REFERENCE = "litert-builtin"
+# Two sound runtimes part on a sample now and then, where the model itself is of two minds. It is a difference where
+# more samples are off than one in twenty explains at a level of 5 %; one sample alone says nothing.
+_TIES, _LEVEL = 0.05, 0.05
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a runtime made of some samples: real values by output name, [N, ...], and what a delegate took of it."""
+    """What a runtime made of some samples.
 
-    values: Mapping[str, np.ndarray]
-    delegated_share: float | None
-    delegated: tuple[str, ...]
-    undelegated: tuple[str, ...]
+    Attributes:
+        values: by output name, real values of each run.
+        steps: by output name, what one step of its quantization is worth, 0 for floats.
+        delegated_share, delegated, undelegated: what a delegate took of it.
+    """
+
+    values: Mapping[str, Sequence[np.ndarray]]
+    steps: Mapping[str, float]
+    delegated_share: float | None = None
+    delegated: tuple[str, ...] = ()
+    undelegated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two runtimes agree.
+
+    Attributes:
+        difference: see `relative_difference`.
+        runs: how many were compared.
+        off: how many of them differ by more than the tolerance and more than a step of the output's quantization.
+    """
+
+    difference: float
+    runs: int
+    off: int
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether they compute the same; None where one run alone differs."""
+        if self.off and self.runs == 1:
+            return None
+        return self.off == 0 or _chance(self.off, self.runs) >= _LEVEL
 
 
 def run_here(
-    file: Path,
-    runtime: Runtime,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    *,
-    threads: int = 1,
-    delegate: Delegate | None = None,
+    file: Path, runtime: Runtime, part: Part | None, *, count: int, delegate: Delegate | None = None
 ) -> Outputs:
-    """Runs `samples` one by one on `runtime` in this process; outputs are dequantized."""
-    session = runtimes.open_session(file, runtime, threads=threads, delegate=delegate)
+    """Runs `count` samples of `part`, or generated ones, one by one on `runtime` in this process."""
+    session = runtimes.open_session(file, runtime, delegate=delegate)
     try:
+        if part is None:
+            samples = [generated(session.inputs, seed=seed) for seed in range(count)]
+        else:
+            samples = from_data(take(part, count), session.inputs, count=count)
         results = [session.run(sample) for sample in samples]
-        values = {
-            spec.name: np.concatenate([dequantize(result[spec.name], spec) for result in results])
-            for spec in session.outputs
-        }
-        return Outputs(values, session.delegated_share, session.delegated, session.undelegated)
+        return Outputs(
+            {spec.name: [dequantize(result[spec.name], spec) for result in results] for spec in session.outputs},
+            {spec.name: max(spec.quantization.scales) if spec.quantization else 0.0 for spec in session.outputs},
+            session.delegated_share,
+            session.delegated,
+            session.undelegated,
+        )
     finally:
         session.close()
 
 
-def run(
-    file: Path,
-    runtime: Runtime,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    *,
-    delegate: Delegate | None = None,
-) -> Outputs:
+def run(file: Path, runtime: Runtime, part: Part | None, *, count: int, delegate: Delegate | None = None) -> Outputs:
     """As run_here, in the worker that all sessions of the runtime's package share.
 
     Raises:
@@ -76,40 +102,35 @@ def run(
     """
     try:
         worker = workers.shared(runtime.package)
-        return worker.call(
-            "edgeopt.parity:run_here",
-            file,
-            runtime,
-            samples,
-            delegate=delegate,
-            timeout_s=workers.limits_of("running").seconds,
-        )
+        return worker.call("edgeopt.parity:run_here", file, runtime, part, count=count, delegate=delegate)
     except workers.WorkerCrashed as crash:
         last_words = f" Its last words: {crash.log.splitlines()[-1]}" if crash.log else ""
         raise ModelError(f"{runtime.name} died on {file.name}: {crash.reason}.{last_words}") from None
 
 
 def check(
-    file: Path,
-    requests: Sequence[Request],
-    samples: Sequence[Mapping[str, np.ndarray]],
-    *,
-    delegate: Delegate | None = None,
+    file: Path, requests: Sequence[Request], part: Part | None = None, *, delegate: Delegate | None = None
 ) -> tuple[RuntimeResult, ...]:
-    """Runs `file` on every runtime asked for and compares each with LiteRT's built-in kernels on the same samples.
+    """Runs `file` on every runtime asked for and compares each with the reference of its format on the same samples.
 
-    A version that is not the installed one is judged by the operator versions in the file alone, and says so. Where
-    LiteRT's built-in kernels do not run the file, the first runtime that does is what the others are compared with.
+    A version that is not the installed one is judged by what is known of it without running, and says so. Where the
+    reference does not run the file, the first runtime that does is what the others are compared with.
+
+    Args:
+        file: of any format.
+        requests: runtimes.
+        part: data; seeded random inputs where None.
+        delegate: for the runtimes that load one.
     """
-    quantized = any(tensor.quantization is not None for tensor in read(file).subgraphs[0].tensors)
-    tolerance = QUANTIZED_TOLERANCE if quantized else FLOAT_TOLERANCE
+    facts = formats.facts(file)
+    count = min(max(_FEWEST_SAMPLES, _MACS // max(facts.macs, 1)), _MOST_SAMPLES)
     reference: Outputs | None = None
     rows = []
     for request in requests:
         runtime = request.runtime
         availability = runtimes.available(runtime)
         row = RuntimeResult(runtime.name, request.version or availability.version)
-        if reasons := refusals(file, request):
+        if reasons := runtimes.refusals(file, request):
             rows.append(replace(row, status="failed", reason="; ".join(reasons)))
             continue
         if not availability.available:
@@ -119,8 +140,9 @@ def check(
             reason = f"{availability.version} is installed, not {request.version}: its operator versions fit, not run"
             rows.append(replace(row, status="skipped", reason=reason))
             continue
+        taken = delegate if "delegates" in runtime.can else None
         try:
-            outputs = run(file, runtime, samples, delegate=delegate if runtime.delegates else None)
+            outputs = run(file, runtime, part, count=count, delegate=taken)
         except (ModelError, UnavailableError) as error:
             status = "failed" if isinstance(error, ModelError) else "skipped"
             rows.append(replace(row, status=status, reason=str(error)))
@@ -132,23 +154,39 @@ def check(
             undelegated=outputs.undelegated,
         )
         if reference is None:
-            reference = _reference(file, samples) or outputs
+            reference = _reference(file, facts.format, part, count) or outputs
         if reference is not outputs:
-            difference = relative_difference(outputs.values, reference.values)
-            row = replace(row, matches_reference=difference <= tolerance, max_difference=difference)
+            family = FAMILIES[runtime.family]
+            tolerance = family.quantized_tolerance if facts.is_quantized else family.float_tolerance
+            found = agreement(outputs, reference, tolerance=tolerance)
+            row = replace(row, matches_reference=found.holds, max_difference=found.difference)
         rows.append(row)
     return tuple(rows)
 
 
-def _reference(file: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> Outputs | None:
-    """Returns what LiteRT's built-in kernels compute, or None where they do not run the file."""
+def _reference(file: Path, form: str, part: Part | None, count: int) -> Outputs | None:
+    """Returns what the reference runtime of a format computes, or None where there is none or it refuses the file."""
+    runtime = next((row for row in RUNTIMES.values() if row.is_reference and form in row.takes), None)
+    if runtime is None:
+        return None
     try:
-        return run(file, RUNTIMES[REFERENCE], samples)
+        return run(file, runtime, part, count=count)
     except (ModelError, UnavailableError):
         return None
 
 
-def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+def agreement(a: Outputs, b: Outputs, *, tolerance: float) -> Agreement:
+    """Returns how far `a` agrees with the reference `b`, run by run."""
+    pairs = _paired(a.values, b.values)
+    runs = max((len(right) for _, _, right in pairs), default=0)
+    off = np.zeros(runs, bool)
+    for name, left, right in pairs:
+        limit = max(tolerance * _spread(right), a.steps[name])
+        off |= [_error(x, y) > limit for x, y in zip(left, right)]
+    return Agreement(relative_difference(a.values, b.values), runs, int(off.sum()))
+
+
+def relative_difference(a: Mapping[str, Sequence[np.ndarray]], b: Mapping[str, Sequence[np.ndarray]]) -> float:
     """Returns the largest over outputs of rms(a - b) / spread(b): 0 equal, about 1 unrelated.
 
     The spread is the standard deviation of all values, or a fifth of their rms where that is more: outputs that hardly
@@ -157,22 +195,50 @@ def relative_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]
     Infinite where one of the two is, or is NaN, and the other is not. Outputs are matched by name, or in order where a
     runtime has names of its own.
     """
-    pairs = [(a[name], b[name]) for name in b] if set(a) == set(b) else list(zip(a.values(), b.values()))
     largest = 0.0
-    for left, right in pairs:
-        finite = np.isfinite(left) & np.isfinite(right)
-        if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
-            return math.inf
-        if finite.any():
-            expected = right[finite].astype(np.float64)
-            spread = max(float(expected.std()), _LEAST_SPREAD * _rms(expected))
-            error = _rms(left[finite] - expected)
-            largest = max(largest, error / spread if spread else error)
+    for _, left, right in _paired(a, b):
+        error, spread = _error(_joined(left), _joined(right)), _spread(right)
+        largest = max(largest, error / spread if spread else error)
     return largest
+
+
+def _paired(
+    a: Mapping[str, Sequence[np.ndarray]], b: Mapping[str, Sequence[np.ndarray]]
+) -> list[tuple[str, Sequence[np.ndarray], Sequence[np.ndarray]]]:
+    """Returns each output of `a`, by its name there, beside its counterpart."""
+    names = a if set(a) == set(b) else b
+    return [(name, values, b[other]) for (name, values), other in zip(a.items(), names)]
+
+
+def _joined(runs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(values) for values in runs])
+
+
+def _error(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns rms(a - b), infinite where one of the two is and the other is not, or they have other shapes."""
+    if a.shape != b.shape:
+        return math.inf
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return math.inf
+    return _rms(a[finite].astype(np.float64) - b[finite]) if finite.any() else 0.0
+
+
+def _spread(runs: Sequence[np.ndarray]) -> float:
+    values = _joined(runs).astype(np.float64)
+    values = values[np.isfinite(values)]
+    return max(float(values.std()), _LEAST_SPREAD * _rms(values)) if values.size else 0.0
 
 
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _chance(off: int, runs: int) -> float:
+    """Returns how likely so many runs are off, or more, where one in twenty is."""
+    from scipy.special import bdtrc  # scipy.stats would take a second to import
+
+    return float(bdtrc(off - 1, runs, _TIES))
 
 
 def _same_release(asked: str, installed: str) -> bool:

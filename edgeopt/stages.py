@@ -29,8 +29,7 @@ from edgeopt.plan import PlannedStep, plan
 from edgeopt.recipe import Recipe, to_values
 from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.report.words import promise_words
-from edgeopt.runtimes import RUNTIMES, Delegate, Request, parse
-from edgeopt.runtimes.samples import from_data
+from edgeopt.runtimes import Delegate, parse, to_try
 from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.store import MARKER, Store
 from edgeopt.techniques import technique
@@ -38,7 +37,6 @@ from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Budgets, LayerError, OnTarget, Property, RuntimeResult, StepRecord, Variant
 
 BASELINE = "float32"
-PARITY_SAMPLES = 4
 # A step that loses more is rolled back, where it says nothing else: points for shares, per cent for other metrics.
 COLLAPSE = 10.0
 Result = TypeVar("Result")
@@ -234,9 +232,7 @@ class Run:
 
     def tried_on_runtimes(self, variants: Sequence[Variant]) -> list[Variant]:
         """Adds a row for every runtime: whether it loads the file, and computes what the others compute."""
-        asked = {request.runtime.name: request for request in (self.main_runtime, *self.promises)}
-        tried = [runtime for name, runtime in RUNTIMES.items() if name in asked or not runtime.simulated]
-        requests = [asked.get(runtime.name, Request(runtime)) for runtime in tried]
+        requests = to_try((self.main_runtime, *self.promises), form="tflite")
 
         def add(variant: Variant) -> Variant:
             if variant.file is None:
@@ -244,8 +240,7 @@ class Run:
             file = self.output / variant.file
 
             def check() -> _Rows:
-                samples = from_data(self.data.calibration, read(file).inputs, count=PARITY_SAMPLES)
-                return _Rows(parity.check(file, requests, samples, delegate=self.settings.delegate))
+                return _Rows(parity.check(file, requests, self.data.calibration, delegate=self.settings.delegate))
 
             key = {"file": variant.sha256, "requests": requests, "delegate": self._delegate}
             rows = self._stage("runtimes", key, _Rows, check).results

@@ -96,7 +96,7 @@ def test_no_profile_is_said(result):
         pytest.skip("tflm is not here")
     row = next(row for row in rows(result, status="ok") if row.result.name == "tflm")
     assert row.operators == ()
-    assert any("no per-operator profile: tflm has no hook" in note for note in row.notes)
+    assert any("no per-operator profile: tflm gives no times of single operators" in note for note in row.notes)
 
 
 @HAS_COMPILER

@@ -80,7 +80,7 @@ def test_a_good_file_parts_nowhere(models: dict[str, Path], digits: Part) -> Non
     ]
     assert all(layer.sqnr_db > 25 and layer.cosine > 0.99 for layer in found.layers)
     assert found.first_difference.startswith("They do not part anywhere: the worst of 6 intermediate tensors, ")
-    assert found.notes == ("intermediate tensors are those of LiteRT's built-in kernels, since XNNPACK keeps none",)
+    assert found.notes == ("intermediate tensors are those of litert-builtin, since litert keeps none",)
 
 
 def test_a_broken_file_is_traced_to_its_layer(models: dict[str, Path], digits: Part) -> None:

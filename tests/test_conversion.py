@@ -12,12 +12,10 @@ import scored_models
 from edgeopt import data, frameworks, parity, runtimes, workers
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.conversion.refusals import crash_in_words
+from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
-from edgeopt.runtimes import RUNTIMES, parse
-from edgeopt.runtimes.numbers import quantize
-from edgeopt.runtimes.promises import refusals
-from edgeopt.runtimes.samples import from_data, generated
+from edgeopt.runtimes import RUNTIMES, parse, refusals
 from edgeopt.schemes import SCHEMES
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
@@ -90,17 +88,15 @@ def test_signature_and_batch_are_kept(source: str, request: pytest.FixtureReques
 def test_every_file_computes_what_the_model_computes(
     name: str, converted: dict[str, Path], requantized: dict[str, Path]
 ) -> None:
-    samples = [{"x": x[None]} for x in scored_models.digits().validation.head(32).arrays().inputs["x"]]
+    samples = scored_models.digits().validation.head(32)
     expected = _outputs(converted["float32"], samples)
     for files in (converted, requantized):
         np.testing.assert_allclose(_outputs(files[name], samples), expected, atol=0.08 if name != "float32" else 1e-6)
 
 
-def _outputs(file: Path, samples: list[dict[str, np.ndarray]]) -> np.ndarray:
-    (spec,) = read(file).inputs
-    fed = [{spec.name: quantize(sample["x"], spec)} for sample in samples]
-    (values,) = parity.run_here(file, RUNTIMES["litert-builtin"], fed).values.values()
-    return values
+def _outputs(file: Path, samples: Part) -> np.ndarray:
+    (values,) = parity.run_here(file, RUNTIMES["litert-builtin"], samples, count=len(samples)).values.values()
+    return np.concatenate(values)
 
 
 def test_int8_is_the_converters_own(keras_file: Path, converted: dict[str, Path], tmp_path: Path) -> None:
@@ -109,7 +105,7 @@ def test_int8_is_the_converters_own(keras_file: Path, converted: dict[str, Path]
         worker.call("test_conversion:convert_by_hand", keras_file, by_hand)
     ours, theirs = (_constants(read(normalized(f.read_bytes()))) for f in (converted["int8"], by_hand))
     assert ours == theirs
-    samples = [{"x": x[None]} for x in scored_models.digits().validation.head(64).arrays().inputs["x"]]
+    samples = scored_models.digits().validation.head(64)
     assert np.array_equal(_outputs(converted["int8"], samples), _outputs(by_hand, samples))
 
 
@@ -200,7 +196,7 @@ def test_a_promise_to_an_old_runtime_is_kept(crafted: Path, tmp_path: Path) -> N
     )
     if not runtimes.available(RUNTIMES["tflite-runtime"]).available:
         pytest.skip("tflite-runtime is not installed: the promise was checked by versions alone")
-    (row,) = parity.check(file, [promise], [generated(read(file).inputs, seed=0)])
+    (row,) = parity.check(file, [promise])
     assert row.loads
     assert row.matches_reference
 
@@ -229,9 +225,8 @@ def test_several_inputs_are_fed_by_name(crafted: Path, tmp_path: Path) -> None:
         converter.convert("float32", tmp_path / "float.tflite")
     specs = {spec.name: spec.dtype for spec in read(tmp_path / "two.tflite").inputs}
     assert specs == {"image": "float32", "place": "int32"}
-    samples = from_data(dataset.calibration, read(tmp_path / "two.tflite").inputs, count=4)
     ours, theirs = (
-        parity.run_here(tmp_path / name, RUNTIMES["litert-builtin"], samples).values
+        parity.run_here(tmp_path / name, RUNTIMES["litert-builtin"], dataset.calibration, count=4).values
         for name in ("two.tflite", "float.tflite")
     )
     assert parity.relative_difference(ours, theirs) < 0.1

@@ -33,7 +33,7 @@ def built(*flags: str) -> Path:
     return library
 
 
-@pytest.fixture(params=[row for row in RUNTIMES.values() if row.delegates], ids=lambda row: row.name)
+@pytest.fixture(params=[row for row in RUNTIMES.values() if "delegates" in row.can], ids=lambda row: row.name)
 def runtime(request) -> Runtime:
     found = runtimes.available(request.param)
     if not found.available:

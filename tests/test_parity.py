@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runtime_models
 
-from edgeopt import frameworks, parity, runtimes, workers
+from edgeopt import data, frameworks, parity, runtimes, workers
 from edgeopt.errors import ModelError
-from edgeopt.runtimes import RUNTIMES, Request, parse
-from edgeopt.runtimes.samples import generated
+from edgeopt.parity import Agreement, Outputs
+from edgeopt.runtimes import FAMILIES, RUNTIMES, Request, parse
+from edgeopt.runtimes.samples import from_data
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import RuntimeResult
+from edgeopt.vocabulary import RuntimeResult, TensorSpec
 
 
 def checked(file: Path, *names: str) -> Sequence[RuntimeResult]:
     """Returns the rows of a check on generated samples."""
-    inputs = read(file).inputs
-    samples = [generated(inputs, seed=seed) for seed in range(3)]
-    return parity.check(file, [parse(name) for name in names], samples)
+    return parity.check(file, [parse(name) for name in names])
 
 
 def needs(*names: str) -> None:
@@ -73,10 +73,10 @@ def test_a_file_that_runs_and_computes_garbage_is_caught(tmp_path: Path, monkeyp
         f"FULLY_CONNECTED version 12 needs TensorFlow Lite 2.17, tflite-runtime {old.version} has up to 10",
     )
     # Were it not known which version an operator really is, running it would show.
-    monkeypatch.setattr(parity, "refusals", lambda *_: ())
+    monkeypatch.setattr(runtimes, "refusals", lambda *_: ())
     (old,) = checked(file, "tflite-runtime")
     assert (old.status, old.matches_reference) == ("ok", False)
-    assert old.max_difference > 3 * parity.QUANTIZED_TOLERANCE
+    assert old.max_difference > 3 * FAMILIES["builtin"].quantized_tolerance
 
 
 def quantize_without_versions(source: Path, output: Path) -> None:
@@ -100,7 +100,8 @@ def test_another_version_than_the_installed_one_is_judged_by_operator_versions_a
 def test_nothing_to_compare_with_is_not_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference refuses; what the first runtime computes is then compared with nothing, the next with the first."""
     needs("tflm")
-    monkeypatch.setattr(parity, "REFERENCE", "tflm")
+    rows = {name: replace(row, is_reference=name == "tflm") for name, row in RUNTIMES.items()}
+    monkeypatch.setattr(parity, "RUNTIMES", rows)
     first, second = checked(runtime_models.models()["float16"], "litert", "litert-reference")
     assert (first.status, first.matches_reference, first.max_difference) == ("ok", None, None)
     assert second.matches_reference is True
@@ -110,12 +111,12 @@ def test_a_runtime_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     dying = Request(runtimes.Runtime("dying", "dying_runtime", "litert", "none", "ends the process"))
     monkeypatch.setattr(runtimes, "available", lambda _: runtimes.Availability(True, "", "1"))
     file = runtime_models.models()["float32"]
-    rows = parity.check(file, [dying, parse("litert-builtin")], [generated(read(file).inputs, seed=0)])
+    rows = parity.check(file, [dying, parse("litert-builtin")])
     assert rows[0].status == "failed"
     assert "dying died on float32.tflite" in rows[0].reason
     assert rows[1].matches_reference is True
     with pytest.raises(ModelError, match=r"dying died on float32\.tflite"):
-        parity.run(file, dying.runtime, [])
+        parity.run(file, dying.runtime, None, count=1)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +136,56 @@ def test_a_runtime_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_relative_difference(a: list[float], b: list[float], expected: float) -> None:
-    left, right = {"y": np.array(a, np.float32)}, {"y": np.array(b, np.float32)}
+    left, right = {"y": [np.array(a, np.float32)]}, {"y": [np.array(b, np.float32)]}
     assert parity.relative_difference(left, right) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_worst_output_counts_and_outputs_are_matched_by_name() -> None:
-    a = {"p": np.ones(3), "q": np.full(3, 2.0)}
-    assert parity.relative_difference(a, {"q": np.full(3, 2.0), "p": np.ones(3)}) == 0
-    assert parity.relative_difference(a, {"p": np.ones(3), "q": np.full(3, 4.0)}) == pytest.approx(2 / (0.2 * 4))
-    assert parity.relative_difference(a, {"0": np.ones(3), "1": np.full(3, 2.0)}) == 0  # by order
+    ones, twos, fours = (np.full((1, 3), value) for value in (1.0, 2.0, 4.0))
+    a = {"p": ones, "q": twos}
+    assert parity.relative_difference(a, {"q": twos, "p": ones}) == 0
+    assert parity.relative_difference(a, {"p": ones, "q": fours}) == pytest.approx(2 / (0.2 * 4))
+    assert parity.relative_difference(a, {"0": ones, "1": twos}) == 0  # by order
+
+
+def scores(*runs: list[float], step: float = 0.0) -> Outputs:
+    return Outputs({"kind": [np.array(run, np.float32) for run in runs]}, {"kind": step})
+
+
+def test_one_near_tie_is_no_difference() -> None:
+    """Kernels that round differently tip a softmax of two equal scores; all its other samples are the same."""
+    sure = [[0.99, 0.01], [0.02, 0.98], [0.95, 0.05]]
+    alone = parity.agreement(scores([0.42, 0.58]), scores([0.58, 0.42]), tolerance=0.1)
+    assert (alone.off, alone.holds) == (1, None)  # one sample says nothing
+    many = parity.agreement(scores([0.42, 0.58], *10 * sure), scores([0.58, 0.42], *10 * sure), tolerance=0.1)
+    assert (many.runs, many.off, many.holds) == (31, 1, True)
+    garbage = parity.agreement(scores(*sure), scores(*(run[::-1] for run in sure)), tolerance=0.1)
+    assert (garbage.runs, garbage.off, garbage.holds) == (3, 3, False)
+
+
+def test_a_step_of_the_output_is_no_difference() -> None:
+    a, b = ([[0.25, 0.25]] * 4, [[0.25, 0.5]] * 4)
+    assert parity.agreement(scores(*a, step=0.25), scores(*b), tolerance=0.1).holds
+    assert not parity.agreement(scores(*a, step=0.1), scores(*b), tolerance=0.1).holds
+
+
+@pytest.mark.parametrize(
+    ("off", "runs", "holds"), [(0, 1, True), (1, 2, True), (2, 2, False), (4, 32, True), (5, 32, False)]
+)
+def test_more_are_off_than_one_in_twenty_explains(off: int, runs: int, holds: bool) -> None:
+    assert Agreement(1.0, runs, off).holds is holds
+
+
+def test_data_fill_the_batch_of_a_file(tmp_path: Path) -> None:
+    """A file for batches of eight, on ten samples: what lacks in the second batch is the last one again."""
+    x = np.random.default_rng(0).normal(size=(10, 8, 8, 1)).astype(np.float32)
+    eight = TensorSpec("picture", (8, 8, 8, 1))
+    first, second = from_data(data.load((x,), validation_share=1).validation, [eight], count=2)
+    np.testing.assert_array_equal(first["picture"], x[:8])
+    np.testing.assert_array_equal(second["picture"], np.concatenate([x[8:], *[x[9:]] * 6]))
+
+
+def test_a_runtime_says_which_formats_it_takes() -> None:
+    other = replace(RUNTIMES["litert"], takes=("onnx",))
+    (row,) = parity.check(runtime_models.models()["int8"], [Request(other)])
+    assert (row.status, row.reason) == ("failed", "litert runs onnx files, this one is tflite")

@@ -14,7 +14,6 @@ from edgeopt.compilers.vela import compile_file
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import parse
-from edgeopt.runtimes.samples import from_data, generated
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
@@ -104,8 +103,7 @@ def convert(
             warnings = datasets.check(dataset, summary.inputs, summary.outputs, rescales=summary.rescales)
         done = convert_for(converter, wanted.name, temporary, promises=promises)
         file = read(temporary)
-        samples = from_data(dataset.calibration, file.inputs) if dataset else [generated(file.inputs, seed=0)]
-        rows = parity.check(temporary, promises or (parse("litert"),), samples)
+        rows = parity.check(temporary, promises or (parse("litert"),), dataset.calibration if dataset else None)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, output))
         found = None if device is None else _made_for(device, file, temporary)

@@ -11,8 +11,7 @@ from edgeopt import workers
 from edgeopt.conversion.converter import ConvertOptions, ModelSummary
 from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConversionError
-from edgeopt.runtimes import Request
-from edgeopt.runtimes.promises import refusals
+from edgeopt.runtimes import Request, refusals
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.vocabulary import Scheme
 

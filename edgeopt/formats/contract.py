@@ -50,6 +50,7 @@ class FileFacts:
         bytes_by_kind: where the bytes are: "weights", "biases", "constants", "metadata", "graph"; they add up to the
             file.
         size_bytes: of the file.
+        is_quantized: whether anything in it, stored or computed, has a scale.
         read: returns the stored values of one of `weights` as `values` says.
     """
 
@@ -61,6 +62,7 @@ class FileFacts:
     macs: int
     bytes_by_kind: Mapping[str, int]
     size_bytes: int
+    is_quantized: bool
     read: Callable[[StoredWeight], np.ndarray] = field(repr=False, compare=False)
 
     @property

@@ -45,6 +45,7 @@ def _facts(model: TFLiteModel, again: Callable[[], TFLiteModel]) -> FileFacts:
         macs=count_macs(model).total,
         bytes_by_kind=weights.bytes_by_kind,
         size_bytes=model.size_bytes,
+        is_quantized=any(tensor.quantization is not None for graph in model.subgraphs for tensor in graph.tensors),
         read=lambda weight: _values(again(), weight),
     )
 

@@ -1,62 +1,166 @@
-"""What runs a `.tflite` file: a file and a runtime's name go in, an open session comes out.
+"""What runs a converted file: a file and a runtime's name go in, an open session comes out.
 
-Every runtime is one module with `open(...)`; the table below is all that is known of it elsewhere.
+Every runtime is one module (see `RuntimeModule`) and one row of the table below, which is all that is known of it
+elsewhere: what it takes and what it can do are asked of its row, never its name.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from edgeopt import frameworks, workers
+from edgeopt import formats, workers
 from edgeopt.errors import ConfigError, UnavailableError, suggestion
-from edgeopt.vocabulary import Availability, TensorSpec
+from edgeopt.vocabulary import Availability, Footprint, OperatorTime, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
+# What a runtime may be able to do, and what is said of one that cannot.
+ABILITIES: dict[str, str] = {
+    "time": "measures no time",
+    "profile": "gives no times of single operators",
+    "tensors": "keeps no activations",
+    "footprint": "measures no flash and RAM",
+    "resize": "takes the batch size of the file alone",
+    "series": "runs a batch at once",
+    "threads": "has one thread",
+    "delegates": "loads no external delegates",
+}
 
-class Session(Protocol):
-    """A file opened on a runtime, its tensors allocated.
+
+@dataclass(frozen=True)
+class Family:
+    """Kernels that round alike, so that their integer outputs are equal; those of two families are compared.
 
     Attributes:
-        inputs, outputs: by the names of the file's signature, or the tensors' own where it has none; shapes are
-            those that `run` takes and gives now, and follow `resize`.
-        threads: how many the runtime really uses.
-        delegated_share: share of the file's operators (of its main graph) that the delegate took, 0 to 1: the
-            external one where one was asked for, else the runtime's own (XNNPACK); None where it has none.
-        delegated, undelegated: which operators those are, and which stayed, as "2 x CONV_2D".
+        name: as rows of RUNTIMES say it.
+        float_tolerance, quantized_tolerance: of `parity.relative_difference` to the reference, for files that store
+            floats alone and for others: families round differently, by design, up to 0.03 on real int8 models. A
+            runtime that misreads a file is off by 1, and by 0.14 at least where all that the outputs tell apart is
+            little, as in a network that has not been trained.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    threads: int
-    delegated_share: float | None
-    delegated: tuple[str, ...]
-    undelegated: tuple[str, ...]
+    name: str
+    float_tolerance: float = 1e-3
+    quantized_tolerance: float = 0.1
 
-    def resize(self, batch_size: int) -> bool:
-        """Sets the first dimension of every input; False (and unchanged) where the graph or runtime cannot.
 
-        True was proven by running: outputs of the batch are those of its samples alone, integers bit for bit, floats
-        within 1e-4 of the largest.
-        """
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (Family("xnnpack"), Family("builtin"), Family("reference"), Family("tflm"))
+}
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs one batch from a fresh state. Arrays have the dtype and shape of `inputs`; outputs are copies."""
 
-    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
-        """Sets the inputs once, in a fresh state, then times `runs` bare invocations: int64 nanoseconds [runs]."""
+@dataclass(frozen=True)
+class Runtime:
+    """A row of RUNTIMES.
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Every activation of the last run by tensor name (only when opened with keep_intermediates)."""
+    Attributes:
+        name: as in `--runtime`.
+        module: a RuntimeModule.
+        package: what it comes with: rows of one package share a worker process.
+        family: key of FAMILIES.
+        summary: one line for help and docs.
+        can: keys of ABILITIES. Those with "series" run the samples of a batch one after another, so that a batch is
+            its samples by construction and the largest is the quickest.
+        takes: keys of `formats.FORMATS`.
+        accelerator: what computes: "cpu", or a processor that is simulated.
+        by_default: whether it is tried without being asked for; one that wants tools and seconds is not.
+        is_reference: whether others that take the same format are compared with it.
+        stand_in: the runtime whose activations are shown for this one, where it keeps none.
+    """
 
-    def close(self) -> None:
-        """Frees it."""
+    name: str
+    module: str
+    package: str
+    family: str
+    summary: str
+    can: frozenset[str] = frozenset()
+    takes: tuple[str, ...] = ("tflite",)
+    accelerator: str = "cpu"
+    by_default: bool = True
+    is_reference: bool = False
+    stand_in: str = ""
+
+    def cannot(self, ability: str) -> UnavailableError:
+        """Returns the error of asking for what it is not able to do."""
+        able = [row.name for row in RUNTIMES.values() if ability in row.can and set(row.takes) & set(self.takes)]
+        advice = f" Try --runtime {' or '.join(able)}." if able else ""
+        return UnavailableError(f"{self.name} {ABILITIES[ability]}.{advice}")
+
+
+_LITERT = frozenset({"time", "profile", "tensors", "resize", "threads"})
+
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime(
+            "litert",
+            "edgeopt.runtimes.litert",
+            "litert",
+            "xnnpack",
+            "LiteRT with XNNPACK, its default",
+            # A delegate keeps no activations.
+            _LITERT - {"tensors"} | {"delegates"},
+            stand_in="litert-builtin",
+        ),
+        Runtime(
+            "litert-builtin",
+            "edgeopt.runtimes.litert",
+            "litert",
+            "builtin",
+            "LiteRT's own optimized kernels",
+            _LITERT,
+            is_reference=True,
+        ),
+        Runtime(
+            "litert-reference",
+            "edgeopt.runtimes.litert",
+            "litert",
+            "reference",
+            "LiteRT's reference kernels",
+            _LITERT,
+        ),
+        Runtime(
+            "tflite-runtime",
+            "edgeopt.runtimes.tflite_runtime",
+            "tflite_runtime",
+            "builtin",
+            "the older interpreter package of many devices",
+            _LITERT | {"delegates"},
+        ),
+        Runtime(
+            "tflm",
+            "edgeopt.runtimes.tflm",
+            "tflite_micro",
+            "tflm",
+            "TensorFlow Lite for Microcontrollers",
+            frozenset({"time", "tensors"}),
+        ),
+        *(
+            Runtime(
+                f"qemu-cortex-{core}",
+                "edgeopt.runtimes.qemu",
+                "qemu",
+                "tflm",
+                f"plain C99 of the model on a Cortex-{core.upper()} that QEMU simulates",
+                frozenset({"footprint", "resize", "series"}),
+                accelerator=f"cortex-{core}",
+                by_default=False,
+                stand_in="tflm",
+            )
+            for core in ("m3", "m4", "m7", "m55")
+        ),
+    )
+}
+
+# Names that users know the same runtimes by.
+ALIASES: dict[str, str] = {"ai-edge-litert": "litert", "tflite-micro": "tflm", "xnnpack": "litert"}
 
 
 @dataclass(frozen=True)
@@ -67,72 +171,88 @@ class Delegate:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """A row of RUNTIMES.
+class Session(abc.ABC):
+    """A file opened on a runtime, its tensors allocated. What a runtime cannot do, its sessions refuse.
 
     Attributes:
-        name: as in `--runtime`.
-        module: where `open()` is.
-        package: key of `frameworks.FRAMEWORKS`, whose version is the runtime's; of a simulated one the program.
-        family: kernels of one family round alike, so their integer outputs are equal; across families they differ
-            by a quantization step or so.
-        summary: one line for help and docs.
-        delegates: whether external delegates can be loaded.
-        threads: whether it can use more than one.
-        simulated: a simulator of a device: it computes what the device would and says what the model takes there,
-            but no time. It wants tools and seconds, and is only tried where it is asked for.
+        runtime: the row.
+        inputs, outputs: by the names of the file's signature, or the tensors' own where it has none; shapes are
+            those that `run` takes and gives now, and follow `resize`.
+        threads: how many the runtime really uses.
+        delegated_share: share of the file's operators (of its main graph) that the delegate took, 0 to 1: the
+            external one where one was asked for, else the runtime's own (XNNPACK); None where it has none.
+        delegated, undelegated: which operators those are, and which stayed, as "2 x CONV_2D".
     """
 
-    name: str
-    module: str
-    package: str
-    family: str
-    summary: str
-    delegates: bool = False
-    threads: bool = True
-    simulated: bool = False
+    runtime: Runtime
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    threads: int = 1
+    delegated_share: float | None = None
+    delegated: tuple[str, ...] = ()
+    undelegated: tuple[str, ...] = ()
+
+    @abc.abstractmethod
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs one batch from a fresh state. Arrays have the dtype and shape of `inputs`; outputs are copies."""
+
+    def resize(self, batch_size: int) -> bool:
+        """Sets the first dimension of every input; False (and unchanged) where the graph or runtime cannot.
+
+        True was proven by running: outputs of the batch are those of its samples alone, integers bit for bit, floats
+        within 1e-4 of the largest.
+        """
+        return all(bool(spec.shape) and spec.shape[0] == batch_size for spec in self.inputs)
+
+    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
+        """Sets the inputs once, in a fresh state, then times `runs` bare invocations: int64 nanoseconds [runs]."""
+        raise self.runtime.cannot("time")
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Every activation of the last run by tensor name (only when opened with keep_intermediates)."""
+        raise self.runtime.cannot("tensors")
+
+    def footprint(self, inputs: Mapping[str, np.ndarray]) -> Footprint:
+        """Returns what the model takes of flash and RAM, and one inference of instructions."""
+        raise self.runtime.cannot("footprint")
+
+    def close(self) -> None:  # noqa: B027 (not every session holds something)
+        """Frees it."""
 
 
-RUNTIMES: dict[str, Runtime] = {
-    runtime.name: runtime
-    for runtime in (
-        Runtime("litert", "edgeopt.runtimes.litert", "litert", "xnnpack", "LiteRT with XNNPACK, its default", True),
-        Runtime("litert-builtin", "edgeopt.runtimes.litert", "litert", "builtin", "LiteRT's own optimized kernels"),
-        Runtime("litert-reference", "edgeopt.runtimes.litert", "litert", "reference", "LiteRT's reference kernels"),
-        Runtime(
-            "tflite-runtime",
-            "edgeopt.runtimes.tflite_runtime",
-            "tflite_runtime",
-            "builtin",
-            "the older interpreter package of many devices",
-            True,
-        ),
-        Runtime(
-            "tflm",
-            "edgeopt.runtimes.tflm",
-            "tflite_micro",
-            "tflm",
-            "TensorFlow Lite for Microcontrollers",
-            threads=False,
-        ),
-        *(
-            Runtime(
-                f"qemu-cortex-{core}",
-                "edgeopt.runtimes.qemu",
-                "qemu",
-                "tflm",
-                f"plain C99 of the model on a Cortex-{core.upper()} that QEMU simulates",
-                threads=False,
-                simulated=True,
-            )
-            for core in ("m3", "m4", "m7", "m55")
-        ),
-    )
-}
+class RuntimeModule(Protocol):
+    """What the module of a runtime has; `profile` only where it can.
 
-# Names that users know the same runtimes by.
-ALIASES: dict[str, str] = {"ai-edge-litert": "litert", "tflite-micro": "tflm", "xnnpack": "litert"}
+    Attributes:
+        INSTALL: what to type where it is missing.
+    """
+
+    INSTALL: str
+
+    def version(self) -> str:
+        """Returns the installed version, "" where there is none, without importing the runtime."""
+
+    def load(self) -> None:
+        """Imports what opening takes, so that opening can be timed alone; UnavailableError where it is missing."""
+
+    def refusals(self, file: Path, version: str) -> tuple[str, ...]:
+        """Returns why that version of it cannot load the file, without running it: as far as can be told."""
+
+    def open(
+        self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
+    ) -> Session:
+        """Opens the file; see `open_session`. Only what `runtime` can do is asked for."""
+
+    def profile(
+        self,
+        file: Path,
+        runtime: Runtime,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int,
+        delegate: Delegate | None,
+    ) -> tuple[OperatorTime, ...]:
+        """Returns the operators in the order they run, each with the median of its time."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +276,31 @@ def parse(text: str) -> Request:
     return Request(RUNTIMES[name], version.strip() or None)
 
 
-def version(runtime: Runtime) -> str:
-    """Returns the version of what runs there, "" where it is not installed; nothing is run for it but `--version`."""
-    if runtime.simulated:
-        return str(importlib.import_module(runtime.module).version())
-    return frameworks.installed_version(runtime.package) or ""
+def module(runtime: Runtime) -> RuntimeModule:
+    """Returns the module of a runtime; importing it imports no heavy package."""
+    return cast("RuntimeModule", importlib.import_module(runtime.module))
+
+
+def to_try(asked: Iterable[Request], *, form: str) -> list[Request]:
+    """Returns what a file of the format `form` is tried on: all that take it by default, and those asked for."""
+    by_name = {request.runtime.name: request for request in asked}
+    return [
+        by_name.get(name, Request(row))
+        for name, row in RUNTIMES.items()
+        if name in by_name or (row.by_default and form in row.takes)
+    ]
+
+
+def refusals(file: Path, request: Request) -> tuple[str, ...]:
+    """Returns why a runtime cannot load `file`, without it; empty where nothing speaks against it, or none is here.
+
+    A request without a version means the installed one.
+    """
+    form = formats.format_of(file).name
+    if form not in request.runtime.takes:
+        return (f"{request.runtime.name} runs {' and '.join(request.runtime.takes)} files, this one is {form}",)
+    version = request.version or module(request.runtime).version()
+    return module(request.runtime).refusals(file, version) if version else ()
 
 
 @functools.cache
@@ -185,15 +325,17 @@ def open_session(
 
     Raises:
         ConfigError: `threads` is not a positive number.
-        UnavailableError: the runtime or delegate is not to be had here, or the delegate takes nothing of the file.
+        UnavailableError: the runtime or delegate is not to be had here, or the delegate takes nothing of the file;
+            or the runtime is not able to do what is asked.
         ModelError: the runtime refuses the file; the message holds the runtime's own words.
     """
     if threads < 1:
         raise ConfigError(f"Expected a positive number of threads, got {threads}. Try --threads 1.")
-    if delegate is not None and not runtime.delegates:
-        able = " or ".join(row.name for row in RUNTIMES.values() if row.delegates)
-        raise UnavailableError(f"{runtime.name} loads no external delegates. Try --runtime {able}.")
-    return importlib.import_module(runtime.module).open(
+    if delegate is not None and "delegates" not in runtime.can:
+        raise runtime.cannot("delegates")
+    if keep_intermediates and "tensors" not in runtime.can:
+        raise runtime.cannot("tensors")
+    return module(runtime).open(
         file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.native_log import NativeLog, native_log
-from edgeopt.runtimes import Delegate
+from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.samples import generated
 from edgeopt.runtimes.state import state
 from edgeopt.tflite.reader import read
@@ -25,12 +25,12 @@ _BATCH_TOLERANCE = 1e-4
 _DISTINCT_SAMPLES = 3
 
 
-class InterpreterSession:
+class InterpreterSession(Session):
     """A file on the Interpreter class of one package.
 
     Args:
         module: the imported package, with Interpreter and load_delegate.
-        name: the runtime's name, for messages.
+        runtime: the row.
         file: the `.tflite` file.
         options: further arguments of Interpreter.
         threads: of the interpreter.
@@ -45,7 +45,7 @@ class InterpreterSession:
     def __init__(
         self,
         module: Any,
-        name: str,
+        runtime: Runtime,
         file: Path,
         *,
         options: Mapping[str, Any],
@@ -54,8 +54,8 @@ class InterpreterSession:
         own_delegate: bool,
         keep_intermediates: bool,
     ) -> None:
-        self.threads = threads
-        self._module, self._name, self._file = module, name, file
+        self.runtime, self.threads = runtime, threads
+        self._module, self._name, self._file = module, runtime.name, file
         self._options = dict(options, num_threads=threads, experimental_preserve_all_tensors=keep_intermediates)
         self._delegate = delegate
         self._keep_intermediates = keep_intermediates
@@ -68,15 +68,13 @@ class InterpreterSession:
         operators = [node for node in nodes if not node.is_delegate]
         taken = {node for one in of_delegate for node in members(one, operators)}
         self.delegated = counted(operators[i].kind for i in sorted(taken))
-        self.undelegated: tuple[str, ...] = ()
-        self.delegated_share: float | None = None
         if (own_delegate or delegate is not None) and operators:
             self.delegated_share = len(taken) / len(operators)
             self.undelegated = counted(node.kind for i, node in enumerate(operators) if i not in taken)
         if delegate is not None and not taken:
             raise UnavailableError(
                 f"The delegate {delegate.library.name} took none of the {len(operators)} operators of {file.name} "
-                f"({', '.join(self.undelegated)}): everything would run on {name}'s own kernels. "
+                f"({', '.join(self.undelegated)}): everything would run on {runtime.name}'s own kernels. "
                 "Try a model in the dtypes and operators it supports, or no --delegate."
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ import numpy as np
 
 from edgeopt import workers
 from edgeopt.errors import ModelError
-from edgeopt.runtimes import Delegate, Runtime
-from edgeopt.vocabulary import TensorSpec
+from edgeopt.runtimes import Delegate, Runtime, Session
+from edgeopt.vocabulary import Footprint
 
 
-class IsolatedSession:
+class IsolatedSession(Session):
     """Stands in for a Session in a worker process of its own; see `edgeopt.runtimes.isolated`."""
 
     def __init__(
         self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
     ) -> None:
+        self.runtime = runtime
         self._what = died_words(file, runtime, delegate)
         self._worker = workers.Worker("running")
         self._remote: workers.Remote | None = None
@@ -33,10 +35,10 @@ class IsolatedSession:
                 keep_intermediates=keep_intermediates,
             )
             self._refresh()
-            self.threads: int = self._remote.get("threads")
-            self.delegated_share: float | None = self._remote.get("delegated_share")
-            self.delegated: tuple[str, ...] = self._remote.get("delegated")
-            self.undelegated: tuple[str, ...] = self._remote.get("undelegated")
+            self.threads = self._remote.get("threads")
+            self.delegated_share = self._remote.get("delegated_share")
+            self.delegated = self._remote.get("delegated")
+            self.undelegated = self._remote.get("undelegated")
         except workers.WorkerCrashed as crash:
             raise crashed(self._what, crash) from None
         except BaseException:
@@ -61,15 +63,22 @@ class IsolatedSession:
         """See Session.tensors."""
         return self._call("tensors")
 
+    def footprint(self, inputs: Mapping[str, np.ndarray]) -> Footprint:
+        """See Session.footprint."""
+        return self._call("footprint", dict(inputs))
+
     def close(self) -> None:
-        """Ends the worker."""
+        """Ends the worker, after the session has cleaned up behind itself."""
+        if self._remote is not None:
+            with contextlib.suppress(workers.WorkerCrashed):
+                self._remote.call("close")
         self._remote = None
         self._worker.close()
 
     def _refresh(self) -> None:
         assert self._remote is not None
-        self.inputs: tuple[TensorSpec, ...] = self._remote.get("inputs")
-        self.outputs: tuple[TensorSpec, ...] = self._remote.get("outputs")
+        self.inputs = self._remote.get("inputs")
+        self.outputs = self._remote.get("outputs")
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         if self._remote is None:

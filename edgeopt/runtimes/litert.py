@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeopt import frameworks
 from edgeopt.runtimes import Delegate, Runtime
 from edgeopt.runtimes.interpreter import InterpreterSession
+from edgeopt.runtimes.profiler import profiled
+from edgeopt.tflite.op_versions import unsupported_by
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import OperatorTime
+
+if TYPE_CHECKING:
+    import numpy as np
+
+INSTALL = frameworks.install_command("litert", upgrade=True)
 
 _RESOLVERS = {
     "litert": "BUILTIN",
     "litert-builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "litert-reference": "BUILTIN_REF",
 }
+
+
+def version() -> str:
+    """Returns the installed version, "" where there is none."""
+    return frameworks.installed_version("litert") or ""
+
+
+def load() -> None:
+    """Imports the package."""
+    frameworks.load("litert")
+
+
+def refusals(file: Path, version: str) -> tuple[str, ...]:
+    """Returns the reasons by the operator versions in `file`."""
+    return unsupported_by(read(file), "ai-edge-litert", version)
 
 
 def open(
@@ -38,11 +63,20 @@ def open(
         options["experimental_disable_delegate_node_fusion"] = True
     return InterpreterSession(
         module,
-        runtime.name,
+        runtime,
         file,
         options=options,
         threads=threads,
         delegate=delegate,
         own_delegate=runtime.name == "litert",
         keep_intermediates=keep_intermediates,
+    )
+
+
+def profile(
+    file: Path, runtime: Runtime, inputs: Mapping[str, np.ndarray], *, threads: int, delegate: Delegate | None
+) -> tuple[OperatorTime, ...]:
+    """Returns the time of each operator; see `profiler.profiled`."""
+    return profiled(
+        open(file, runtime, threads=threads, delegate=delegate, keep_intermediates=False, one_by_one=True), inputs
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt import frameworks, runtimes
+from edgeopt import runtimes
 from edgeopt.errors import EdgeoptError
 from edgeopt.runtimes import Runtime, open_session
 from edgeopt.vocabulary import Availability
@@ -26,7 +26,8 @@ _ADD = (
 
 def probe(runtime: Runtime) -> Availability:
     """Opens and runs the small model on `runtime`; the reason says what went wrong and what to try."""
-    version = runtimes.version(runtime)
+    module = runtimes.module(runtime)
+    version = module.version()
     x = np.arange(4, dtype=np.float32).reshape(1, 4)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "add.tflite"
@@ -38,7 +39,7 @@ def probe(runtime: Runtime) -> Availability:
         except EdgeoptError as error:
             return Availability(False, str(error), version)
         except (SystemError, ImportError) as error:  # a native module built for another NumPy
-            return Availability(False, f"{frameworks.FRAMEWORKS[runtime.package].distribution}: {error}", version)
+            return Availability(False, f"it cannot be imported: {error}", version)
     if not np.array_equal(got, x + x):
         return Availability(False, f"it computes garbage here: {x.tolist()} + the same gave {got.tolist()}", version)
     return Availability(True, "", version)

@@ -25,7 +25,7 @@ from edgeopt.vocabulary import OperatorTime
 _WARMUP_RUNS = 5
 
 
-def profile(
+def profiled(
     session: InterpreterSession, inputs: Mapping[str, np.ndarray], *, runs: int = 100
 ) -> tuple[OperatorTime, ...]:
     """Returns the operators of `session` in the order they run, each with the median of its time over `runs` runs.
@@ -68,7 +68,7 @@ def compiled() -> Iterator[Path]:
     """Yields the path of the profiling delegate's shared library, built here.
 
     Raises:
-        UnavailableError: see `profile`.
+        UnavailableError: see `profiled`.
     """
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None:

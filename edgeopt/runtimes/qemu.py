@@ -21,7 +21,7 @@ import numpy as np
 
 from edgeopt import c99
 from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.runtimes import Delegate, Runtime
+from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.interpreter import read_file, require_inputs
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Footprint, TensorSpec
@@ -110,24 +110,19 @@ BOARDS: dict[str, Board] = {
 }
 
 
-class QemuSession:
+class QemuSession(Session):
     """A file compiled for a board. Every run is one start of the simulator, however many samples it is given."""
-
-    threads = 1
-    delegated_share = None
-    delegated: tuple[str, ...] = ()
-    undelegated: tuple[str, ...] = ()
 
     def __init__(self, file: Path, runtime: Runtime) -> None:
         require_tools()
-        self._file, self._runtime, self._board = file, runtime, BOARDS[runtime.name]
+        self._file, self.runtime, self._board = file, runtime, BOARDS[runtime.name]
         content = read_file(file)
         try:
             library = c99.generate(read(content), name=_NAME, rounding="tflm")
         except ModelError as error:
             raise self._refused(str(error)) from error
-        self.inputs: tuple[TensorSpec, ...] = tuple(replace(spec, shape=_sizes(spec)) for spec in library.inputs)
-        self.outputs: tuple[TensorSpec, ...] = tuple(replace(spec, shape=_sizes(spec)) for spec in library.outputs)
+        self.inputs = tuple(replace(spec, shape=_sizes(spec)) for spec in library.inputs)
+        self.outputs = tuple(replace(spec, shape=_sizes(spec)) for spec in library.outputs)
         self._samples = 1
         self._temporary = tempfile.TemporaryDirectory(prefix="edgeopt-qemu-")
         self._folder = Path(self._temporary.name)
@@ -152,16 +147,8 @@ class QemuSession:
         """See Session.run."""
         return self._simulate(inputs)[0]
 
-    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
-        """Refuses: the time that a simulator takes says nothing of a device."""
-        raise UnavailableError(f"{self._runtime.name} counts instructions, not time. Try edgeopt benchmark.")
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Refuses: the library keeps no activations."""
-        raise _keeps_none(self._runtime)
-
     def footprint(self, inputs: Mapping[str, np.ndarray]) -> Footprint:
-        """Returns what the model takes of flash and RAM, and one inference of instructions."""
+        """See Session.footprint."""
         _, ticks, stack_bytes = self._simulate(inputs)
         sizes = self._section_bytes()
         return Footprint(
@@ -256,15 +243,13 @@ class QemuSession:
         raise self._refused(f"{command[0]} ended with {done.returncode}: {words}")
 
     def _refused(self, why: str) -> ModelError:
-        return ModelError(f"{self._runtime.name} refused {self._file.name}: {why.rstrip('.')}. Try --runtime tflm.")
+        return ModelError(f"{self.runtime.name} refused {self._file.name}: {why.rstrip('.')}. Try --runtime tflm.")
 
 
 def open(
     file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
 ) -> QemuSession:
     """Opens `file`; see `edgeopt.runtimes.open_session`. A core has one thread and no delegates, whatever is asked."""
-    if keep_intermediates:
-        raise _keeps_none(runtime)
     return QemuSession(file, runtime)
 
 
@@ -273,6 +258,15 @@ def require_tools() -> None:
     missing = [name for name in (COMPILER, SIMULATOR) if shutil.which(name) is None]
     if missing:
         raise UnavailableError(f"{' and '.join(missing)} not found. Try: {INSTALL}.")
+
+
+def load() -> None:
+    """Imports nothing: what it takes are programs."""
+
+
+def refusals(file: Path, version: str) -> tuple[str, ...]:
+    """Returns nothing: what plain C99 of a model lacks is said when it is opened."""
+    return ()
 
 
 def version() -> str:
@@ -286,10 +280,6 @@ def tool_version(program: str) -> str:
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     found: Sequence[str] = re.findall(r"(?<![\w:.+-])\d+(?:\.\d+)+(?![\w.+-])", done.stdout.splitlines()[0])
     return found[-1] if found else ""
-
-
-def _keeps_none(runtime: Runtime) -> UnavailableError:
-    return UnavailableError(f"{runtime.name} keeps no activations. Try --runtime tflm, which rounds as it does.")
 
 
 def _macros(kind: str, count: int) -> str:

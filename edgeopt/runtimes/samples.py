@@ -16,15 +16,28 @@ if TYPE_CHECKING:
 
 
 def from_data(part: Part, specs: Sequence[TensorSpec], *, count: int = 1) -> list[dict[str, np.ndarray]]:
-    """Returns the first `count` samples of `part`, each a batch of one, quantized where the input is.
+    """Returns what `specs` take, up to `count` times, from the first samples of `part`, quantized where the input is.
+
+    Each holds as many samples as the file takes at a time; the last sample fills up where the data have too few.
 
     Raises:
         DataError: names or shapes do not fit.
     """
+    size = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
     return [
-        {spec.name: quantize(batch.inputs[spec.name], spec) for spec in specs}
-        for batch in datasets.bind(part.head(count), specs).batches(1)
+        {spec.name: quantize(_filled(batch.inputs[spec.name], size), spec) for spec in specs}
+        for batch in datasets.bind(part.head(count * size), specs).batches(size)
     ]
+
+
+def take(part: Part, count: int) -> Part:
+    """Returns `count` samples, of all classes alike where the source lets any sample be read."""
+    return part.take(count) if part.reads_any_row else part.head(count)
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return np.concatenate([array, *[array[-1:]] * missing]) if missing > 0 else array
 
 
 def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray]:

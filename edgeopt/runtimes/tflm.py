@@ -15,14 +15,16 @@ import numpy as np
 from edgeopt import frameworks, workers
 from edgeopt.errors import ModelError
 from edgeopt.native_log import native_log
-from edgeopt.runtimes import RUNTIMES, Delegate, Runtime
+from edgeopt.runtimes import RUNTIMES, Delegate, Runtime, Session
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.state import state
 from edgeopt.tflite.model import BITS
+from edgeopt.tflite.op_versions import unsupported_by
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import TensorSpec
 
+INSTALL = frameworks.install_command("tflite_micro", upgrade=True)
 _FIRST_ARENA_BYTES = 64 * 1024
 _LARGEST_ARENA_BYTES = 1024**3
 _ARENA_STEP_BYTES = 16  # TFLM aligns its buffers to this
@@ -46,13 +48,10 @@ class Arena:
     minimum: int
 
 
-class TFLMSession:
+class TFLMSession(Session):
     """A file on the interpreter of tflite-micro, in an arena of `arena_bytes` that is large enough."""
 
-    delegated_share = None
-    delegated: tuple[str, ...] = ()
-    undelegated: tuple[str, ...] = ()
-    threads = 1
+    runtime = RUNTIMES["tflm"]
 
     def __init__(self, runtime: Any, file: Path, *, keep_intermediates: bool) -> None:
         self._runtime, self._file, self._content = runtime, file, read_file(file)
@@ -81,10 +80,6 @@ class TFLMSession:
         self.inputs = tuple(_spec(name, self._interpreter.get_input_details(i)) for i, name in enumerate(inputs))
         self.outputs = tuple(_spec(name, self._interpreter.get_output_details(i)) for i, name in enumerate(outputs))
         self._fresh = True
-
-    def resize(self, batch_size: int) -> bool:
-        """See Session.resize; TFLM keeps the shapes of the file."""
-        return all(bool(spec.shape) and spec.shape[0] == batch_size for spec in self.inputs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""
@@ -176,6 +171,21 @@ class TFLMSession:
         kinds = self._runtime.InterpreterConfig
         kind = kinds.kPreserveAllTensors if self._keep_intermediates else kinds.kAllocationRecording
         return self._runtime.Interpreter.from_bytes(self._content, arena_size=arena_bytes, intrepreter_config=kind)
+
+
+def version() -> str:
+    """Returns the installed version, "" where there is none."""
+    return frameworks.installed_version("tflite_micro") or ""
+
+
+def load() -> None:
+    """Imports the package."""
+    frameworks.load("tflite_micro")
+
+
+def refusals(file: Path, version: str) -> tuple[str, ...]:
+    """Returns the reasons by the operators in `file`."""
+    return unsupported_by(read(file), "tflite-micro", version)
 
 
 def open(
