@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 
 from edgeopt import data as datasets
+from edgeopt.carry_out import carry_out
 from edgeopt.recipe import Recipe, steps_from
-from edgeopt.stages import Run, Settings
 from edgeopt.steps import Training
+from edgeopt.workspace import Workspace
 
 
 def main() -> None:
@@ -30,12 +31,12 @@ def main() -> None:
         seed=job["seed"],
     )
     data, work = datasets.load(job["data"]), Path(job["work"])
-    with Run(Path(job["model"]), data, work, Settings(recipe=recipe)) as run:
-        variants = run.compressed(run.converted())
+    with Workspace(Path(job["model"]), data, work) as workspace:
+        outcome = carry_out(recipe, workspace)
     # A step that broke its promise is shown as it is, and not as what came before it.
-    wanted = run.steps[-1].after if run.steps else job["scheme"]
-    shutil.copyfile(work / str(next(v for v in variants if v.name == wanted).file), job["output"])
-    broken = [f"{record.technique}: {record.rolled_back}" for record in run.steps if record.rolled_back]
+    wanted = outcome.records[-1].after if outcome.records else job["scheme"]
+    shutil.copyfile(work / str(next(v for v in outcome.variants if v.name == wanted).file), job["output"])
+    broken = [f"{record.technique}: {record.rolled_back}" for record in outcome.records if record.rolled_back]
     print(json.dumps({"broken": broken}))
 
 

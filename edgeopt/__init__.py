@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgeopt.data import load as load_data
     from edgeopt.doctor import examine
     from edgeopt.evaluation import evaluate
+    from edgeopt.pipeline import Settings
     from edgeopt.recipe import Recipe, load_recipe
-    from edgeopt.stages import Settings
     from edgeopt.vocabulary import Budgets
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "Compressed": "edgeopt.api.compress",
     "Conversion": "edgeopt.api.convert",
     "Recipe": "edgeopt.recipe",
-    "Settings": "edgeopt.stages",
+    "Settings": "edgeopt.pipeline",
     "benchmark": "edgeopt.benchmarking",
     "benchmark_on_device": "edgeopt.api.device",
     "compare": "edgeopt.comparison",

@@ -10,8 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from edgeopt.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # no such locks outside Unix: there one process a folder has to do
+    fcntl = None  # type: ignore[assignment]
 
 
 def require_free(path: Path, *, force: bool, made_by_us: str | None = None) -> None:
@@ -73,6 +79,63 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock that other processes wait for; it goes with the process, however that ends.
+
+    Nothing is left of it afterwards, not even the folders that were made for it, where nothing came to lie in them.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    file = _lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Returns a file under this very name that is locked: who held it before may have removed it meanwhile."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            file = path.open("a")
+            if fcntl is None:
+                return file
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is(file, path):
+                return file
+            file.close()
+
+
+def _is(file: IO[str], path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def link(source: Path, path: Path) -> None:
+    """Gives a file, or the files of a folder, a second name; what had that name before is gone."""
+    with atomic_path(path) as temporary:
+        temporary.unlink()
+        if source.is_dir():
+            shutil.copytree(source, temporary, copy_function=_linked)
+            if path.is_dir():
+                shutil.rmtree(path)  # a folder takes the place of an empty name only
+        else:
+            _linked(source, temporary)
+
+
+def _linked(source: Path | str, path: Path | str) -> None:
+    try:
+        os.link(source, path)
+    except OSError:  # a file system without them, or another one
+        shutil.copyfile(source, path)
 
 
 @contextlib.contextmanager

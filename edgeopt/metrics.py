@@ -6,18 +6,15 @@ streamed; `combine` makes the value of the rows of all samples, and `statistics`
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgeopt import statistics
+from edgeopt import statistics, user_code
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Batch, Difference, MetricValue
 
@@ -357,10 +354,8 @@ def _custom(name: str) -> Metric:
 
 def _load_function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # a console script does not look where it is called
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = getattr(user_code.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"Expected a metric as module:function, got {name!r} ({error}). Try one that can be imported from here."

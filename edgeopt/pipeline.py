@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
-from edgeopt import files
+from edgeopt import __version__, files, formats, machine, measuring, progress, targets
+from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
+from edgeopt.compilers.vela import compile_file
 from edgeopt.data import Dataset
-from edgeopt.recipe import write_recipe
-from edgeopt.report import Report, broken_budgets, write_report
+from edgeopt.metrics import metric
+from edgeopt.outlook import stages
+from edgeopt.plan import plan
+from edgeopt.recipe import Recipe, to_values, write_recipe
+from edgeopt.report import DataFacts, ModelFacts, Report, broken_budgets, write_report
 from edgeopt.report.verdict import faster, smaller
 from edgeopt.report.words import Numbers
-from edgeopt.stages import Run, Settings
-from edgeopt.vocabulary import Variant
+from edgeopt.schemes import DEFAULTS, scheme
+from edgeopt.store import MARKER
+from edgeopt.vocabulary import Budgets, StepRecord, Variant
+from edgeopt.workspace import Conditions, Workspace
 
 # Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
 DEFAULT_MAX_DROP = 1.0
+
+
+@dataclass(frozen=True)
+class Settings(Conditions):
+    """What may be said about a run beside its model, data and output folder.
+
+    Attributes:
+        recipe: its steps are taken before conversion; None converts the model as it is.
+        schemes: names of SCHEMES; when empty the recipe's, or DEFAULTS. The float baseline is always made.
+        budgets: what the recommended model must keep.
+        target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
+            runtimes are promises, and what does not fit is not recommended.
+    """
+
+    recipe: Recipe | None = None
+    schemes: tuple[str, ...] = ()
+    budgets: Budgets = field(default_factory=Budgets)
+    target: str | None = None
+
+    def whole_recipe(self) -> Recipe:
+        """Returns the recipe that says all of a run but its model, its data and its conditions.
+
+        Raises:
+            ConfigError: a scheme or the target is none.
+        """
+        recipe = self.recipe or Recipe(schemes=self.schemes or DEFAULTS)
+        schemes = tuple(scheme(name).name for name in self.schemes or recipe.schemes)
+        target, budgets = self.target or recipe.target, self.budgets
+        if target is not None:
+            runtimes = dict.fromkeys((*budgets.runtimes, *targets.target(target).runtimes))
+            budgets = replace(budgets, runtimes=tuple(runtimes))
+        return replace(recipe, schemes=schemes, budgets=budgets, target=target)
 
 
 def optimize(
@@ -47,21 +87,136 @@ def optimize(
     Raises:
         EdgeoptError: the model or data cannot be used, or not one variant could be made.
     """
-    with Run(model, data, output, settings, force=force) as run:
-        variants = run.converted()
-        variants = run.compressed(variants)
-        variants = run.scored(variants)
-        variants = run.tried_on_runtimes(variants)
-        variants = run.timed(variants)
-        variants = run.judged_on_target(variants)
-        variants = run.compared_by_layer(variants)
-        report = recommended(run.report(variants, commands))
-        files.atomic_write(output / "recipe.yaml", write_recipe(run.reproducing))
-        write_report(report, output)
-        if best := report.variant(report.best):
-            files.atomic_write(output / "best.tflite", (output / str(best.file)).read_bytes())
-            run.compiled(best)
+    files.require_free(output, force=force, made_by_us=MARKER)
+    files.require_writable(output)
+    recipe = settings.whole_recipe()
+    promises = promised(recipe)
+    # What no model can mend is said before one is loaded.
+    plan(
+        recipe,
+        has_labels=data.training.has_labels,
+        has_training=len(data.training) > 0,
+        has_calibration=len(data.calibration) > 0,
+    )
+    if settings.metric is not None:
+        metric(settings.metric)
+    with Workspace(model, data, output, settings) as workspace:
+        progress.foresee(stages(recipe, samples=len(data.training), measured=True))
+        progress.tell("loading", 0, 1)
+        warnings = _warned(workspace)
+        progress.tell("loading", 1, 1)
+        outcome = carry_out(recipe, workspace)
+        variants = measuring.scored(workspace, outcome.variants)
+        variants = measuring.tried_on_runtimes(workspace, variants, promises)
+        variants, said = measuring.timed(workspace, variants)
+        if recipe.target is not None:
+            variants = measuring.judged_on_target(workspace, variants, targets.target(recipe.target))
+        variants = measuring.compared_by_layer(workspace, variants)
+        outcome = _shown(workspace, replace(outcome, variants=tuple(variants)))
+        report = recommended(_report(workspace, recipe, outcome, (*warnings, *outcome.notes, *said), commands))
+    files.atomic_write(output / "recipe.yaml", write_recipe(recipe))
+    write_report(report, output)
+    if best := report.variant(report.best):
+        files.link(output / str(best.file), output / "best.tflite")
+        _compiled(recipe, best, output)
     return report
+
+
+def _warned(workspace: Workspace) -> tuple[str, ...]:
+    """Loads what came in, and returns what is remarked on it.
+
+    Raises:
+        EdgeoptError: it cannot be used; nothing was written then.
+    """
+    _ = workspace.runtime, workspace.summary
+    found = workspace.warnings
+    return (
+        *(f"the {name} changed since the last run in this folder: done anew" for name in workspace.changed),
+        *found,
+    )
+
+
+def _shown(workspace: Workspace, outcome: Outcome) -> Outcome:
+    """Gives the files of an outcome names for people beside those in the store, which is by content."""
+    folder, stem = workspace.folder, workspace.original.file.stem
+
+    def variant(one: Variant) -> Variant:
+        if one.file is None:
+            return one
+        name = f"variants/{stem}.{one.name}.tflite"
+        files.link(folder / one.file, folder / name)
+        first, *others = one.artifacts
+        rows = tuple(replace(row, artifact=name if row.artifact == one.file else row.artifact) for row in one.runtimes)
+        return replace(one, artifacts=(replace(first, file=name), *others), runtimes=rows)
+
+    def record(number: int, one: StepRecord) -> StepRecord:
+        if not one.model:
+            return one
+        name = f"models/{number}-{one.technique}{Path(one.model).suffix}"
+        files.link(folder / one.model, folder / name)
+        return replace(one, model=name)
+
+    return replace(
+        outcome,
+        variants=tuple(variant(one) for one in outcome.variants),
+        records=tuple(record(number, one) for number, one in enumerate(outcome.records, start=1)),
+    )
+
+
+def _report(
+    workspace: Workspace, recipe: Recipe, outcome: Outcome, warnings: Sequence[str], commands: Sequence[str]
+) -> Report:
+    """Returns all that was measured as a report without a recommendation."""
+    summary = workspace.summary
+    baseline = next((v for v in outcome.variants if v.name == BASELINE and v.file), None)
+    facts = ModelFacts(
+        str(workspace.original.file),
+        workspace.original.content,
+        summary.source_format,
+        summary.inputs,
+        summary.outputs,
+        notes=(*summary.notes, *(f"{layer}: {reason}" for layer, reason in summary.unbridged)),
+    )
+    if baseline is not None:
+        file = formats.facts(workspace.folder / str(baseline.file))
+        facts = replace(facts, parameters=file.parameters, macs=file.macs)
+    described = workspace.data.describe()
+    data = DataFacts(
+        described["path"],
+        described["sha256"],
+        {spec["name"]: tuple(spec["shape"]) for spec in described["inputs"]},
+        described["samples"],
+        described["classes"],
+        tuple(described["notes"]),
+    )
+    return Report(
+        edgeopt_version=__version__,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        model=facts,
+        data=data,
+        preprocessing=workspace.data.validation.preprocessing,
+        target=None if recipe.target is None else targets.target(recipe.target).name,
+        budgets=recipe.budgets,
+        steps=outcome.records,
+        recipe=to_values(recipe),
+        runtime=workspace.runtime.runtime.name,
+        variants=outcome.variants,
+        baseline=baseline.name if baseline else None,
+        machine=machine.describe().to_plain(),
+        versions=machine.versions(),
+        commands=tuple(commands),
+        elapsed_s=dict(workspace.seconds),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _compiled(recipe: Recipe, best: Variant, output: Path) -> None:
+    """Writes what the target's compiler makes of the recommended file beside best.tflite, where it has one."""
+    file = output / "best.vela.tflite"
+    file.unlink(missing_ok=True)  # an earlier run's, for another target
+    chip = None if recipe.target is None else targets.accelerator(targets.target(recipe.target))
+    if chip is not None and best.on_target is not None and best.on_target.latency_how == "simulated":
+        files.atomic_write(file, compile_file(output / str(best.file), chip).content)
 
 
 def recommended(report: Report) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Share of zeros above which XNNPACK takes its sparse kernels for 1x1 convolutions.
@@ -54,7 +54,7 @@ class ModelFacts:
     tensors: int
     zeros: float
     weights: tuple[WeightFacts, ...]
-    layers: Counter[str]
+    layers: Mapping[str, int]
     loops: tuple[str, ...] = ()
     fused_lstm: bool = False
 

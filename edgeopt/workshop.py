@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import data as datasets
-from edgeopt import fake_quantization, files, frameworks, progress
+from edgeopt import fake_quantization, files, formats, frameworks, progress
 from edgeopt.errors import ModelError
 from edgeopt.keras_bridge import Unbridgeable
 from edgeopt.loading import LoadedModel, load_model, save_keras3
+from edgeopt.prospects import ModelFacts
 from edgeopt.techniques import Carried, technique
-from edgeopt.vocabulary import Property, StepRecord
+from edgeopt.vocabulary import Property, Scheme, StepRecord
 
 if TYPE_CHECKING:
-    from edgeopt.data import Dataset
-    from edgeopt.prospects import ModelFacts
+    from edgeopt.data import Dataset, Part
     from edgeopt.steps import Step, Training
 
 # A model with so many zeros was pruned; trained weights have next to none.
@@ -54,6 +54,28 @@ class Job:
     seed: int = 0
     trust: bool = False
     custom_objects: Path | None = None
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One step to do on a converted file.
+
+    Attributes:
+        file: the model as it was converted without quantization.
+        converted: the same in `scheme`, as conversion and the steps before made it.
+        folder: receives what the step makes.
+        properties, training, seed: see `Job`.
+    """
+
+    step: Step
+    file: Path
+    converted: Path
+    scheme: Scheme
+    calibration: Part
+    folder: Path
+    properties: frozenset[Property]
+    training: Training
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,21 @@ def work(job: Job) -> Done:
     output = job.output.with_name(f"{job.output.name}.keras")
     notes = _save(changed, output)
     return Done(output, replace(record, seconds=seconds, notes=record.notes + notes))
+
+
+def work_on_file(job: FileJob) -> Done:
+    """Does one step on a converted file; what it makes lies in the job's folder.
+
+    Raises:
+        EdgeoptError: the step cannot be done.
+    """
+    row = technique(job.step.technique)
+    carried = Carried(job.folder, job.properties, None, job.training, job.seed, converted=job.converted)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    part = datasets.bind(job.calibration, formats.facts(job.file).inputs)
+    start = time.perf_counter()
+    made, record = row.apply(job.step, job.file, job.scheme, part, carried)
+    return Done(made, replace(record, seconds=time.perf_counter() - start))
 
 
 def properties_of(model: Any) -> frozenset[Property]:

@@ -33,7 +33,7 @@ def finished(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 def stored(folder: Path) -> dict[str, int]:
     """Returns when each stored result was written."""
-    return {file.name: file.stat().st_mtime_ns for file in (folder / ".edgeopt").iterdir()}
+    return {file.name: file.stat().st_mtime_ns for file in (folder / ".edgeopt").iterdir() if file.is_file()}
 
 
 # --- what a run leaves -----------------------------------------------------------------------------------------------

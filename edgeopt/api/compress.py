@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files
+from edgeopt import files, progress
 from edgeopt.api.models import as_path
+from edgeopt.carry_out import carry_out
 from edgeopt.errors import ConfigError
+from edgeopt.measuring import scored
+from edgeopt.outlook import stages
+from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, steps_from
-from edgeopt.stages import Run, Settings
 from edgeopt.steps import Step, Training
 from edgeopt.techniques import technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
+from edgeopt.workspace import Conditions, Workspace
 
 _SUFFIXES = (".keras", ".tflite")
 
@@ -88,11 +92,15 @@ def compress(
         training=training or Training(),
         seed=seed,
     )
-    settings = Settings(recipe=recipe, metric=metric, custom_objects=custom_objects, trust=trust)
-    work = output.with_name(f".{output.name}.edgeopt")
-    with as_path(model) as path, Run(path, datasets.load(data), work, settings, measured=False) as run:
-        variants = run.scored(run.compressed(run.converted()))
-    records = run.steps
+    dataset, work = datasets.load(data), output.with_name(f".{output.name}.edgeopt")
+    plan(recipe, has_labels=dataset.training.has_labels, has_training=len(dataset.training) > 0)
+    conditions = Conditions(metric=metric, custom_objects=custom_objects, trust=trust)
+    with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:
+        progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
+        warnings = workspace.warnings
+        outcome = carry_out(recipe, workspace)
+        variants = scored(workspace, outcome.variants)
+    records = outcome.records
     after = next(v for v in variants if v.name == records[-1].after)
     if after.error is not None:
         raise ConfigError(f"{output.name} was not written: {records[-1].rolled_back}")
@@ -108,7 +116,7 @@ def compress(
         after,
         records,
         tuple(f"{record.technique}: {record.rolled_back}" for record in records if record.rolled_back),
-        tuple(dict.fromkeys((*run.warnings, *(note for record in records for note in record.notes)))),
+        tuple(dict.fromkeys((*warnings, *outcome.notes, *(note for record in records for note in record.notes)))),
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from edgeopt import data as datasets
 from edgeopt import pipeline
 from edgeopt.api.models import as_path
+from edgeopt.pipeline import Settings
 from edgeopt.report import Report
-from edgeopt.stages import Settings
 
 
 def optimize(model: Any, data: Any, output: Path | str, *, force: bool = False, **settings: Any) -> Report:

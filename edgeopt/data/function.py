@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgeopt import user_code
 from edgeopt.data.arrays import open_source as open_arrays
 from edgeopt.data.table import Options, Splits, Table, combined, joined, table_of
 from edgeopt.errors import DataError, suggestion
@@ -111,11 +109,8 @@ class FunctionTable(Table):
 
 def _call(spec: str) -> Any:
     module_name, _, name = spec.partition(":")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
     try:
-        module = importlib.import_module(module_name)
+        module = user_code.import_module(module_name)
     except ImportError as error:
         raise DataError(
             f"Expected a Python module {module_name} for the data {spec}, got {type(error).__name__}: {error}. "

@@ -1,0 +1,198 @@
+"""Variants go in and come out with what was measured of them: scores, runtimes, latencies, what a device says.
+
+Every measurement is remembered in the workspace under the content that it depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeopt import comparison, machine, parity, progress, targets
+from edgeopt.benchmarking import NOISY, benchmark
+from edgeopt.carry_out import BASELINE
+from edgeopt.errors import EdgeoptError, UnavailableError
+from edgeopt.evaluation import Evaluation
+from edgeopt.runtimes import Request, to_try
+from edgeopt.tflite.reader import read
+from edgeopt.vocabulary import LayerError, OnTarget, RuntimeResult, Variant
+from edgeopt.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class _Timings:
+    results: tuple[tuple[str, RuntimeResult], ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    results: tuple[RuntimeResult, ...]
+
+
+@dataclass(frozen=True)
+class _LayerErrors:
+    errors: tuple[LayerError, ...]
+
+
+def scored(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
+    """Adds the metric of each variant on the validation part, and its paired difference to the baseline.
+
+    Raises:
+        UnavailableError: the main runtime or its delegate gives no score of any variant.
+    """
+    part = workspace.data.validation
+    made = [variant for variant in variants if variant.file]
+    scores = {v.name: workspace.score(v, part) for v in progress.track(made, "scoring", len(made))}
+    refusals = [score for score in scores.values() if isinstance(score, UnavailableError)]
+    if refusals and len(refusals) == len(scores):
+        raise refusals[0]
+    baseline = scores.get(BASELINE)
+
+    def add(variant: Variant) -> Variant:
+        score = scores.get(variant.name)
+        if score is None:
+            return variant
+        if not isinstance(score, Evaluation):
+            return replace(variant, notes=(*variant.notes, f"not scored: {score}"))
+        compared = isinstance(baseline, Evaluation) and score is not baseline
+        drop = score.difference(baseline) if compared and isinstance(baseline, Evaluation) else None
+        return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
+
+    return [add(variant) for variant in variants]
+
+
+def tried_on_runtimes(workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request]) -> list[Variant]:
+    """Adds a row for every runtime: whether it loads the file, and computes what the others compute."""
+    requests = to_try((workspace.runtime, *promises), form="tflite")
+    part = workspace.data.calibration
+
+    def add(variant: Variant) -> Variant:
+        if variant.file is None:
+            return variant
+        file = workspace.folder / variant.file
+
+        def check() -> _Rows:
+            return _Rows(parity.check(file, requests, part, delegate=workspace.conditions.delegate))
+
+        key = {
+            "file": variant.sha256,
+            "requests": requests,
+            "delegate": workspace.delegate_content,
+            "samples": part.digest(),
+        }
+        rows = workspace.remember("runtimes", key, _Rows, check, uses=[request.runtime.name for request in requests])
+        return replace(variant, runtimes=tuple(replace(row, artifact=str(variant.file)) for row in rows.results))
+
+    return [add(v) for v in progress.track(variants, "trying runtimes", len(variants))]
+
+
+def timed(workspace: Workspace, variants: Sequence[Variant]) -> tuple[list[Variant], tuple[str, ...]]:
+    """Adds latencies on the main runtime, all variants taking turns so that they meet the same machine.
+
+    Returns:
+        The variants, and what is to be said about the machine.
+    """
+    made = [variant for variant in variants if variant.file]
+    conditions, name = workspace.conditions, workspace.runtime.runtime.name
+
+    def measure() -> _Timings:
+        table = benchmark(
+            [workspace.folder / str(variant.file) for variant in made],
+            runtimes=[name],
+            threads=conditions.threads,
+            delegate=conditions.delegate,
+            inputs=workspace.data.calibration,
+        )
+        return _Timings(tuple((v.name, row.result) for v, row in zip(made, table.rows)))
+
+    key = {
+        "files": [(variant.name, variant.sha256) for variant in made],
+        "runtime": workspace.runtime,
+        "threads": conditions.threads,
+        "delegate": workspace.delegate_content,
+        "cpu": machine.describe().cpu,
+    }
+    progress.tell("timing", 0, 1)
+    measured = dict(workspace.remember("time", key, _Timings, measure, uses=[name]).results)
+    progress.tell("timing", 1, 1)
+    noisy = [name for name, row in measured.items() if row.latency_ms and (row.latency_ms.noise or 0) > NOISY]
+    said = (f"the machine was noisy while {', '.join(noisy)} ran: trust ratios more than times",) if noisy else ()
+    return [_with_timing(variant, measured.get(variant.name)) for variant in variants], said
+
+
+def judged_on_target(workspace: Workspace, variants: Sequence[Variant], device: targets.Target) -> list[Variant]:
+    """Adds what each variant costs on the device that it is meant for."""
+
+    def add(variant: Variant) -> Variant:
+        if variant.file is None:
+            return variant
+        file = workspace.folder / variant.file
+        key = {
+            "file": variant.sha256,
+            "target": device,
+            "cpu": machine.describe().cpu if device.latency.kind == "measured" else "",
+        }
+        found = workspace.remember(
+            "target", key, OnTarget, lambda: _on_target(device, file), uses=("vela", "tflite_micro")
+        )
+        return replace(variant, on_target=found)
+
+    return [add(v) for v in progress.track(variants, f"judging for {device.name}", len(variants))]
+
+
+def compared_by_layer(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
+    """Adds how far each intermediate tensor lies from the baseline's."""
+    baseline = next((v for v in variants if v.name == BASELINE and v.file), None)
+    part = workspace.data.calibration
+
+    def add(variant: Variant) -> Variant:
+        if baseline is None or variant.file is None or variant is baseline:
+            return variant
+        ours, theirs = workspace.folder / variant.file, workspace.folder / str(baseline.file)
+        key = {"files": [baseline.sha256, variant.sha256], "samples": part.digest()}
+
+        def compare() -> _LayerErrors:
+            return _LayerErrors(comparison.layer_errors(theirs, ours, part))
+
+        try:
+            errors = workspace.remember("layers", key, _LayerErrors, compare, uses=("litert",))
+        except EdgeoptError as error:
+            return replace(variant, notes=(*variant.notes, f"layers not compared: {error}"))
+        return replace(variant, layer_errors=errors.errors)
+
+    return [add(v) for v in progress.track(variants, "comparing layers", len(variants))]
+
+
+def _on_target(target: targets.Target, file: Path) -> OnTarget:
+    try:
+        found = targets.assess(target, read(file))
+    except EdgeoptError as error:
+        return OnTarget((str(error),))
+    return OnTarget(
+        found.problems,
+        found.fit.flash_bytes,
+        found.fit.ram_bytes,
+        found.memory_how,
+        found.estimate.latency_ms,
+        found.estimate.how,
+        found.estimate.notes,
+    )
+
+
+def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:
+    """Returns the variant with latency, load time and memory in the row of the runtime that was timed."""
+    if timing is None:
+        return variant
+
+    def merged(row: RuntimeResult) -> RuntimeResult:
+        if row.name != timing.name:
+            return row
+        return replace(
+            timing,
+            matches_reference=row.matches_reference,
+            max_difference=row.max_difference,
+            artifact=row.artifact,
+        )
+
+    return replace(variant, runtimes=tuple(merged(row) for row in variant.runtimes))

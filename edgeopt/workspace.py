@@ -1,0 +1,510 @@
+"""A model, data and a folder go in; every file made of them and every score, each done once, come out.
+
+What is made lies in the folder's store under the digest of all that it depends on, and of nothing else: recipes that
+begin alike share their beginning, in one process or in several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeopt import __version__, comparison, files, formats, frameworks, metrics, runtimes, user_code, workers
+from edgeopt import data as datasets
+from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
+from edgeopt.data import Dataset, Part
+from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
+from edgeopt.evaluation import Evaluation, evaluate, require
+from edgeopt.plan import PlannedStep
+from edgeopt.runtimes import Delegate, Request
+from edgeopt.schemes import scheme as scheme_named
+from edgeopt.steps import Step, Training
+from edgeopt.store import Store, digest
+from edgeopt.vocabulary import Scheme, StepRecord, Variant
+from edgeopt.workshop import Done, FileJob, Job, Survey
+
+Result = TypeVar("Result")
+
+# Keys of `frameworks.FRAMEWORKS` whose versions a result depends on.
+_LOADING = ("tensorflow", "keras", "tf_keras")
+_TRAINING = (*_LOADING, "tfmot")
+_CONVERTING = (*_LOADING, "litert", "ai_edge_quantizer")
+# Training threads share one pool, and allocate from it: a fifth faster on CPUs.
+_TRAINER_ENVIRONMENT = {"TF_CPU_ALLOCATOR_USE_BFC": "true"}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How files are made and measured, whatever is done to the model.
+
+    Attributes:
+        runtime: where variants are scored and timed.
+        metric: key of METRICS or "module:function"; chosen from the model and labels when None.
+        threads: of the interpreter that is timed.
+        delegate: an external delegate for the runtimes that take one.
+        batch_size: of the converted models; None leaves it free.
+        custom_objects, trust: see `loading.load_model`.
+    """
+
+    runtime: str = "litert"
+    metric: str | None = None
+    threads: int = 1
+    delegate: Delegate | None = None
+    batch_size: int | None = 1
+    custom_objects: Path | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that steps made, or the one before any.
+
+    Attributes:
+        file: a model file or folder.
+        content: its digest.
+        steps: the techniques that it has been through.
+        label: what its variants are called before their schemes.
+    """
+
+    file: Path
+    content: str
+    steps: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A finished step: the name of its model in the store, its content then, and what was done."""
+
+    model: str
+    content: str
+    record: StepRecord
+
+
+@dataclass(frozen=True)
+class _KeptFile:
+    variant: Variant
+    record: StepRecord
+
+
+@dataclass(frozen=True)
+class _Words:
+    words: str
+
+
+class Workspace:
+    """Where recipes are carried out on one model and its data.
+
+    Nothing is done before it is asked for. Any number of workspaces, in any number of processes, may share a folder.
+
+    Args:
+        model: `.keras`, `.h5`, SavedModel or float `.tflite`.
+        data: calibrates, trains and scores; None where a file is only converted.
+        folder: its `.edgeopt` holds the store.
+        conditions: how files are made and measured.
+    """
+
+    def __init__(self, model: Path, data: Dataset | None, folder: Path, conditions: Conditions = Conditions()) -> None:
+        self.folder, self.conditions = folder, conditions
+        self.seconds: dict[str, float] = {}
+        self._given, self._data = model, data
+        self._store = Store(folder)
+        self._converter: tuple[str, IsolatedConverter] | None = None
+        self._trainer: workers.Worker | None = None
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_converter()
+        if self._trainer is not None:
+            self._trainer.close()
+            self._trainer = None
+
+    # --- what came in ------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def original(self) -> Made:
+        """The model that was given."""
+        return Made(self._given, _content(self._given))
+
+    @functools.cached_property
+    def summary(self) -> ModelSummary:
+        """What is worth saying of the model.
+
+        Raises:
+            ModelError: it cannot be read, or not safely.
+        """
+        key = {"model": self.original.content}
+        return self.remember("load", key, ModelSummary, lambda: self._opened(self.original).summary(), uses=_LOADING)
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        """The data, under the names and shapes of the model's inputs.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        assert self._data is not None
+        return datasets.bind(self._data, self.summary.inputs)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there are samples at all."""
+        return self._data is not None
+
+    @functools.cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is remarked on model and data together.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        if self._data is None:
+            return ()
+        found = self.summary
+        return datasets.check(self._data, found.inputs, found.outputs, rescales=found.rescales)
+
+    @functools.cached_property
+    def changed(self) -> tuple[str, ...]:
+        """What came in otherwise than at the last run in this folder, by name."""
+        inputs = {"model": self.original.content, "custom objects": self._custom_objects}
+        if self._data is not None:
+            inputs["data"] = datasets.fingerprint(self._data)
+        return self._store.changes(inputs)
+
+    @functools.cached_property
+    def runtime(self) -> Request:
+        """Where variants are scored and timed.
+
+        Raises:
+            ConfigError: there is no such runtime.
+            UnavailableError: it does not work here.
+        """
+        return require(self.conditions.runtime)
+
+    @functools.cached_property
+    def delegate_content(self) -> Mapping[str, Any]:
+        """The delegate by content, like everything that a stored result depends on."""
+        delegate = self.conditions.delegate
+        return {} if delegate is None else {"library": _content(delegate.library), "options": delegate.options}
+
+    # --- what is made ------------------------------------------------------------------------------------------------
+
+    def survey(self) -> Survey:
+        """Returns what a plan needs to know of the model.
+
+        Raises:
+            ModelError: it has no layers that can be trained here.
+        """
+        return self.remember(
+            "survey",
+            {"model": self.original.content, "custom objects": self._custom_objects},
+            Survey,
+            lambda: self._train(
+                "survey",
+                self.original.file,
+                trust=self.conditions.trust,
+                custom_objects=self.conditions.custom_objects,
+            ),
+            uses=_LOADING,
+        )
+
+    def converted(self, model: Made, scheme: str, *, promises: Sequence[Request] = ()) -> Variant:
+        """Returns the variant of a model in a scheme; a failure is part of it.
+
+        Args:
+            model: the original, or what a step made.
+            scheme: name of a row of SCHEMES.
+            promises: runtimes that the file has to suit.
+        """
+        name = f"{model.label}.{scheme}" if model.label else scheme
+        row, conditions = scheme_named(scheme), self.conditions
+        key = {
+            "model": model.content,
+            "scheme": row,
+            "promises": promises,
+            "batch size": conditions.batch_size,
+            "calibration": self.data.calibration.digest() if row.needs_calibration and self.has_data else "",
+            "custom objects": self._custom_objects,
+        }
+        file = self._store.folder / "artifacts" / f"{digest(key)}.tflite"
+
+        def convert() -> Variant:
+            try:
+                notes = convert_for(self._opened(model), scheme, file, promises=promises)
+            except ConversionError as error:
+                return Variant(name, scheme, error=str(error))
+            return self._variant(name, row, file, made_by=row.maker, notes=notes)
+
+        made = self.remember("convert", key, Variant, convert, uses=_CONVERTING, still_holds=self._untouched)
+        # Equal content may have come about in several ways: which one is the asker's affair.
+        return replace(made, name=name, steps=model.steps)
+
+    def worked(self, model: Made, planned: PlannedStep, *, training: Training, seed: int) -> tuple[Made, StepRecord]:
+        """Returns what a step makes of a model, and the record of what was done.
+
+        Args:
+            model: what the steps before it made.
+            planned: the step.
+            training: what the recipe says about all its trainings.
+            seed: of every random choice.
+
+        Raises:
+            EdgeoptError: the step cannot be done.
+        """
+        parts = {name: part.digest() for name, part in self.data.parts.items()}
+        key = {
+            "model": model.content,
+            "original": self.original.content,
+            "step": {planned.technique: planned.step.said()},
+            "training": planned.training,
+            "named": _named_content(planned.step),
+            "properties": planned.properties_before,
+            "data": parts,
+            "seed": seed,
+            "custom objects": self._custom_objects,
+        }
+        name = f"{planned.technique}-{digest(key)}"
+        job = Job(
+            step=planned.step,
+            model=model.file,
+            original=self.original.file,
+            data=self.data,
+            output=self._store.folder / "models" / name,
+            # Of this very step: what is found there from one that was killed is gone on with.
+            folder=self.folder / "training" / name[:-16],
+            properties=planned.properties_before,
+            training=training,
+            seed=seed,
+            trust=self.conditions.trust,
+            custom_objects=self.conditions.custom_objects,
+        )
+
+        def compute() -> _Kept:
+            done: Done = self._train("work", job)
+            record = replace(done.record, variant=planned.variant or done.record.variant, settings=planned.step.said())
+            return _Kept(done.model.relative_to(self.folder).as_posix(), files.sha256(done.model), record)
+
+        def untouched(kept: _Kept) -> bool:
+            return _content(self.folder / kept.model) == kept.content
+
+        kept = self.remember("step", key, _Kept, compute, uses=_TRAINING, still_holds=untouched)
+        label = f"{model.label}+{planned.name}" if model.label else planned.name
+        made = Made(self.folder / kept.model, kept.content, (*model.steps, planned.technique), label)
+        return made, replace(kept.record, model=kept.model)
+
+    def worked_on_file(
+        self, converted: Variant, baseline: Variant, planned: PlannedStep, *, training: Training, seed: int
+    ) -> tuple[Variant, StepRecord]:
+        """Returns what a technique on files makes of a converted file, and the record of what was done.
+
+        Args:
+            converted: the file in its scheme, as conversion and the steps before made it.
+            baseline: the same model as a float file.
+            planned, training, seed: see `worked`.
+
+        Raises:
+            EdgeoptError: the step cannot be done.
+        """
+        part = self.data.calibration
+        key = {
+            "file": converted.sha256,
+            "float": baseline.sha256,
+            "scheme": scheme_named(converted.scheme),
+            "step": {planned.technique: planned.step.said()},
+            "named": _named_content(planned.step),
+            "calibration": part.digest(),
+            "seed": seed,
+        }
+        name = f"{planned.technique}-{digest(key)}"
+        label = converted.name.rpartition(".")[0]
+        named = f"{label}+{planned.name}" if label else planned.name
+        job = FileJob(
+            step=planned.step,
+            file=self.folder / str(baseline.file),
+            converted=self.folder / str(converted.file),
+            scheme=scheme_named(converted.scheme),
+            calibration=part,
+            folder=self._store.folder / "files" / name,
+            properties=planned.properties_before,
+            training=training,
+            seed=seed,
+        )
+
+        def compute() -> _KeptFile:
+            done: Done = self._train("work_on_file", job)
+            made = self._variant(
+                f"{named}.{converted.scheme}", job.scheme, done.model, made_by=planned.technique, notes=()
+            )
+            return _KeptFile(made, replace(done.record, settings=planned.step.said()))
+
+        kept = self.remember(
+            "file-step", key, _KeptFile, compute, uses=_CONVERTING, still_holds=lambda k: self._untouched(k.variant)
+        )
+        steps = (*converted.steps, planned.technique)
+        return replace(kept.variant, name=f"{named}.{converted.scheme}", steps=steps), kept.record
+
+    def _variant(self, name: str, row: Scheme, file: Path, *, made_by: str, notes: tuple[str, ...]) -> Variant:
+        facts = formats.facts(file)
+        return Variant(
+            name,
+            row.name,
+            artifacts=(formats.artifact(file, self.folder, made_by=made_by),),
+            macs=facts.macs,
+            sparsity=facts.sparsity,
+            bytes_by_kind=facts.bytes_by_kind,
+            notes=notes,
+        )
+
+    def _untouched(self, variant: Variant) -> bool:
+        return variant.file is None or _content(self.folder / variant.file) == variant.sha256
+
+    # --- what it is worth --------------------------------------------------------------------------------------------
+
+    def score(self, variant: Variant, part: Part) -> Evaluation | EdgeoptError:
+        """Returns the score of a variant on some samples, or why the main runtime gives none."""
+        key = {
+            "file": variant.sha256,
+            "part": part.digest(),
+            "runtime": self.runtime,
+            "metric": self._metric_content,
+            "delegate": self.delegate_content,
+        }
+
+        def score() -> Evaluation:
+            return evaluate(
+                self.folder / str(variant.file),
+                part,
+                metric=self.conditions.metric,
+                runtime=self.runtime.runtime.name,
+                delegate=self.conditions.delegate,
+            )
+
+        try:
+            return self.remember("score", key, Evaluation, score, uses=(self.runtime.runtime.package,))
+        except (ModelError, UnavailableError) as error:
+            return error
+
+    def as_trained(self, model: Made, variant: Variant) -> str:
+        """Says whether the file of a fake-quantized model computes what was trained, and where it parts from it."""
+
+        def compare() -> _Words:
+            with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+                trained = Path(folder) / "trained.tflite"
+                self._opened(model).simulate(trained)
+                found = comparison.compare(
+                    trained,
+                    self.folder / str(variant.file),
+                    self.data.validation,
+                    runtime_b=self.runtime.runtime.name,
+                    metric=self.conditions.metric,
+                )
+            return _Words(comparison.kept(found))
+
+        key = {
+            "model": model.content,
+            "file": variant.sha256,
+            "part": self.data.validation.digest(),
+            "runtime": self.runtime,
+            "metric": self._metric_content,
+        }
+        try:
+            return self.remember("trained", key, _Words, compare, uses=_CONVERTING).words
+        except EdgeoptError as error:
+            return f"the file was not compared to the trained model: {error}"
+
+    def remember(
+        self,
+        stage: str,
+        key: Mapping[str, Any],
+        kind: type[Result],
+        compute: Callable[[], Result],
+        *,
+        uses: Sequence[str] = (),
+        still_holds: Callable[[Result], bool] = lambda _: True,
+    ) -> Result:
+        """As `Store.remember`; the versions of the packages that the stage uses are part of the key.
+
+        Args:
+            uses: keys of `frameworks.FRAMEWORKS`, or names of runtimes' own programs.
+        """
+        versions = {"edgeopt": __version__, **{name: _version(name) for name in uses}}
+        with self.clocked(stage):
+            return self._store.remember(stage, {**key, "versions": versions}, kind, compute, still_holds=still_holds)
+
+    @contextlib.contextmanager
+    def clocked(self, name: str) -> Iterator[None]:
+        """Adds the time of a block to `seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @functools.cached_property
+    def _custom_objects(self) -> str:
+        return "" if self.conditions.custom_objects is None else _content(self.conditions.custom_objects)
+
+    @functools.cached_property
+    def _metric_content(self) -> Any:
+        """A metric's name, and for a user's own the code of its module: a function that was edited scores anew."""
+        name = self.conditions.metric
+        if name is not None:
+            metrics.metric(name)  # whether there is such a one
+        return [name, user_code.digest(name or "")]
+
+    def _train(self, function: str, *args: Any, **kwargs: Any) -> Any:
+        if self._trainer is None:
+            self._trainer = workers.Worker("training", environment=_TRAINER_ENVIRONMENT)
+        try:
+            return self._trainer.call(f"edgeopt.workshop:{function}", *args, **kwargs)
+        except workers.WorkerCrashed as crash:
+            raise ModelError(
+                f"Training ended its process: {crash.reason}. {crash.log.splitlines()[-1] if crash.log else ''} "
+                "Try a smaller --batch-size where memory ran out; the same command goes on where it stopped."
+            ) from None
+
+    def _opened(self, model: Made) -> IsolatedConverter:
+        if self._converter is None or self._converter[0] != model.content:
+            self._close_converter()  # one model's memory at a time
+            options = ConvertOptions(
+                batch_size=self.conditions.batch_size,
+                calibration=None if self._data is None else self._calibration,
+                custom_objects=self.conditions.custom_objects,
+                trust=self.conditions.trust,
+            )
+            self._converter = model.content, IsolatedConverter(model.file, options)
+        return self._converter[1]
+
+    @property
+    def _calibration(self) -> Part:
+        assert self._data is not None
+        return self._data.calibration
+
+    def _close_converter(self) -> None:
+        if self._converter is not None:
+            self._converter[1].close()
+            self._converter = None
+
+
+def _content(path: Path) -> str:
+    """Returns a hash; what is missing is for its reader to say."""
+    return files.sha256(path) if path.exists() else ""
+
+
+def _named_content(step: Step) -> dict[str, str]:
+    """Returns hashes of the files and the code that a step's settings name: what they hold now is what counts."""
+    values = [item for value in step.said().values() for item in (value if isinstance(value, tuple) else (value,))]
+    return {str(v): _content(Path(v)) or user_code.digest(v) for v in values if isinstance(v, str)}
+
+
+def _version(name: str) -> str:
+    row = runtimes.RUNTIMES.get(name)
+    return runtimes.module(row).version() if row is not None else frameworks.installed_version(name) or ""

@@ -1,0 +1,138 @@
+"""Recipes carried out side by side: what they share is made once, and what a result depends on is what counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeopt
+from edgeopt import data as datasets
+from edgeopt import workers
+from edgeopt.carry_out import Outcome, carry_out
+from edgeopt.recipe import Recipe, steps_from
+from edgeopt.steps import Training
+from edgeopt.vocabulary import Variant
+from edgeopt.workspace import Conditions, Workspace
+
+SHORT = Training(epochs=1)
+PRUNE = {"prune": {"sparsity": 0.5}}
+
+
+def recipe(*steps: Any, **more: Any) -> Recipe:
+    return Recipe(steps=steps_from(steps), schemes=("int8",), training=SHORT, **more)
+
+
+def trainings(folder: Path) -> int:
+    """Returns how many steps were ever trained in a folder."""
+    return len(list((folder / ".edgeopt").glob("step-*")))
+
+
+@pytest.fixture(scope="module")
+def shared_work(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
+    """Three recipes in one folder, two of which begin alike."""
+    folder = tmp_path_factory.mktemp("workspace")
+    data = datasets.load("digits")
+    with Workspace(digits_model, data, folder) as workspace:
+        outcomes = {
+            "pruned": carry_out(recipe(PRUNE), workspace),
+            "pruned and clustered": carry_out(recipe(PRUNE, {"cluster": {"clusters": 16}}), workspace),
+            "more": carry_out(recipe({"prune": {"sparsity": 0.75}}), workspace),
+        }
+    return folder, outcomes
+
+
+def variant(outcome: Outcome, name: str) -> Variant:
+    return next(v for v in outcome.variants if v.name == name)
+
+
+def test_recipes_that_begin_alike_share_their_beginning(shared_work: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = shared_work
+    assert trainings(folder) == 3  # prune 50 %, cluster after it, prune 75 %
+    pruned, both = outcomes["pruned"], outcomes["pruned and clustered"]
+    assert variant(pruned, "prune.int8") == variant(both, "prune.int8")
+    assert pruned.records[0] == both.records[0]
+    assert variant(pruned, "prune.int8").sha256 != variant(outcomes["more"], "prune.int8").sha256
+
+
+def test_files_of_one_name_do_not_overwrite_one_another(shared_work: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = shared_work
+    files = {v.file: v.sha256 for outcome in outcomes.values() for v in outcome.variants if v.file is not None}
+    assert len(files) == len(set(files.values())) == 2 + 3
+    for name, digest in files.items():
+        assert edgeopt.files.sha256(folder / name) == digest
+
+
+def test_carrying_out_again_does_nothing(
+    shared_work: tuple[Path, dict[str, Outcome]], digits_model: Path, tmp_path: Path
+) -> None:
+    folder, outcomes = shared_work
+    before = {file: file.stat().st_mtime_ns for file in (folder / ".edgeopt").rglob("*")}
+    with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
+        again = carry_out(recipe(PRUNE), workspace)
+    assert again == outcomes["pruned"]
+    assert {file: file.stat().st_mtime_ns for file in (folder / ".edgeopt").rglob("*")} == before
+
+
+def test_a_technique_may_be_tried_again_after_it_was_rolled_back(digits_model: Path, tmp_path: Path) -> None:
+    steps = [{"prune": {"sparsity": 0.99, "max_drop": 0.5}}, PRUNE]
+    report = edgeopt.optimize(digits_model, "digits", tmp_path, recipe=recipe(*steps))
+    first, second = report.steps
+    assert first.rolled_back
+    assert not second.rolled_back
+    assert (first.after, second.after) == ("prune.int8", "prune-2.int8")
+    assert {v.name for v in report.variants} == {"float32", "int8", "prune.int8", "prune-2.int8"}
+    assert (tmp_path / "report.html").exists()
+
+
+METRIC = """
+import numpy as np
+
+def half(y_true, y_pred):
+    return {value} * float(np.mean(y_pred.argmax(-1) == y_true))
+"""
+
+
+def test_an_edited_metric_scores_anew(digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where the workers look too
+    workers.close_all()
+    module = tmp_path / "metric_that_is_edited.py"
+    values = []
+    for value in (1.0, 0.5):
+        module.write_text(METRIC.format(value=value))
+        with Workspace(
+            digits_model, datasets.load("digits"), tmp_path / "out", Conditions(metric=f"{module.stem}:half")
+        ) as workspace:
+            (baseline, _) = carry_out(recipe(), workspace).variants
+            score = workspace.score(baseline, workspace.data.validation)
+        values.append(score.metric.value)  # type: ignore[union-attr]
+    assert values[1] == pytest.approx(values[0] / 2)
+
+
+def test_only_what_a_stage_uses_is_in_its_key(
+    shared_work: tuple[Path, dict[str, Outcome]], digits_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeopt import frameworks
+
+    folder, outcomes = shared_work
+    installed = frameworks.installed_version
+    monkeypatch.setattr(frameworks, "installed_version", lambda name: "99" if name == "netron" else installed(name))
+    with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
+        assert carry_out(recipe(PRUNE), workspace) == outcomes["pruned"]
+    assert trainings(folder) == 3
+    monkeypatch.setattr(frameworks, "installed_version", lambda name: "99" if name == "tfmot" else installed(name))
+    with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
+        carry_out(recipe(PRUNE), workspace)
+    assert trainings(folder) == 3 + 1
+
+
+def test_another_seed_is_another_training(shared_work: tuple[Path, dict[str, Outcome]], digits_model: Path) -> None:
+    folder, outcomes = shared_work
+    done = trainings(folder)
+    with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
+        other = carry_out(replace(recipe(PRUNE), seed=1), workspace)
+    assert trainings(folder) == done + 1
+    assert variant(other, "prune.int8").sha256 != variant(outcomes["pruned"], "prune.int8").sha256
