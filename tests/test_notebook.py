@@ -41,3 +41,11 @@ def test_a_cell_has_one_line_and_keeps_the_stages_that_are_done() -> None:
     assert [one.output_type for one in failed] == ["display_data", "error"]
     assert failed[0].data["text/html"] == ""
     assert quiet == []
+
+
+def test_a_report_shows_itself() -> None:
+    (shown,) = outputs(
+        "from edgeopt.report import Report, ModelFacts\n"
+        "Report(edgeopt_version='0.1.0', created='2026-11-21T10:14:03+00:00', model=ModelFacts('m.keras'))"
+    )
+    assert shown[-1].data["text/html"].startswith('<iframe srcdoc="&lt;!DOCTYPE html&gt;')

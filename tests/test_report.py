@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,6 +37,7 @@ from edgeopt.report import (
     headline,
     pareto_front,
     read_report,
+    render,
     render_html,
     render_markdown,
     schema,
@@ -485,11 +489,90 @@ def test_files_are_whole_and_repeatable(report: Report, case: Any, tmp_path: Pat
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["report.html", "report.json", "report.md"]
     page = Page(first[2].decode())
     assert {"html", "head", "body", "table", "h1"} <= page.tags
-    assert not {"script", "img", "link", "iframe", "object"} & page.tags
+    assert not {"img", "link", "iframe", "object"} & page.tags
     addresses = [value for name, value in page.attributes if name in ("href", "src", "srcset", "action", "xlink:href")]
     assert all(value.startswith(("./", "#")) for value in addresses)
     assert "url(" not in first[2].decode()
     assert "@import" not in first[2].decode()
+
+
+def test_the_page_runs_its_own_script_and_no_other(report: Report) -> None:
+    text = render_html(hostile(report))
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script == (Path(render.__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+
+
+def test_reasons_are_read_without_a_mouse(report: Report) -> None:
+    text = render_html(report)
+    body = text.partition("<body>")[2]
+    assert '<td colspan="10" class="reason">Hybrid models are not supported</td>' in body
+    assert '<a href="#gaps">tflm</a>' in body
+    # What a pointer shows besides is in tables: the bytes by kind, the tensors, the variants.
+    assert set(re.findall(r' title="([^"]*)"', body)) == {
+        f"{kind}: {size:,} bytes" for v in report.variants for kind, size in v.bytes_by_kind.items()
+    }
+
+
+def in_a_browser(page: Path) -> str:
+    """Returns the page as it stands in a browser after its scripts have run."""
+    browser = next(
+        (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None
+    )
+    if browser is None:
+        pytest.skip("no browser here: install chromium")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}"]
+    command = [browser, *options, "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+CLICKS = """
+const table = document.querySelector("table.variants");
+const names = () => [...table.tBodies].map((body) => body.querySelector("th").firstChild.textContent).join();
+const head = (column) => table.tHead.rows[0].cells[column];
+const seen = [];
+for (const column of [1, 1, 0, 5]) {
+  head(column).querySelector("button").click();
+  seen.push(`${names()} ${head(column).getAttribute("aria-sort")}`);
+}
+dispatchEvent(new Event("beforeprint"));
+seen.push(document.querySelectorAll("details:not([open])").length);
+dispatchEvent(new Event("afterprint"));
+seen.push(document.querySelectorAll("details:not([open])").length);
+document.title = seen.join("; ");
+"""
+
+
+def test_tables_are_sorted_by_their_heads_and_closed_parts_print(report: Report, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render_html(report))
+    whole = in_a_browser(file)
+    assert '<th scope="col" class="n"><button type="button">bytes</button></th>' in whole
+    closed = len(re.findall("<details>", whole))
+    # The same page, with a script of ours, which its own policy would not let run.
+    ours = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", file.read_text())
+    file.write_text(ours.replace("</body>", f"<script>{CLICKS}</script></body>"))
+    title = re.search("<title>(.*?)</title>", in_a_browser(file))
+    assert title is not None
+    assert title[1].split("; ") == [
+        "int8,float16,float32 ascending",
+        "float32,float16,int8 descending",
+        "float16,float32,int8 ascending",
+        # int8 lost most; float32 has no difference to itself, and what is absent stands last.
+        "int8,float16,float32 ascending",
+        "0",
+        str(closed),
+    ]
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(report: Report) -> None:
+    frame = Page(report._repr_html_())
+    assert frame.tags == {"iframe"}
+    values = dict(frame.attributes)
+    assert values["srcdoc"] == render_html(report)
+    assert values["sandbox"] == "allow-scripts allow-popups"
+    assert Page(hostile(report)._repr_html_()).tags == {"iframe"}
 
 
 def test_folder_that_cannot_be_written(report: Report, tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ class Report:
         """Returns the variant called `name`, or None."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
+    def _repr_html_(self) -> str:
+        """Returns the report as a notebook shows it."""
+        from edgeopt.report.render import render_notebook
+
+        return render_notebook(self)
+
     def latency(self, variant: Variant) -> Latency | None:
         """Returns the latency of `variant` on the runtime that latencies are compared on."""
         return variant.latency_on(self.runtime)

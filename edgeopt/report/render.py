@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import re
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -46,7 +50,22 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path, Path]:
 
 def render_html(report: Report) -> str:
     """Returns the report as one HTML page that needs no other file."""
-    return _environment("html").get_template("report.html.j2").render(_context(report))
+    import markupsafe
+
+    script = resources.files("edgeopt.report").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    # The page runs this script and no other: what a name from a model brings stays text.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = _environment("html").get_template("report.html.j2")
+    return page.render(_context(report), script=markupsafe.Markup(script), script_hash=f"sha256-{digest}")
+
+
+def render_notebook(report: Report) -> str:
+    """Returns the page in a frame of its own, for the output of a notebook's cell: neither can change the other."""
+    page = html.escape(render_html(report))
+    style = "width: 100%; height: 45rem; border: 0"
+    return (
+        f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-popups" style="{style}" title="edgeopt report"></iframe>'
+    )
 
 
 def render_markdown(report: Report) -> str:
