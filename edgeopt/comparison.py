@@ -177,7 +177,7 @@ def compare_here(
         Predictor(a, part, runtime_a, threads=threads) as left,
         Predictor(b, part, runtime_b, threads=threads) as right,
     ):
-        pairs = _paired_outputs(left, right)
+        pairs = paired_outputs(left, right)
         notes = [*left.notes, *(note for note in right.notes if note not in left.notes)]
         one: Metric | None = None
         scored = next(iter(pairs))
@@ -198,7 +198,8 @@ def compare_here(
 
         batches = zip(left.part.batches(size), right.part.batches(size))
         pieces = list(_told(in_threads(measured, batches, threads=left.threads), len(part)))
-    metric_a, metric_b, worse = (None, None, None) if one is None else _scores(one, pieces)
+    kept = [piece.rows for piece in pieces if piece.rows is not None]
+    metric_a, metric_b, worse = (None, None, None) if one is None else scores(one, kept)
     layers: tuple[_Layer, ...] = ()
     keepers = _keeper(runtime_a), _keeper(runtime_b)
     if keepers[0] == keepers[1] and sha256(a) == sha256(b):
@@ -285,7 +286,7 @@ class _Piece:
     rows: tuple[Rows, ...] | None
 
 
-def _paired_outputs(left: Predictor, right: Predictor) -> dict[str, str]:
+def paired_outputs(left: Predictor, right: Predictor) -> dict[str, str]:
     """Returns which output of the other each output of the reference is compared with: the same name, or place."""
     names = [spec.name for spec in right.outputs]
     by_name = {spec.name for spec in left.outputs} == set(names)
@@ -301,25 +302,27 @@ def _paired_outputs(left: Predictor, right: Predictor) -> dict[str, str]:
     return pairs
 
 
-def _agreement(pieces: Sequence[_Piece]) -> Interval | None:
-    """Returns the share of samples that both put into the same class."""
-    decided = []
-    for which in (0, 1):
-        columns = [column for piece in pieces if (column := piece.classes[which]) is not None]
-        if not columns:
-            return None
-        decided.append(metrics.decide(np.concatenate(columns)))
-    same = decided[0] == decided[1]
+def agreement(scores_a: np.ndarray, scores_b: np.ndarray) -> Interval:
+    """Returns the share of samples that both put into the same class, of what `metrics.class_scores` gave for each."""
+    same = metrics.decide(scores_a) == metrics.decide(scores_b)
     return Interval(float(same.mean()), *statistics.wilson(int(same.sum()), len(same)))
 
 
-def _scores(one: Metric, pieces: Sequence[_Piece]) -> tuple[MetricValue, MetricValue, Difference]:
-    def joined(which: int) -> Rows:
-        columns = zip(*(piece.rows[which] for piece in pieces if piece.rows is not None))
-        return one.settle(*(np.concatenate(column) for column in columns))
+def scores(one: Metric, pieces: Sequence[tuple[Rows, ...]]) -> tuple[MetricValue, MetricValue, Difference]:
+    """Returns both scores and how much worse the second is, of what the metric keeps of each batch of the two.
 
-    a, b = joined(0), joined(1)
+    Raises:
+        DataError: the metric is not defined on these samples.
+    """
+    a, b = (
+        one.settle(*(np.concatenate(column) for column in zip(*(piece[which] for piece in pieces)))) for which in (0, 1)
+    )
     return one.value(a), one.value(b), one.difference(a, b)
+
+
+def _agreement(pieces: Sequence[_Piece]) -> Interval | None:
+    columns = [[scores for piece in pieces if (scores := piece.classes[which]) is not None] for which in (0, 1)]
+    return agreement(*map(np.concatenate, columns)) if all(columns) else None
 
 
 def _told(pieces: Iterator[_Piece], total: int) -> Iterator[_Piece]:

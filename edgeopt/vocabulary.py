@@ -6,6 +6,7 @@ Shapes are tuples with None for a free dimension; dtypes are NumPy's names; size
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -431,6 +432,142 @@ class LayerError:
     tensor: str
     sqnr_db: float
     cosine: float
+
+
+@dataclass(frozen=True)
+class InputComponent:
+    """What a file's quantization leaves of one component of an input.
+
+    Attributes:
+        index: along the input's last axis.
+        spread: standard deviation of real data.
+        steps: the spread in steps of the quantization: below 1 the values of most samples become one.
+        outside: share of values that lie outside of what the quantization holds.
+    """
+
+    index: int
+    spread: float
+    steps: float
+    outside: float = 0.0
+
+
+@dataclass(frozen=True)
+class InputFidelity:
+    """A quantized input beside real data.
+
+    Attributes:
+        step: of its quantization, in the input's unit.
+        components: all of a few; of many those that keep the fewest steps.
+    """
+
+    name: str
+    step: float
+    components: tuple[InputComponent, ...]
+
+
+@dataclass(frozen=True)
+class OutputComponent:
+    """What is left of one component of an output, or of several of one kind.
+
+    Attributes:
+        first, last: the first and the last index along the output's axis of components.
+        spread: standard deviation of the float model's values over the samples.
+        error: rms of the file's difference to the float model.
+        step: of the output's quantization, in its unit; None where it is not quantized.
+        rounding: rms error that this quantization alone makes of the float model's values.
+        levels: how many different values the file gave; None where it could give more than 256.
+        outside: share of the float model's values that lie outside of what the quantization holds.
+    """
+
+    first: int
+    last: int
+    spread: float
+    error: float
+    step: float | None = None
+    rounding: float = 0.0
+    levels: int | None = None
+    outside: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """The error as a share of the spread: 0 is nothing lost, 1 and more is nothing left."""
+        if self.spread > 0:
+            return self.error / self.spread
+        return math.inf if self.error else 0.0
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    """How far one output of a file lies from the float model's.
+
+    Attributes:
+        name: in the float model.
+        sqnr_db: signal to quantization noise over all values; infinite where equal.
+        size: how many components it has.
+        components: all of a few; of many those that lost most. Components of one kind stand together.
+        agreement: share of samples that both put into the same class; None where it holds no classes.
+        not_finite: values that are NaN or infinite in the file alone.
+    """
+
+    name: str
+    sqnr_db: float
+    size: int
+    components: tuple[OutputComponent, ...]
+    agreement: Interval | None = None
+    not_finite: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a file has been shown to lose against the float model.
+
+    Attributes:
+        what: "component" (its error beside its spread), "step" (one step beside the 0 to 1 of a score), "classes"
+            (agreement), "score" (points lost) or "not-finite" (values).
+        output: where it shows.
+        measured: the number that `what` names, the worst of `components`.
+        components: of the output, where only some are lost.
+        cause: "input" or "output" (the step of its quantization alone does it), "range" (values that the calibration
+            did not hold), or "inside".
+        input: which, where that is the cause.
+        columns: its components that keep less than a step, or lie outside.
+        ways_out: keys of what mends a fault of this kind, the best first.
+    """
+
+    what: str
+    output: str
+    measured: float
+    components: tuple[OutputComponent, ...] = ()
+    cause: str = "inside"
+    input: str = ""
+    columns: tuple[InputComponent, ...] = ()
+    ways_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How faithful a converted file is to the float model, over real samples.
+
+    Attributes:
+        samples: how many.
+        runtime: what both ran on.
+        inputs: those that the file quantizes.
+        outputs: each.
+        reference_metric, metric: scores of the float model and of the file; None without labels.
+        difference: how much worse the file is, with the p-value of a paired test; None without labels.
+        problems: what is shown to be lost; empty for a faithful file.
+        notes: what was left out, and why.
+    """
+
+    samples: int
+    runtime: str
+    inputs: tuple[InputFidelity, ...] = ()
+    outputs: tuple[OutputFidelity, ...] = ()
+    reference_metric: MetricValue | None = None
+    metric: MetricValue | None = None
+    difference: Difference | None = None
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

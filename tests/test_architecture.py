@@ -25,7 +25,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
     ("techniques", "comparison"),
-    ("advice", "recipe", "workshop", "report", "store", "sensitivities"),
+    ("advice", "recipe", "workshop", "report", "store", "sensitivities", "fidelity"),
     ("plan", "outlook"),
     ("workspace",),
     ("carry_out",),
