@@ -69,7 +69,7 @@ def measure(
     some = part
     if len(part) > SAMPLES:
         some = part.take(SAMPLES) if part.reads_any_row else part.head(SAMPLES)
-    settings = {"file": file, "metric": metric, "output": output}
+    settings = {"other": file, "metric": metric, "output": output}
     if not isolate:
         return measure_here(reference, some, used, **settings)  # type: ignore[arg-type]
     found: Fidelity = in_worker("edgeopt.fidelity:measure_here", reference, some, used, **settings)
@@ -77,11 +77,11 @@ def measure(
 
 
 def measure_here(
-    reference: Path, part: Samples, runtime: Runtime, *, file: Path, metric: str | None, output: str | None
+    reference: Path, part: Samples, runtime: Runtime, *, other: Path, metric: str | None, output: str | None
 ) -> Fidelity:
     """As `measure`, in this process and on all samples."""
-    with Predictor(reference, part, runtime) as left, Predictor(file, part, runtime) as right:
-        pair = _Pair(reference, file, left, right, metric, output)
+    with Predictor(reference, part, runtime) as left, Predictor(other, part, runtime) as right:
+        pair = _Pair(reference, other, left, right, metric, output)
         first = pair.findings(right.values)
         found = problems(first, pair.precision)
         if pair.grids_in and any(problem.cause == "inside" for problem in found):

@@ -1,0 +1,317 @@
+"""What a file lost is shown and named with its cause; of faithful files nothing is said."""
+
+from __future__ import annotations
+
+import math
+
+import fidelity_models as models
+import numpy as np
+import pytest
+import scored_models
+
+from edgeopt.data import Part
+from edgeopt.errors import ConfigError, DataError, ModelError
+from edgeopt.evaluation import Predictor, evaluate
+from edgeopt.fidelity import SAMPLES, measure
+from edgeopt.plain import from_plain, to_plain
+from edgeopt.report import fidelity as words
+from edgeopt.runtimes import RUNTIMES
+from edgeopt.schemes import SCHEMES
+from edgeopt.vocabulary import Fidelity, OutputFidelity, Problem
+
+X = models.normal(models.SAMPLES, 8)
+ROWS = models.part(X)
+HEADS = {"standard", "small", "scores", "boxes", "unit", "rare", "logits", "constant"}
+
+
+def measured(name: str, scheme: str, part: Part = ROWS, **options: object) -> Fidelity:
+    folder = models.models()
+    reference, file = folder / f"{name}.float32.tflite", folder / f"{name}.{scheme}.tflite"
+    return measure(reference, file, part, isolate=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def heads() -> dict[str, Fidelity]:
+    """Each scheme of the model of many outputs, beside the float file."""
+    return {scheme: measured("heads", scheme) for scheme in models.SCHEMES["heads"][1:]}
+
+
+def the_problem(found: Fidelity, output: str | None = None) -> Problem:
+    (problem,) = (problem for problem in found.problems if output in (None, problem.output))
+    return problem
+
+
+def the_output(found: Fidelity, name: str) -> OutputFidelity:
+    return next(output for output in found.outputs if output.name == name)
+
+
+def columns(name: str) -> Part:
+    return models.part(*models.columns(name))
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-float-io"])
+def test_a_column_that_its_inputs_step_swallows(scheme: str) -> None:
+    found = measured("columns", scheme, columns("columns"))
+    assert found.reference_metric is not None
+    assert found.metric is not None
+    assert found.reference_metric.value == 1.0
+    assert found.metric.value < 0.7
+    problem = the_problem(found)
+    assert (problem.what, problem.cause, problem.input) == ("score", "input", "row")
+    assert problem.measured == pytest.approx(100 * (1 - found.metric.value))
+    # From below 0 to above 5000 in 255 steps.
+    (row,) = found.inputs
+    assert row.step == pytest.approx(5900 / 255, rel=0.1)
+    assert [one.index for one in problem.columns] == [1, 2]
+    assert problem.columns[0].spread == pytest.approx(0.004, rel=0.1)
+    assert problem.columns[0].steps == pytest.approx(problem.columns[0].spread / row.step)
+    assert problem.ways_out == ("normalize-outside",)
+    assert words.problem(problem, found) == (
+        f"top1 is {100 * found.metric.value:.2f} % where the float model's is 100.00 % (300 samples, p<0.001): "
+        f"component 1 of input 'row' spans {problem.columns[0].steps:.2g} of a step, and less than a step is left of 2"
+        ". Try: take the normalization out of the model and feed it normalized values."
+    )
+
+
+def test_without_labels_the_classes_show_it() -> None:
+    found = measured("columns", "int8", models.part(models.columns("columns")[0]))
+    problem = the_problem(found)
+    assert (found.metric, problem.what, problem.cause) == (None, "classes", "input")
+    assert found.outputs[0].agreement is not None
+    assert problem.measured == found.outputs[0].agreement.value < 0.7
+    assert words.problem(problem, found).startswith(
+        f"output 'kind' decides as the float model's does for only {100 * problem.measured:.1f} % of 300 samples: "
+    )
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-float-io"])
+def test_small_targets_beside_a_large_one(heads: dict[str, Fidelity], scheme: str) -> None:
+    labelled = measured("heads", scheme, models.part(*models.regression("targets")), output="targets")
+    for found in (heads[scheme], labelled):
+        problem = the_problem(found, "targets")
+        assert (problem.what, problem.cause) == ("component", "output")
+        assert [one.first for one in problem.components] == [1, 2]
+        assert problem.measured == max(one.relative_error for one in problem.components) > 0.9
+        assert all((one.levels or 0) <= 2 for one in problem.components)
+        assert problem.ways_out == ("split", "scale", "dynamic")
+        assert the_output(found, "targets").sqnr_db > 30  # the large one drowns the others
+    small = problem.components[1]
+    assert words.problem(problem, labelled) == (
+        f"the errors of components 1 and 2 of output 'targets' are up to {problem.measured:.1f} times their spreads: "
+        f"one step is {small.step:.3g}, and component 2 spreads over {small.spread:.3g}. Try one of: give each kind of "
+        "value an output of its own; let the model give targets scaled to like spreads around 0, and scale them back "
+        "outside of it; --scheme dynamic, which keeps outputs in float."
+    )
+
+
+def test_sixteen_bits_save_one_of_them(heads: dict[str, Fidelity]) -> None:
+    problem = the_problem(heads["int16x8"], "targets")
+    assert [(one.first, one.levels) for one in problem.components] == [(2, None)]
+    assert problem.ways_out == ("split", "scale", "dynamic")
+    assert "the error of component 2 of output 'targets' is " in words.problem(problem, heads["int16x8"])
+
+
+def test_a_small_change_of_a_large_value(heads: dict[str, Fidelity]) -> None:
+    problem = the_problem(heads["int8"], "offset")
+    assert (problem.what, problem.cause) == ("component", "output")
+    assert problem.ways_out == ("split", "scale", "int16x8", "dynamic")
+
+
+@pytest.mark.parametrize("name", ["pixels", "pixels_first"])
+def test_scores_beside_boxes_in_pixels(heads: dict[str, Fidelity], name: str) -> None:
+    problem = the_problem(heads["int8"], name)
+    assert (problem.what, problem.cause) == ("step", "output")
+    (scores,) = problem.components
+    assert (scores.first, scores.last, scores.levels) == (4, 6, 2)
+    assert problem.measured == scores.step
+    assert problem.ways_out == ("split", "int16x8", "dynamic")
+    told = [(one.first, one.last) for one in the_output(heads["int8"], name).components]
+    assert told == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 6)]
+    assert words.problem(problem, heads["int8"]).startswith(
+        f"scores (components 4 to 6 of output '{name}') keep 2 levels of 256: they are told in steps of "
+        f"{problem.measured:.3g}, as wide as the larger values beside them need. Try one of: give each"
+    )
+
+
+def test_what_calibration_did_not_see() -> None:
+    found = measured("unseen", "int8")
+    problem = the_problem(found, "standard")
+    assert (problem.what, problem.cause, problem.ways_out) == ("component", "range", ("calibrate",))
+    assert found.inputs[0].components[0].outside > 0.3
+    most = max(one.outside for one in problem.components)
+    assert words.problem(problem, found).endswith(
+        f": {100 * most:.0f} % of the values lie outside of what calibration saw. Try: calibrate with samples that are "
+        "like the real ones."
+    )
+
+
+def test_a_loss_inside() -> None:
+    bad = scored_models.models()
+    found = measure(bad["bad-float32"], bad["bad-int8"], scored_models.digits().validation)
+    problem = the_problem(found)
+    assert (problem.what, problem.cause, problem.ways_out) == ("score", "inside", ("float16", "trace"))
+    assert found.difference is not None
+    assert problem.measured == found.difference.value > 20
+    assert words.problem(problem, found).endswith(
+        "p<0.001), and neither its inputs' nor its outputs' quantization alone does that. Try one of: --scheme "
+        "float16; let `edgeopt compare` name the layer, with the float32 file as its reference."
+    )
+
+
+def test_a_weight_that_float16_cannot_hold(heads: dict[str, Fidelity]) -> None:
+    problem = the_problem(heads["float16"])
+    assert (problem.output, problem.cause, problem.ways_out) == ("overflowing", "inside", ("float32", "trace"))
+    assert [one.first for one in problem.components] == [1]
+
+
+# --- what is faithful, and the ways out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "faithful"),
+    [
+        # "split" mends targets and pixels, "scale" targets and offset.
+        ("int8", HEADS),
+        ("int8-float-io", HEADS),
+        ("int16x8", {*HEADS, "offset", "pixels", "pixels_first"}),
+        ("dynamic", {*HEADS, "offset", "pixels", "pixels_first", "targets", "overflowing"}),
+        ("float16", {*HEADS, "offset", "pixels", "pixels_first", "targets"}),
+    ],
+)
+def test_nothing_is_said_of_faithful_outputs(heads: dict[str, Fidelity], scheme: str, faithful: set[str]) -> None:
+    assert {output.name for output in heads[scheme].outputs} - {p.output for p in heads[scheme].problems} == faithful
+    assert all(output.sqnr_db > 20 for output in heads[scheme].outputs if output.name in faithful)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("normalized", "int8"), ("mild", "int16x8"), ("columns", "dynamic"), ("picture", "int8")]
+)
+def test_nothing_is_said_of_a_faithful_file(name: str, scheme: str) -> None:
+    part = columns(name) if name in models.COLUMNS else models.part(models.normal(models.SAMPLES, 64))
+    assert measured(name, scheme, part).problems == ()
+
+
+def test_int16_is_a_way_out_where_its_finer_step_is_enough() -> None:
+    problem = the_problem(measured("mild", "int8", columns("mild")))
+    assert (problem.cause, problem.ways_out) == ("input", ("normalize-outside", "int16x8"))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-float-io"])
+def test_trained_models_are_faithful(scheme: str) -> None:
+    net = scored_models.models()
+    found = measure(net["net-float32"], net[f"net-{scheme}"], scored_models.digits().validation, isolate=False)
+    assert found.problems == ()
+    assert found.notes == ()
+    assert found.outputs[0].agreement is not None
+    assert found.outputs[0].agreement.value > 0.95
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_those_of_the_outputs_themselves() -> None:
+    part = models.part(*models.regression("targets")).head(SAMPLES)
+    files = [models.models() / f"heads.{scheme}.tflite" for scheme in ("float32", "int8")]
+    values = []
+    for file in files:
+        with Predictor(file, part, RUNTIMES["litert"]) as predictor:
+            values.append(predictor.values(predictor.part.arrays())["targets"].astype(np.float64))
+    a, b = values
+    found = measured("heads", "int8", part, output="targets")
+    output = the_output(found, "targets")
+    assert output.size == 3
+    assert output.sqnr_db == pytest.approx(10 * math.log10((a**2).sum() / ((a - b) ** 2).sum()))
+    for i, one in enumerate(output.components):
+        assert one.spread == pytest.approx(a[:, i].std())
+        assert one.error == pytest.approx(np.sqrt(np.mean((a - b)[:, i] ** 2)))
+        assert one.levels == len(np.unique(b[:, i]))
+    step = output.components[0].step
+    assert step is not None
+    assert output.components[0].rounding == pytest.approx(step / math.sqrt(12), rel=0.1)
+    assert found.samples == SAMPLES
+    scores = tuple(evaluate(file, part, output="targets").metric for file in files)
+    assert (found.reference_metric, found.metric) == scores
+
+
+def test_only_some_of_many_samples_are_run(heads: dict[str, Fidelity]) -> None:
+    assert len(ROWS) > SAMPLES
+    assert heads["int8"].samples == SAMPLES
+
+
+def test_equal_files_are_equal() -> None:
+    found = measured("heads", "float32")
+    assert {output.sqnr_db for output in found.outputs} == {math.inf}
+    assert found.problems == found.inputs == ()
+    assert words.summary(found) == "beside the float model: the same outputs (300 samples)"
+
+
+def test_a_summary_has_score_and_classes() -> None:
+    found = measured("normalized", "int8", columns("normalized"))
+    (output,) = found.outputs
+    assert output.agreement is not None
+    assert found.metric is not None
+    assert words.summary(found) == (
+        f"beside the float model: SQNR {output.sqnr_db:.1f} dB, the same class for {100 * output.agreement.value:.1f} "
+        f"%, top1 {100 * found.metric.value:.2f} %, the float model's 100.00 % (300 samples)"
+    )
+
+
+def test_it_can_be_written_and_read_again(heads: dict[str, Fidelity]) -> None:
+    assert from_plain(Fidelity, to_plain(heads["int8"])) == heads["int8"]
+
+
+# --- no verdict without evidence -------------------------------------------------------------------------------------
+
+
+def test_a_few_samples_show_nothing() -> None:
+    assert measured("heads", "int8", ROWS.head(1)).problems == ()
+    assert measured("heads", "int8", ROWS.head(7)).problems == ()
+    assert "targets" in {problem.output for problem in measured("heads", "int8", ROWS.head(8)).problems}
+
+
+def test_what_the_float_model_itself_misses_is_not_lost() -> None:
+    x, y = models.regression("targets")
+    y[:, 1:] = 30 * models.normal(models.SAMPLES, 2, seed=9)  # far from what the model gives
+    found = measured("heads", "int8", models.part(x, y), output="targets")
+    assert "targets" not in {problem.output for problem in found.problems}
+
+
+def test_values_that_are_no_numbers() -> None:
+    x = X.copy()
+    x[5], x[6] = np.nan, np.inf
+    found = measured("heads", "float32", models.part(x))
+    assert found.problems == ()
+    assert all(np.isfinite(one.spread) for output in found.outputs for one in output.components)
+
+
+def test_labels_that_fit_no_metric_are_a_note() -> None:
+    labels = models.part(X, np.zeros((models.SAMPLES, 5), np.float32))
+    found = measured("heads", "int8", labels, output="standard")
+    assert found.metric is None
+    assert found.notes[0].startswith("not scored: Expected labels that fit outputs (3,), got float32 labels (5,)")
+    with pytest.raises(DataError, match=r"Expected labels \(3,\) like the outputs for mse"):
+        measured("heads", "int8", labels, output="standard", metric="mse")
+    beyond = models.part(X, np.arange(models.SAMPLES) % 11)
+    note = measured("heads", "int8", beyond, output="logits").notes[0]
+    assert note.startswith("not scored: Expected labels 0..9 for 10 outputs")
+    note = measured("heads", "int8", beyond).notes[0]
+    assert note.startswith("not scored: the labels are for one output (--output ")
+
+
+def test_what_names_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of the model's outputs as --output, got 'none'"):
+        measured("heads", "int8", models.part(*models.regression("standard")), output="none")
+    with pytest.raises(DataError, match="Expected samples"):
+        measured("heads", "int8", ROWS.head(0))
+    net = scored_models.models()
+    with pytest.raises(ModelError, match="outputs of the same shapes"):
+        measure(net["net-float32"], net["even-int8"], scored_models.digits().validation, isolate=False)
+
+
+def test_every_way_out_has_words() -> None:
+    schemes = {way for way in words.WAYS_OUT if way in SCHEMES}
+    assert schemes == {"int16x8", "dynamic", "float16", "float32"}
+    assert all(words.WAYS_OUT[way].startswith(f"--scheme {way}") for way in schemes)
