@@ -87,7 +87,8 @@ def build(folder: Path) -> None:
     heads: an output for each row of TARGETS; "small", the last of "targets" by itself; "unit", "pixels" and
     "pixels_first", 16 boxes of 4 beside 3 scores, with boxes from 0 to 1 or 300; "boxes" and "scores" by themselves;
     "rare", sigmoids that hardly ever rise; "logits". unseen: the same, calibrated on samples of a sixth of the spread.
-    picture: an autoencoder, some of whose pixels hardly change. The others are those of COLUMNS.
+    picture: an autoencoder, some of whose pixels hardly change. The others are those of COLUMNS. layouts, in float32
+    alone: see `_layouts`.
     """
     from edgeopt.conversion.converter import ConvertOptions, open_converter
 
@@ -137,3 +138,38 @@ def build(folder: Path) -> None:
         converter = open_converter(folder / f"{name}.h5", ConvertOptions(calibration=calibration))
         for scheme in schemes:
             converter.convert(scheme, folder / f"{name}.{scheme}.tflite")
+    (folder / "layouts.float32.tflite").write_bytes(_layouts())
+
+
+def _layouts() -> bytes:
+    """Returns a file that takes [1, 32, 7] and joins boxes and scores as detectors do.
+
+    anchors: sigmoids, of which the boxes are scaled, for two sizes of anchors one after the other. channels: boxes and
+    scores joined along the first axis. stacked: two numbers, the second a sigmoid. nested: scores joined first.
+    whole: sigmoids alone. flat: joined along an axis that is none of the output.
+    """
+    tf = frameworks.load("tensorflow")
+
+    def detected(some: Any) -> Any:
+        centres, sizes, scores = tf.split(tf.sigmoid(some), (2, 2, 3), axis=-1)
+        return tf.concat([centres * 320, tf.square(sizes) * 80, scores], -1)
+
+    def joined(raw: Any) -> dict[str, Any]:
+        turned = tf.transpose(raw, (0, 2, 1))
+        scores = tf.concat([tf.sigmoid(raw[..., :2]), tf.nn.softmax(raw[..., 2:])], -1)
+        return {
+            "anchors": tf.concat([tf.reshape(detected(raw[:, :16]), (1, 16, 7)), detected(2 * raw[:, 16:])], 1),
+            "channels": tf.concat([turned[:, :4] * 320, tf.sigmoid(turned[:, 4:])], 1),
+            "stacked": tf.stack([raw[..., 0] * 3, tf.sigmoid(raw[..., 1])], -1),
+            "nested": tf.reshape(tf.concat([raw * 9, scores], -1), (1, 4, 8, 14)),
+            "whole": tf.reshape(tf.sigmoid(raw * 2), (1, 4, 56)),
+            "flat": tf.reshape(tf.concat([raw * 7, tf.sigmoid(raw)], -1), (1, 448)),
+        }
+
+    function = tf.function(joined, input_signature=[tf.TensorSpec((1, 32, 7), name="raw")])
+    module = tf.Module()
+    module.joined = function
+    module_folder = tempfile.mkdtemp()
+    tf.saved_model.save(module, module_folder, signatures={"serving_default": function})
+    converter = tf.lite.TFLiteConverter.from_saved_model(module_folder)
+    return bytes(converter.convert())

@@ -13,10 +13,12 @@ from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError
 from edgeopt.evaluation import Predictor, evaluate
 from edgeopt.fidelity import SAMPLES, measure
+from edgeopt.fidelity.structure import layouts
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report import fidelity as words
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
+from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Fidelity, OutputFidelity, Problem
 
 X = models.normal(models.SAMPLES, 8)
@@ -261,6 +263,19 @@ def test_a_summary_has_score_and_classes() -> None:
 
 def test_it_can_be_written_and_read_again(heads: dict[str, Fidelity]) -> None:
     assert from_plain(Fidelity, to_plain(heads["int8"])) == heads["int8"]
+
+
+def test_what_a_graph_joins_is_found_behind_what_carries_it() -> None:
+    found = layouts(read(models.models() / "layouts.float32.tflite"))
+    told = {name: (one.axis, [(part.first, part.last, part.kind) for part in one.parts]) for name, one in found.items()}
+    assert told == {
+        "anchors": (-1, [(0, 1, "value"), (2, 3, "value"), (4, 6, "score")]),
+        "channels": (-2, [(0, 3, "value"), (4, 6, "score")]),
+        "stacked": (-1, [(0, 0, "value"), (1, 1, "score")]),
+        "nested": (-1, [(0, 6, "value"), (7, 13, "value")]),
+        "whole": (-1, [(0, 55, "score")]),
+        "flat": (-1, [(0, 447, "value")]),
+    }
 
 
 # --- no verdict without evidence -------------------------------------------------------------------------------------

@@ -96,18 +96,23 @@ class _Walk:
         self._makers = _makers(model.main)
 
     def layout(self, output: int) -> Layout:
-        """Returns the components of the output with this index: those that were joined, else those of the last axis."""
-        rank, after = len(self._tensors[output].shape), list[Operator]()
+        """Returns the components of the output with this index: those that were joined, else those of the last axis.
+
+        Of joins one behind the other the first counts: the later ones put boxes of one kind in a row.
+        """
+        shape, after = self._tensors[output].shape, list[Operator]()
+        size = shape[-1] if len(shape) > 1 else 1
+        found = Layout(-1, (Part(0, size - 1, self._kind(output)),))
         for operator in self._back(output):
             if operator.name in _JOINERS:
                 axis, sizes = self._joined(operator)
-                if axis is not None and len(sizes) > 1 and sum(sizes) <= _MOST_COMPONENTS:
-                    place = self._forward(axis, operator, after)
-                    if place is not None:
-                        return Layout(place - rank, self._parts(operator, sizes))
+                place = None if axis is None else self._forward(axis, operator, after)
+                if place is not None and len(sizes) > 1 and sum(sizes) <= _MOST_COMPONENTS:
+                    parts = self._parts(operator, sizes)
+                    if place == len(shape) - 1 or len({part.kind for part in parts}) > 1:
+                        found = Layout(place - len(shape), parts)
             after.append(operator)
-        size = self._tensors[output].shape[-1] if rank > 1 else 1
-        return Layout(-1, (Part(0, size - 1, self._kind(output)),))
+        return found
 
     def _back(self, index: int) -> Iterator[Operator]:
         """Yields the operators that made a tensor, the last first, as long as they carry or join values."""
