@@ -18,6 +18,9 @@ from edgeopt import statistics, user_code
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Batch, Difference, MetricValue
 
+# A function of one's own may take long, and is asked again for each.
+_RESAMPLES_OF_ONES_OWN = 100
+
 # Arrays whose first axis is the samples.
 Rows = tuple[np.ndarray, ...]
 
@@ -37,6 +40,7 @@ class Metric:
         combine: `combine(*rows)` is the value; NaN where it is not defined.
         higher_is_better: the direction.
         is_share: the value lies in 0 to 1; differences are given in percentage points.
+        resamples: how many samples are drawn anew for its interval and test; None: see `statistics.bootstrap`.
         settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
             show is decided there.
     """
@@ -48,6 +52,7 @@ class Metric:
     higher_is_better: bool = True
     is_share: bool = False
     settle: Callable[..., Rows] = _as_they_are
+    resamples: int | None = None
 
     def value(self, rows: Rows) -> MetricValue:
         """Returns the value of settled rows with its 95 % interval.
@@ -64,9 +69,9 @@ class Metric:
                 f"{self._why_undefined(rows)}. Try other data, or another --metric."
             )
         if _are_hits(self, rows):
-            low, high = statistics.wilson(float(rows[0].sum()), len(rows[0]))
+            low, high = statistics.wilson(int(rows[0].sum()), len(rows[0]))
         else:
-            low, high = statistics.bootstrap(rows, self.combine)
+            low, high = statistics.bootstrap(rows, self.combine, resamples=self.resamples)
         return MetricValue(self.name, value, low, high, len(rows[0]), self.higher_is_better, self.is_share)
 
     def _why_undefined(self, rows: Rows) -> str:
@@ -93,7 +98,7 @@ class Metric:
         if _are_hits(self, reference) and _are_hits(self, other):
             p_value = statistics.mcnemar(reference[0], other[0])
         else:
-            p_value = statistics.paired_permutation(reference, other, self.combine)
+            p_value = statistics.paired_permutation(reference, other, self.combine, resamples=self.resamples)
         if self.is_share:
             return Difference(100 * worse, p_value)
         if before == 0:
@@ -105,8 +110,9 @@ def metric(name: str) -> Metric:
     """Returns the metric called `name`: a key of METRICS, "topK" for any K, or "module:function".
 
     A function is called as f(predictions, labels) with float32 predictions [N, ...] and the labels of all samples
-    (None where there are none), and returns one number, or one per sample. Its attributes `higher_is_better` and
-    `is_share` are heeded.
+    (None where there are none), and returns one number, or one per sample. One that gives a number per sample is
+    called once; of one that gives a single number the interval takes about a hundred calls, and each comparison two
+    hundred more. Its attributes `higher_is_better` and `is_share` are heeded.
 
     Raises:
         ConfigError: there is none of that name, or the function cannot be imported.
@@ -178,19 +184,20 @@ def class_scores(outputs: np.ndarray, *, classes: int | None = None) -> np.ndarr
         classes: how many the labels tell apart.
     """
     if outputs.ndim == 2 and outputs.shape[1] > 1:
-        return outputs.argmax(axis=1)
+        return _largest(outputs)
     return outputs.reshape(len(outputs)).astype(np.float64) if classes == 2 and _is_single(outputs) else None
 
 
 def decide(scores: np.ndarray) -> np.ndarray:
-    """Returns the classes, [N], of all that `class_scores` gave.
+    """Returns the classes, [N], of all that `class_scores` gave; -1, which is none, where that was NaN.
 
     Single outputs are class 1 above 0.5, or above 0 where any lies outside 0 to 1: then they are logits.
     """
     if scores.dtype.kind != "f":
         return scores
-    limit = 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
-    return (scores > limit).astype(np.int64)
+    numbers = ~np.isnan(scores)
+    are_shares = scores.min(initial=0.0, where=numbers) >= 0 and scores.max(initial=0.0, where=numbers) <= 1
+    return np.where(numbers, scores > (0.5 if are_shares else 0.0), -1)
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -222,7 +229,7 @@ def _f1_per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
         return _scores_and_labels(outputs, labels)
     if labels.ndim != 1:
         raise DataError(f"Expected one label per sample for f1, got labels {labels.shape[1:]}. Try --metric top1.")
-    return outputs.argmax(axis=-1), labels
+    return _largest(outputs), labels
 
 
 def _f1_settle(predicted: np.ndarray, labels: np.ndarray) -> Rows:
@@ -232,7 +239,8 @@ def _f1_settle(predicted: np.ndarray, labels: np.ndarray) -> Rows:
 def _f1(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes that occur, as labels or predictions, of 2 TP / (2 TP + FP + FN)."""
     classes = int(max(predicted.max(), labels.max())) + 1
-    occurrences = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
+    decided = predicted[predicted >= 0]
+    occurrences = np.bincount(labels, minlength=classes) + np.bincount(decided, minlength=classes)
     right = np.bincount(labels[predicted == labels], minlength=classes)
     present = occurrences > 0
     return float(np.mean(2 * right[present] / occurrences[present]))
@@ -328,11 +336,19 @@ def _custom(name: str) -> Metric:
     function = _load_function(name)
 
     def per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
-        return (outputs,) if batch.labels is None else (outputs, batch.labels)
+        return outputs, np.empty((len(outputs), 0)) if batch.labels is None else batch.labels
 
-    def combine(outputs: np.ndarray, labels: np.ndarray | None = None) -> float:
+    def settle(outputs: np.ndarray, labels: np.ndarray) -> Rows:
+        result = called(outputs, labels)
+        return (outputs, labels) if result.ndim == 0 else (result.astype(np.float64),)
+
+    def combine(values: np.ndarray, labels: np.ndarray | None = None) -> float:
+        """Takes a number per sample, or the outputs and labels of a function that gives one number."""
+        return float((values if labels is None else called(values, labels)).mean())
+
+    def called(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         try:
-            result = np.asarray(function(outputs, labels))
+            result = np.asarray(function(outputs, labels if labels.shape[1:] != (0,) else None))
         except Exception as error:
             raise ConfigError(f"The metric {name} failed: {type(error).__name__}: {error}. Try it alone.") from error
         if result.dtype.kind not in "fiub" or result.shape not in ((), (len(outputs),)):
@@ -340,7 +356,7 @@ def _custom(name: str) -> Metric:
                 f"Expected {name} to return a number, or one for each of {len(outputs)} samples, got {result.dtype} of "
                 f"shape {result.shape}. Try returning float(...)."
             )
-        return float(result.mean())
+        return result
 
     return Metric(
         name,
@@ -349,7 +365,14 @@ def _custom(name: str) -> Metric:
         combine,
         higher_is_better=bool(getattr(function, "higher_is_better", True)),
         is_share=bool(getattr(function, "is_share", False)),
+        settle=settle,
+        resamples=_RESAMPLES_OF_ONES_OWN,
     )
+
+
+def _largest(outputs: np.ndarray) -> np.ndarray:
+    """Returns the place of the largest along the last axis; -1, which is none, where one is NaN."""
+    return np.where(np.isnan(outputs).any(axis=-1), -1, outputs.argmax(axis=-1))
 
 
 def _load_function(name: str) -> Callable[..., Any]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# Of the standard normal distribution: 95 % lie within this many deviations.
-_Z95 = 1.959963984540054
 _RESAMPLES = 1000
 # Above this many drawn samples in all, fewer resamples are drawn: the interval is narrow by then.
 _MOST_DRAWS = 100_000_000
@@ -17,7 +15,7 @@ _FEWEST_RESAMPLES = 100
 Statistic = Callable[..., float]
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Returns the 95 % interval of a proportion (E. B. Wilson, 1927): sane at 0 and 1, and for few trials.
 
     Raises:
@@ -25,29 +23,28 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"expected 0 <= successes <= trials and at least one trial, got {successes} of {trials}")
-    share, z2 = successes / trials, _Z95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    # The bounds at 0 and 1 are exact; rounding would put them a hair inside or outside.
-    return (
-        0.0 if successes == 0 else min(share, max(0.0, centre - half)),
-        1.0 if successes == trials else max(share, min(1.0, centre + half)),
-    )
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
-def bootstrap(rows: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    rows: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0, resamples: int | None = None
+) -> tuple[float, float]:
     """Returns the 95 % percentile interval of `statistic(*rows)` over resampled samples (Efron, 1979).
 
     Args:
         rows: arrays whose first axis is the samples, e.g. predictions [N] and labels [N]; drawn together.
         statistic: gives NaN for a draw it is not defined on, such as one with a single class.
         seed: the same rows and seed give the same interval.
+        resamples: how often `statistic` is called; 1000 when None, fewer for many samples.
 
     Returns:
         Bounds that enclose the statistic of the rows themselves; NaN where too few draws were defined.
     """
     count = len(rows[0])
-    resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWS // count))
+    resamples = resamples or _resamples(count)
     generator = np.random.default_rng(seed)
     values = np.empty(resamples)
     for i in range(resamples):
@@ -67,16 +64,21 @@ def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     Args:
         hits_a, hits_b: whether each model was right, [N], sample by sample.
     """
-    from scipy.special import bdtr  # scipy.stats would take a second to import
+    from scipy.stats import binomtest
 
     a, b = np.asarray(hits_a, bool), np.asarray(hits_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     # The discordant pairs are fair coin tosses if the models are equally good.
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def paired_permutation(
-    rows_a: Sequence[np.ndarray], rows_b: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0
+    rows_a: Sequence[np.ndarray],
+    rows_b: Sequence[np.ndarray],
+    statistic: Statistic,
+    *,
+    seed: int = 0,
+    resamples: int | None = None,
 ) -> float:
     """Returns the two-sided p-value of the difference of a statistic between two models on the same samples.
 
@@ -85,12 +87,13 @@ def paired_permutation(
 
     Args:
         rows_a, rows_b: what `statistic` takes from each model, first axis the samples.
+        resamples: how many swaps, each two calls of `statistic`; as of `bootstrap`.
     """
     observed = abs(statistic(*rows_a) - statistic(*rows_b))
     if math.isnan(observed):
         return math.nan
     count = len(rows_a[0])
-    resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWS // count))
+    resamples = resamples or _resamples(count)
     generator = np.random.default_rng(seed)
     as_far = 0
     for _ in range(resamples):
@@ -100,6 +103,10 @@ def paired_permutation(
         # Sums taken in another order differ in the last bits; an undefined draw speaks for no difference.
         as_far += not difference < observed * (1 - 1e-12)
     return (1 + as_far) / (1 + resamples)
+
+
+def _resamples(count: int) -> int:
+    return max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWS // count))
 
 
 def _choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:

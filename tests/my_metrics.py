@@ -33,4 +33,17 @@ def broken(predictions: np.ndarray, labels: np.ndarray) -> float:
     raise KeyError("threshold")
 
 
+calls: list[str] = []
+
+
+def counted_hits(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    calls.append("hits")
+    return hits(predictions, labels)
+
+
+def counted_rate(predictions: np.ndarray, labels: np.ndarray) -> float:
+    calls.append("rate")
+    return error_rate(predictions, labels)
+
+
 number = 3

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+import my_metrics
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeopt import metrics, statistics
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.metrics import METRICS, Rows, default_name, metric
+from edgeopt.metrics import METRICS, Rows, class_scores, decide, default_name, metric
 from edgeopt.vocabulary import Batch, MetricValue
 
 generator = np.random.default_rng(0)
@@ -122,6 +123,19 @@ def test_a_batch_of_logits_inside_0_to_1_is_still_logits() -> None:
     assert value_of("top1", scores[:, None], labels, X[:128]).value == 1.0
 
 
+def test_one_nan_changes_no_other_decision() -> None:
+    scores = np.array([0.2] * 64 + [0.8] * 63 + [np.nan], np.float32)[:, None]
+    labels = np.array([0] * 64 + [1] * 63 + [0])
+    assert value_of("top1", scores, labels, X[:128]).value == 127 / 128  # NaN is no hit, whatever the label
+    two = np.where(np.arange(2) == labels[:, None], 0.8, 0.2)
+    two[-1] = np.nan
+    right = 2 * 64 / (2 * 64 + 1)  # one of class 0 was not found
+    assert value_of("f1", scores, labels, X[:128]).value == pytest.approx((right + 1) / 2)
+    assert value_of("f1", two, labels, X[:128]).value == pytest.approx((right + 1) / 2)
+    assert class_scores(two)[-1] == -1
+    assert decide(class_scores(scores, classes=2))[-1] == -1
+
+
 def test_every_position_counts_in_dense_predictions() -> None:
     labels = generator.integers(0, 3, (N, 2, 5))
     outputs = np.eye(3)[labels] + generator.normal(size=(N, 2, 5, 3))
@@ -177,6 +191,21 @@ def test_ones_own_function() -> None:
     assert metric("my_metrics:hits").summary == "One number for each sample."
 
 
+def test_ones_own_function_is_called_no_more_than_is_said() -> None:
+    my_metrics.calls.clear()
+    first, second = (rows_of("my_metrics:counted_hits", outputs, LABELS) for outputs in (LOGITS, -LOGITS))
+    metric("my_metrics:counted_hits").value(first)
+    metric("my_metrics:counted_hits").difference(first, second)
+    assert len(my_metrics.calls) == 2  # once for each model
+    my_metrics.calls.clear()
+    first, second = (rows_of("my_metrics:counted_rate", outputs, LABELS) for outputs in (LOGITS, -LOGITS))
+    found = metric("my_metrics:counted_rate").value(first)
+    assert (found.value, len(my_metrics.calls)) == (pytest.approx(my_metrics.error_rate(LOGITS, LABELS)), 2 + 100 + 2)
+    my_metrics.calls.clear()
+    metric("my_metrics:counted_rate").difference(first, second)
+    assert len(my_metrics.calls) <= 2 + 2 * 100 + 2
+
+
 def test_differences_say_how_much_worse() -> None:
     worse = LOGITS.copy()
     worse[:40] = -worse[:40]
@@ -223,6 +252,15 @@ def test_the_default_suits_outputs_and_labels(
     outputs: np.ndarray, labels: np.ndarray | None, x: np.ndarray, expected: str
 ) -> None:
     assert default_name(outputs, Batch({"x": x}, labels)) == expected
+
+
+def test_the_default_does_not_depend_on_how_many_outputs_are_at_hand() -> None:
+    """As many as a machine computes in some time: a few are enough, and the labels are all samples'."""
+    for outputs, labels in ((LOGITS, LABELS), (LOGITS, np.eye(4)[LABELS]), (LOGITS, LOGITS), (SCORES[:, None], LABELS)):
+        expected = default_name(outputs, Batch({"x": X}, labels))
+        assert default_name(outputs[:1], Batch({"x": X}, labels)) == expected
+    numbers = np.array([0, 1, 1, 0])  # the first of a regression's whole numbers
+    assert default_name(SCORES[:4, None], Batch({"x": X[:4]}, numbers), classes=7) == "mse"
 
 
 @pytest.mark.parametrize(
