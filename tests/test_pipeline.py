@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from test_delegates import built
 
 import edgeopt
 from edgeopt import files, pipeline
-from edgeopt.errors import ConfigError, DataError, ModelError
+from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
 from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
-from edgeopt.runtimes import RUNTIMES
+from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Artifact, Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
@@ -302,3 +304,21 @@ def test_what_fails_or_computes_something_else_on_the_runtime_is_not_recommended
     failed = RuntimeResult("litert", status="failed", reason="it refuses")
     assert chosen(made("failed", 100, None, None, runtimes=(failed,)), good)[0] == "good"
     assert chosen(made("unmade", 1, 0.1, error="the converter refused", artifacts=()), good)[0] == "good"
+
+
+# --- a delegate ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
+def test_what_a_delegate_takes_nothing_of_is_said_and_the_run_goes_on(digits_model: Path, tmp_path: Path) -> None:
+    """It takes float layers alone."""
+    report = edgeopt.optimize(digits_model, "digits", tmp_path, schemes=("int8",), delegate=Delegate(built()))
+    baseline, int8 = report.variants
+    assert baseline.metric is not None
+    assert int8.metric is None
+    assert any(note.startswith("not scored: The delegate") for note in int8.notes)
+    assert "took none of the" in next(row for row in int8.runtimes if row.name == "litert").reason
+    with pytest.raises(UnavailableError, match="took none of the"):
+        edgeopt.optimize(
+            digits_model, "digits", tmp_path, schemes=("int8",), delegate=Delegate(built(), {"claim": "nothing"})
+        )
