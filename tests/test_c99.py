@@ -629,7 +629,7 @@ _FORMS: list[tuple[Callable[[Graph], Any], str]] = [
     (_one("CONV_2D", [(1, 5, 5, 3), _ONES], (1, 3, 3, 9), "Conv2DOptions", **_WINDOW), "CONV_2D with 4 channels into"),
     (
         _one("CONV_2D", [(1, 5, 5, 3), _ONES], (1, 3, 3, 4), "Conv2DOptions", padding=VALID, strideW=1),
-        "CONV_2D with stride 0 and dilation 1",
+        "CONV_2D (operator 0) with stride_h 0",
     ),
     (
         _one("CONV_2D", [(1, 5, 5, 3), _ONES, np.ones(3, np.int32)], (1, 3, 3, 4), "Conv2DOptions", **_WINDOW),
@@ -641,7 +641,7 @@ _FORMS: list[tuple[Callable[[Graph], Any], str]] = [
     ),
     (
         _one("CONV_2D", [(1, 5, 5, 3), _ONES[0]], (1, 3, 3, 4), "Conv2DOptions", **_WINDOW),
-        "CONV_2D with weights [3, 3, 3]",
+        "CONV_2D (operator 0) with weights [3, 3, 3]",
     ),
     (
         _one("DEPTHWISE_CONV_2D", [(1, 5, 5, 2), _ONES[:1]], (1, 3, 3, 3), "DepthwiseConv2DOptions", **_WINDOW),
@@ -709,17 +709,23 @@ _FORMS: list[tuple[Callable[[Graph], Any], str]] = [
     ),
     (
         _one("TRANSPOSE_CONV", [_INTS, _ONES, (1, 5, 5, 3)], (1, 7, 7, 4), "TransposeConvOptions", padding=VALID),
-        "TRANSPOSE_CONV with stride 0",
+        "TRANSPOSE_CONV (operator 0) with stride_h 0",
     ),
     (
         _one("TRANSPOSE_CONV", [_INTS, _ONES, (1, 5, 5, 6)], (1, 7, 7, 4), "TransposeConvOptions", **_WINDOW),
         "TRANSPOSE_CONV in groups",
     ),
     (
-        _one("TRANSPOSE_CONV", [_INTS, _ONES.astype(np.float32), (1, 5, 5, 3)], (1, 7, 7, 4), "TransposeConvOptions"),
+        _one(
+            "TRANSPOSE_CONV",
+            [_INTS, _ONES.astype(np.float32), (1, 5, 5, 3)],
+            (1, 7, 7, 4),
+            "TransposeConvOptions",
+            **_WINDOW,
+        ),
         "TRANSPOSE_CONV from int8 to int8 with float32 weights",
     ),
-    (_one("PAD", [(1, 8)], (1, 9), "PadOptions"), "PAD without operand 1"),
+    (_one("PAD", [(1, 8)], (1, 9), "PadOptions"), "PAD (operator 0) with the operands [0]"),
 ]
 
 

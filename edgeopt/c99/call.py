@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeopt.c99.memory import Trace
+from edgeopt.c99.memory import Elementwise, Trace
 from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
 
 # A number, the values of a C array, those of a const table, or a struct of them.
@@ -39,7 +39,7 @@ class Call:
     inputs: tuple[int, ...]
     output: int
     scratch_bytes: int = 0
-    traces: Mapping[int, Trace] = field(default_factory=dict)
+    traces: Mapping[int, Trace | Elementwise] = field(default_factory=dict)
     has_direction: bool = False
     rounding: str = ""
 
@@ -78,11 +78,8 @@ class Node:
     pack: bool
 
     def input(self, position: int) -> Tensor:
-        """Returns an operand that has to be there."""
-        tensor = self.graph.operand(self.operator, position)
-        if tensor is None:
-            raise Unsupported(f"{self.operator.name} without operand {position}")
-        return tensor
+        """Returns an operand that has to be there, as `checking` has found it."""
+        return self.graph.tensors[self.operator.inputs[position]]
 
     @property
     def output(self) -> Tensor:
@@ -141,13 +138,11 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def elementwise(node: Node, *inputs: Tensor) -> dict[int, Trace]:
-    """Returns the traces of a kernel that reads element i of its inputs before it writes element i."""
-    output = node.output
-    rows = np.arange(output.elements)
-    width = np.dtype(output.dtype).itemsize
+def elementwise(node: Node, *inputs: Tensor) -> dict[int, Elementwise]:
+    """Returns how the output may share the memory of those inputs that have as many elements and are computed."""
+    count, width = node.output.elements, np.dtype(node.output.dtype).itemsize
     return {
-        tensor.index: Trace(width, np.dtype(tensor.dtype).itemsize, rows, rows, atomic=True)
+        tensor.index: Elementwise(count, width, np.dtype(tensor.dtype).itemsize)
         for tensor in inputs
-        if tensor.elements == output.elements and not node.is_constant(tensor)
+        if tensor.elements == count and not node.is_constant(tensor)
     }

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeopt.c99.call import Unsupported
 from edgeopt.c99.quantization import (
+    INT8,
     away,
     divide_by_power,
     exp_of_negative,
@@ -88,6 +90,8 @@ def hard_swish(scaling: Scaling) -> np.ndarray:
     fine = float(scaling.input_scale) / 128
     output_multiplier, output_shift = _narrow(fine / float(scaling.output_scale))
     gate_multiplier, gate_shift = _narrow(fine / (3 / 32768))
+    if output_shift > 0:
+        raise Unsupported(f"HARD_SWISH from scale {scaling.input_scale:g} to {scaling.output_scale:g}")
 
     def one(q: int) -> int:
         value = (q - scaling.input_zero) * 128
@@ -126,6 +130,19 @@ def requantize(scaling: Scaling) -> np.ndarray:
     return table(
         lambda q: multiply_twice_rounded(q - scaling.input_zero, fixed, shift) + scaling.output_zero,
     )
+
+
+def recoded(scaling: Scaling, source: str, target: str) -> np.ndarray:
+    """Between int8 and uint8, which kernels of both families round twice; the table is by the input's byte as int8."""
+    fixed, shift = multiplier(scaling.ratio)
+    low, high = (0, 255) if target == "uint8" else INT8
+
+    def one(byte: int) -> int:
+        q = byte % 256 if source == "uint8" else byte
+        value = multiply_twice_rounded(q - scaling.input_zero, fixed, shift) + scaling.output_zero
+        return min(max(value, low), high) % 256
+
+    return np.array([one(byte) for byte in range(-128, 128)], np.uint8).view(np.int8)
 
 
 def requantize_once(scaling: Scaling) -> np.ndarray:

@@ -14,6 +14,8 @@ from edgeopt.tflite.model import TFLiteModel
 from edgeopt.vocabulary import TensorSpec
 
 ROUNDINGS = ("tflm", "xnnpack")
+# Offsets in C are int32.
+_MOST_ARENA_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: boo
             "Try --runtime tflm, or another scheme."
         )
     layout = lay_out(model, lowered)
+    if layout.arena_bytes > _MOST_ARENA_BYTES:
+        raise ModelError(
+            f"Expected tensors that need 2 GiB at once, or less, got {layout.arena_bytes:,} bytes at "
+            f"{layout.peak_operator}. Try a smaller input."
+        )
     program = source.write(model, layout, name=name, rounding=rounding)
     return Library(
         name=name,

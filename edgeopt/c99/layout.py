@@ -82,8 +82,8 @@ def _buffers(model: TFLiteModel, lowered: Lowered) -> tuple[list[Buffer], dict[i
         output = lowered.root(call.output)
         first.setdefault(output, step)
         last[output] = step
-    for tensor in graph.outputs:
-        last[lowered.root(tensor)] = len(lowered.calls)
+    for root in {lowered.root(tensor) for tensor in graph.outputs} & set(first):
+        last[root] = len(lowered.calls)
     buffers = [Buffer(key, _size_bytes(graph.tensors[key]), at, last[key]) for key, at in first.items()]
     scratch = {step: len(graph.tensors) + step for step, call in enumerate(lowered.calls) if call.scratch_bytes}
     buffers += [Buffer(key, lowered.calls[step].scratch_bytes, step, step) for step, key in scratch.items()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeopt.c99 import delegation
+from edgeopt.c99 import checking, delegation
 from edgeopt.c99.call import Alias, Call, Folded, Node, Unsupported
 from edgeopt.c99.operators import OPERATORS
 from edgeopt.tflite.model import TFLiteModel
@@ -50,7 +50,9 @@ def lower(model: TFLiteModel, *, rounding: str, pack: bool) -> Lowered:
     origins: list[int] = []
     aliases: dict[int, int] = {}
     folded: dict[int, np.ndarray] = {}
-    reasons: dict[str, None] = dict.fromkeys(_structure(model))
+    reasons: dict[str, None] = dict.fromkeys((*_structure(model), *checking.faults(model)))
+    if reasons:
+        return Lowered((), (), {}, {}, tuple(reasons))
     for operator in model.main.operators:
         node = Node(model, model.main, operator, folded, rounding, pack)
         if operator.name not in OPERATORS:

@@ -16,7 +16,7 @@ import numpy as np
 ALIGNMENT = 4
 _TRIALS = 300
 # Above this many buffers, fewer orders are tried: each costs their number squared.
-_MANY = 150
+_MANY, _VERY_MANY = 150, 500
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,79 @@ class Trace:
     Attributes:
         output_row, input_row: bytes of a row.
         first, last: int [rows of the output]: the first and last row of the input that it reads.
-        atomic: it reads a row whole before it writes one, as elementwise kernels do; it starts with the first row.
     """
 
     output_row: int
     input_row: int
     first: np.ndarray
     last: np.ndarray
-    atomic: bool = False
 
     @property
     def ahead(self) -> int:
         """The least `input offset - output offset` at which writing from the first row on is safe."""
         written = np.arange(1, len(self.first) + 1) * self.output_row
         needed = np.minimum.accumulate(self.first[::-1])[::-1] * self.input_row
-        if self.atomic:
-            written, needed = written[:-1], needed[1:]
         return int(np.max(written - needed, initial=0))
 
     @property
     def behind(self) -> int | None:
-        """The least `output offset - input offset` at which writing from the last row on is safe."""
-        if self.atomic:
-            return None
+        """The least `output offset - input offset` at which writing from the last row on is safe; None for nowhere."""
         start = np.arange(len(self.last)) * self.output_row
         return int(np.max((np.maximum.accumulate(self.last) + 1) * self.input_row - start))
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """Bytes that are read, and bytes that are written."""
+        return int(self.last.max() + 1) * self.input_row, len(self.first) * self.output_row
+
+    def is_safe(self, source: int, target: int, *, backward: bool) -> bool:
+        """Whether no row is written over one that it or a later row reads; replays them with these offsets."""
+        rows = np.arange(len(self.first))
+        if backward:
+            rows = rows[::-1]
+        lowest, highest = self.first[rows], self.last[rows]
+        need_start = source + np.minimum.accumulate(lowest[::-1])[::-1] * self.input_row
+        need_end = source + (np.maximum.accumulate(highest[::-1])[::-1] + 1) * self.input_row
+        start, end = target + rows * self.output_row, target + (rows + 1) * self.output_row
+        return bool(np.all((end <= need_start) | (start >= need_end)))
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A kernel that reads element i of its input before it writes element i of its output, from the first one on.
+
+    Attributes:
+        count: elements.
+        output_width, input_width: bytes of one.
+    """
+
+    count: int
+    output_width: int
+    input_width: int
+
+    @property
+    def ahead(self) -> int:
+        """See Trace: before the last element is read, all others are written."""
+        return max(0, (self.count - 1) * (self.output_width - self.input_width))
+
+    @property
+    def behind(self) -> None:
+        """See Trace."""
+        return None
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """See Trace."""
+        return self.count * self.input_width, self.count * self.output_width
+
+    def is_safe(self, source: int, target: int, *, backward: bool) -> bool:
+        """See Trace. After each element, what is written ends before what is still to be read.
+
+        Both ends move evenly, so that they need to be compared after the first and before the last element only.
+        """
+        return not backward and all(
+            target + done * self.output_width <= source + done * self.input_width for done in {1, self.count - 1} - {0}
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +122,7 @@ class Sharing:
     step: int
     input: int
     output: int
-    trace: Trace
+    trace: Trace | Elementwise
 
 
 @dataclass(frozen=True)
@@ -131,9 +179,8 @@ def peak_step(buffers: Sequence[Buffer], offsets: Mapping[int, int]) -> int:
 def backward(sharing: Sharing, offsets: Mapping[int, int]) -> bool:
     """Whether the step has to start with the last row, because its output lies behind the start of its input."""
     distance = offsets[sharing.output] - offsets[sharing.input]
-    size = len(sharing.trace.first) * sharing.trace.output_row
-    taken = int(sharing.trace.last.max() + 1) * sharing.trace.input_row
-    apart = distance >= taken or distance <= -size
+    read, written = sharing.trace.extents
+    apart = distance >= read or distance <= -written
     return not apart and -distance < sharing.trace.ahead
 
 
@@ -159,19 +206,8 @@ def prove(buffers: Sequence[Buffer], offsets: Mapping[int, int], sharings: Itera
 def _replay(sharing: Sharing, offsets: Mapping[int, int], first: int, last: int) -> bool:
     if not first == last == sharing.step:
         return False
-    trace, source, target = sharing.trace, offsets[sharing.input], offsets[sharing.output]
-    rows = np.arange(len(trace.first))
-    if backward(sharing, offsets):
-        rows = rows[::-1]
-    lowest, highest = trace.first[rows], trace.last[rows]
-    # What this row and all that follow it still read.
-    need_start = source + np.minimum.accumulate(lowest[::-1])[::-1] * trace.input_row
-    need_end = source + (np.maximum.accumulate(highest[::-1])[::-1] + 1) * trace.input_row
-    start, end = target + rows * trace.output_row, target + (rows + 1) * trace.output_row
-    if trace.atomic:
-        need_start, need_end = need_start[1:], need_end[1:]
-        start, end = start[:-1], end[:-1]
-    return bool(np.all((end <= need_start) | (start >= need_end)))
+    is_backward = backward(sharing, offsets)
+    return sharing.trace.is_safe(offsets[sharing.input], offsets[sharing.output], backward=is_backward)
 
 
 def _living(buffers: Sequence[Buffer], step: int) -> int:
@@ -190,7 +226,8 @@ def _orders(buffers: Sequence[Buffer]) -> Iterable[list[Buffer]]:
     yield sorted(buffers, key=lambda b: -b.size_bytes * (b.last - b.first + 1))
     yield sorted(buffers, key=lambda b: (_living(buffers, b.first), b.size_bytes), reverse=True)
     chance = random.Random(0)
-    for _ in range(_TRIALS if len(buffers) <= _MANY else _TRIALS // 10):
+    trials = _TRIALS if len(buffers) <= _MANY else _TRIALS // 10 if len(buffers) <= _VERY_MANY else 0
+    for _ in range(trials):
         order = list(by_size)
         for _ in range(chance.randint(1, 4)):
             i, j = chance.randrange(len(order)), chance.randrange(len(order))

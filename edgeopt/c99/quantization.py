@@ -14,6 +14,8 @@ from edgeopt.tflite.model import Tensor
 
 INT8 = (-128, 127)
 _ONE = 2**31 - 1
+# Of TensorFlow Lite's multipliers.
+_MOST_SHIFT = 30
 
 
 def scale(tensor: Tensor) -> np.float32:
@@ -24,6 +26,8 @@ def scale(tensor: Tensor) -> np.float32:
     """
     if tensor.quantization is None:
         raise Unsupported(f"the {tensor.dtype} tensor {tensor.name!r} without a scale")
+    if tensor.is_per_channel:
+        raise Unsupported(f"the {tensor.dtype} tensor {tensor.name!r} with a scale per channel")
     return np.float32(tensor.quantization.scales[0])
 
 
@@ -33,13 +37,19 @@ def zero_point(tensor: Tensor) -> int:
 
 
 def multiplier(real: float) -> tuple[int, int]:
-    """Returns (m, s) with real = m / 2^31 * 2^s and m in [2^30, 2^31), as TensorFlow Lite's QuantizeMultiplier."""
+    """Returns (m, s) with real = m / 2^31 * 2^s and m in [2^30, 2^31), as TensorFlow Lite's QuantizeMultiplier.
+
+    Raises:
+        Unsupported: it is too large for any kernel.
+    """
     if real == 0:
         return 0, 0
     fraction, shift = math.frexp(real)
     fixed = math.floor(fraction * 2**31 + 0.5)
     if fixed == 2**31:
         fixed, shift = fixed // 2, shift + 1
+    if shift > _MOST_SHIFT:
+        raise Unsupported(f"scales whose product over the output's is {real:g}")
     return (0, 0) if shift < -31 else (fixed, shift)
 
 
@@ -116,6 +126,8 @@ def softmax_exps(input_scale: float, beta: float) -> np.ndarray:
     """Returns int32 [256]: exp(-d * scale * beta) as 0.31 fixed point, by gemmlowp's exp_on_negative_values."""
     real = min(float(beta) * float(input_scale) * 2 ** (31 - 5), float(_ONE))
     fixed, shift = multiplier(real)
+    if shift <= 0:
+        raise Unsupported(f"SOFTMAX with beta {beta:g} of values of scale {input_scale:g}")
     radius = math.floor(31 * 2 ** (31 - 5) / 2**shift)
     return np.array(
         [exp_of_negative(multiply_high(-d << shift, fixed), integer_bits=5) if d <= radius else 0 for d in range(256)],

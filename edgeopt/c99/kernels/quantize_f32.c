@@ -9,7 +9,8 @@ static void quantize_f32(const quantize_f32_t *p, const float *in, int8_t *out, 
     for (int32_t i = 0; i < p->count; ++i) {
         /* XNNPACK multiplies and rounds halves to even; TensorFlow Lite divides and rounds them away from zero. */
         float value = p->is_even ? in[i] * (1.0f / p->scale) : in[i] / p->scale;
-        value = value < -512.0f ? -512.0f : value > 512.0f ? 512.0f : value;
+        /* NaN is no number above -512, and becomes the least integer. */
+        value = value > -512.0f ? (value > 512.0f ? 512.0f : value) : -512.0f;
         int32_t whole = (int32_t)value;
         const float rest = value - (float)whole;
         const int32_t odd = whole & 1;

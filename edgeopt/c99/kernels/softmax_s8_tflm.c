@@ -26,18 +26,23 @@ static void softmax_s8_tflm(const softmax_s8_tflm_t *p, const int8_t *in, int8_t
         for (int32_t c = 0; c < p->depth; ++c) {
             most = in[c] > most ? in[c] : most;
         }
-        int32_t sum = 0;
+        /* 12 integer bits; with 4,096 classes and more they may be too few for 32. */
+        uint64_t sum = 0;
         for (int32_t c = 0; c < p->depth; ++c) {
-            sum += divide_by_power(p->exps[most - in[c]], 12);
+            sum += (uint32_t)divide_by_power(p->exps[most - in[c]], 12);
         }
         int32_t zeros = 0;
-        while (!((uint32_t)sum << zeros & 0x80000000u)) {
+        for (; sum >> 32; sum >>= 1) {
+            --zeros;
+        }
+        for (; !(sum >> 31); sum <<= 1) {
             ++zeros;
         }
-        const int32_t scale = softmax_s8_reciprocal((int32_t)(((uint32_t)sum << zeros) - 0x80000000u));
+        const int32_t scale = softmax_s8_reciprocal((int32_t)((uint32_t)sum - 0x80000000u));
         const int32_t exponent = 12 - zeros + 31 - 8;
         for (int32_t c = 0; c < p->depth; ++c) {
-            const int32_t value = divide_by_power(multiply_high(scale, p->exps[most - in[c]]), exponent);
+            const int32_t product = multiply_high(scale, p->exps[most - in[c]]);
+            const int32_t value = exponent > 31 ? 0 : divide_by_power(product, exponent);
             out[c] = (int8_t)clamp(value - 128, -128, 127);
         }
     }

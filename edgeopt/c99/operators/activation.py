@@ -9,7 +9,6 @@ import numpy as np
 from edgeopt.c99 import fixed_functions as functions
 from edgeopt.c99.call import Call, Field, Folded, Node, Unsupported, elementwise
 from edgeopt.c99.fixed_functions import Scaling
-from edgeopt.c99.operators.convolution import real_range
 from edgeopt.c99.quantization import scale, softmax_exps, zero_point
 
 
@@ -59,19 +58,21 @@ def relu6(node: Node) -> list[Call]:
 
 def _relu(node: Node, high: float | None) -> list[Call]:
     if node.require("int8", "float32") == "float32":
-        return [_on_floats(node, "clamp_f32", low=0.0, high=real_range(node)[1] if high is None else high)]
+        return [_on_floats(node, "clamp_f32", low=0.0, high=math.inf if high is None else high)]
     if node.rounding == "tflm" and high is not None and node.input(0).quantization != node.output.quantization:
         raise Unsupported(f"{node.operator.name} to another scale, which TensorFlow Lite Micro does not change")
     return [_lookup(node, functions.relu(_scaling(node), high))]
 
 
 def quantize(node: Node) -> list[Call]:
-    """Lowers QUANTIZE, from float32 or from another int8."""
+    """Lowers QUANTIZE, from float32 or from another int8 or uint8."""
     _require_same_size(node)
     source, target = node.input(0), node.output
     if (source.dtype, target.dtype) == ("int8", "int8"):
         form = functions.requantize_once if node.rounding == "xnnpack" else functions.requantize
         return [_lookup(node, form(_scaling(node)))]
+    if {source.dtype, target.dtype} == {"int8", "uint8"}:
+        return [_lookup(node, functions.recoded(_scaling(node), source.dtype, target.dtype))]
     if (source.dtype, target.dtype) != ("float32", "int8"):
         raise Unsupported(f"QUANTIZE from {source.dtype} to {target.dtype}")
     fields: dict[str, Field] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edgeopt.c99 import packing
@@ -232,10 +234,10 @@ def clamps(node: Node) -> tuple[int, int]:
 
 
 def real_range(node: Node) -> tuple[float, float]:
-    """Returns the range of the fused activation as float32."""
+    """Returns the range of the fused activation as float32; without one, TFLM keeps infinities out and XNNPACK not."""
     _require_clamp(node)
     low, high = REAL_RANGES[node.option("fused_activation_function")]
-    most = float(np.finfo(np.float32).max)
+    most = math.inf if node.rounding == "xnnpack" else float(np.finfo(np.float32).max)
     return -most if low is None else low, most if high is None else high
 
 

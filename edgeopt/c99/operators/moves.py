@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeopt.c99.call import Alias, Call, Field, Node, Unsupported
+from edgeopt.c99.call import Alias, Call, Field, Folded, Node, Unsupported
 from edgeopt.c99.operators.window import image
 from edgeopt.c99.quantization import away, zero_point
 from edgeopt.tflite.model import Tensor
@@ -15,12 +15,36 @@ from edgeopt.tflite.model import Tensor
 _DIMENSIONS = 4
 
 
-def reshape(node: Node) -> list[Alias]:
+def reshape(node: Node) -> list[Alias] | list[Folded]:
     """Lowers RESHAPE, SQUEEZE and EXPAND_DIMS: the same bytes under another shape."""
     source, target = node.input(0), node.output
-    if source.elements != target.elements:
+    if source.index in node.folded and source.elements == target.elements:
+        return [Folded(target.index, node.constant(0).reshape(target.shape))]
+    if source.elements != target.elements or source.dtype != target.dtype:
         raise Unsupported(f"{node.operator.name} from {list(source.shape)} to {list(target.shape)}")
     return [Alias(source.index, target.index)]
+
+
+def shape(node: Node) -> list[Folded]:
+    """Computes SHAPE, since every shape is known."""
+    sizes = node.input(0).shape
+    node.expect(node.output.elements == len(sizes), f"{node.output.elements} sizes of {list(sizes)}")
+    return [Folded(node.output.index, np.array(sizes, _whole_numbers(node)).reshape(node.output.shape))]
+
+
+def pack(node: Node) -> list[Folded]:
+    """Computes PACK of constant integers, as shapes are put together."""
+    parts = [node.constant(i).reshape(-1) for i in range(len(node.operator.inputs))]
+    node.expect(
+        all(part.size == 1 for part in parts) and node.output.elements == len(parts), "parts that are no numbers"
+    )
+    return [Folded(node.output.index, np.concatenate(parts).astype(_whole_numbers(node)).reshape(node.output.shape))]
+
+
+def _whole_numbers(node: Node) -> str:
+    if node.output.dtype not in ("int32", "int64"):
+        raise Unsupported(f"{node.operator.name} to {node.output.dtype}")
+    return node.output.dtype
 
 
 def pad(node: Node) -> list[Call]:
@@ -79,15 +103,17 @@ def slice_(node: Node) -> list[Call]:
     return [_copy(node, source, target, target.shape, strides, _strides(target.shape), in_start=start)]
 
 
-def strided_slice(node: Node) -> list[Call]:
-    """Lowers STRIDED_SLICE without new axes or an ellipsis."""
+def strided_slice(node: Node) -> list[Call] | list[Folded]:
+    """Lowers STRIDED_SLICE without new axes or an ellipsis; computes it of a shape."""
     source, target = node.input(0), node.output
-    _require_same_scales(node, source, target)
+    is_shape = node.is_constant(source) and source.dtype in ("int32", "int64")
+    if not is_shape:
+        _require_same_scales(node, source, target)
     if node.option("ellipsis_mask") or node.option("new_axis_mask") or node.option("offset"):
         raise Unsupported("STRIDED_SLICE with an ellipsis, new axes or offsets")
     begin, end, steps = (node.constant(i).reshape(-1).tolist() for i in (1, 2, 3))
     strides = _strides(source.shape)
-    shape, start, moves = [], 0, []
+    kept: list[range] = []
     for d, size in enumerate(source.shape):
         chosen = range(size)
         if d < len(begin) and node.option("shrink_axis_mask") >> d & 1:
@@ -96,11 +122,15 @@ def strided_slice(node: Node) -> list[Call]:
             first = None if node.option("begin_mask") >> d & 1 else begin[d]
             stop = None if node.option("end_mask") >> d & 1 else end[d]
             chosen = chosen[first : stop : steps[d]]
-        shape.append(len(chosen))
-        start += (chosen[0] if chosen else 0) * strides[d]
-        moves.append(chosen.step * strides[d])
+        kept.append(chosen)
+    shape = [len(chosen) for chosen in kept]
     if math.prod(shape) != target.elements:
         raise Unsupported(f"STRIDED_SLICE of {shape} into {list(target.shape)}")
+    if is_shape:
+        values = node.constant(0).reshape(source.shape)[np.ix_(*kept)]
+        return [Folded(target.index, values.astype(_whole_numbers(node)).reshape(target.shape))]
+    start = sum((chosen[0] if chosen else 0) * stride for chosen, stride in zip(kept, strides))
+    moves = [chosen.step * stride for chosen, stride in zip(kept, strides)]
     return [_copy(node, source, target, tuple(shape), moves, _strides(tuple(shape)), in_start=start)]
 
 

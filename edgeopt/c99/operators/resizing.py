@@ -115,8 +115,6 @@ def transpose_conv(node: Node) -> list[Call]:
 
 def _before(node: Node, size: int, outputs: int, taps: int, stride: int) -> int:
     """The padding before the first element, of the convolution that this one transposes."""
-    if stride < 1:
-        raise Unsupported(f"TRANSPOSE_CONV with stride {stride}")
     if node.option("padding") != "SAME":
         return 0
     return max((size - 1) * stride + taps - outputs, 0) // 2

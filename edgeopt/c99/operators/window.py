@@ -24,8 +24,6 @@ class Axis:
 
 def axis(node: Node, size: int, outputs: int, *, taps: int, stride: int, dilation: int = 1) -> Axis:
     """Returns the window as TensorFlow pads it: with "SAME", the odd element of padding comes last."""
-    if stride < 1 or dilation < 1 or taps < 1:
-        raise Unsupported(f"{node.operator.name} with stride {stride} and dilation {dilation}")
     span = (taps - 1) * dilation + 1
     same = node.option("padding") == "SAME"
     expected = -(-size // stride) if same else -(-(size - span + 1) // stride)
