@@ -774,7 +774,7 @@ def _with_a_variable(model: Any, schema: Any) -> None:
 def test_the_kernels_of_each_core(core: str, tmp_path: Path) -> None:
     """M3 has the portable code, M4 the DSP extension, M55 Helium: all give the same integers."""
     row = runtimes.RUNTIMES[f"qemu-cortex-{core}"]
-    if not runtimes.version(row):
+    if not runtimes.module(row).version():
         pytest.skip(f"not installed: {qemu.INSTALL}")
     for graph in ("convolutions", "depthwise", "dense per channel", "pools", "clustered"):
         content = _clustered(True) if graph == "clustered" else GRAPHS[graph]()
