@@ -16,6 +16,7 @@ import click
 import jsonschema
 import pytest
 from command_line import COMMAND, assert_clean, edgeopt, surroundings
+from rich.table import Table
 
 from edgeopt import makefile, progress
 from edgeopt.cli import COMMANDS, cli, common
@@ -317,6 +318,24 @@ def test_view_serves_until_ctrl_c(variants: Path, tmp_path: Path) -> None:
 
 
 # --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_no_terminal_obeys_what_files_are_called(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    table = Table()
+    table.add_column("\x1b[2Jname")
+    table.add_row("\x1b]0;title\x07row")
+    console = common.console()
+    console.print("one\x1b[31m\u202e line\nand\tanother")
+    console.print(table)
+    shown = capfd.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "one\ufffd[31m\ufffd line\nand" in shown
+    (tmp_path / "\x1b[2Jd.csv").write_text("a,label\n")
+    done = edgeopt("evaluate", "m.tflite", "--data", "\x1b[2Jd.csv", folder=tmp_path)
+    assert done.returncode == 2
+    assert "\ufffd[2Jd.csv" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_no_progress_when_quiet() -> None:

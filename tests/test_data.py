@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ import pytest
 from PIL import Image
 
 from edgeopt import data, frameworks, workers
-from edgeopt.data import SOURCES
+from edgeopt.data import SOURCES, arrays
 from edgeopt.data import dataset as dataset_module
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.vocabulary import Preprocessing, Quantization, TensorSpec
@@ -455,6 +457,16 @@ def test_sixteen_bit_images_keep_their_upper_bits(tmp_path: Path) -> None:
     assert loaded.validation.arrays().inputs["x"].ravel().tolist() == [0, 200]
 
 
+def test_only_images_are_opened_whatever_a_file_is_called(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
+    os.mkfifo(tmp_path / "1.png")  # reading it would wait for ever
+    assert len(data.load(tmp_path, validation_share=1.0).validation) == 1
+    # Pillow would hand this to Ghostscript.
+    (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match=r"Expected an image, got .*0.png, which cannot be decoded"):
+        data.load(tmp_path)
+
+
 def test_images_that_are_damaged_missing_or_of_another_size(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected images .* got none. Try a folder with one folder per class"):
         data.load(tmp_path)
@@ -511,6 +523,8 @@ def test_csv_dialects(tmp_path: Path, text: str, column: str | None, ids: Any, n
         (b"a,b\n1,2\n3,\n", None, "line 3 of"),
         (b"a,b\n1,2\n\n3,4\n", None, r"line 3 of .*an empty line"),
         (b"a,b\n1,2\n3\n", None, "line 3 of"),
+        (b'a,label\n1,2\n3,"4\n5,6\n', None, r"line 3 of .*a quote that is not closed"),
+        (b'"' + b"a" * 200_000 + b'",b\n1,2\n', None, r"in the first line of .*field larger than field limit"),
     ],
 )
 def test_csv_that_cannot_be_used(tmp_path: Path, content: bytes, column: str | None, message: str) -> None:
@@ -564,6 +578,12 @@ def test_records_that_are_none(tmp_path: Path, content: bytes, message: str) -> 
     (tmp_path / "d.tfrecord").write_bytes(content)
     with pytest.raises(DataError, match=message):
         data.load(tmp_path / "d.tfrecord")
+
+
+def test_a_compressed_record_that_claims_to_be_huge(tmp_path: Path) -> None:
+    (tmp_path / "d.tfrecord.gz").write_bytes(gzip.compress(struct.pack("<QI", 2**62, 0) + bytes(1000)))
+    with pytest.raises(DataError, match=r"claims to have 4,611,686,018,427,387,904 bytes, more than 1,073,741,824"):
+        data.load(tmp_path / "d.tfrecord.gz")
 
 
 def test_truncated_records(digits: Any, tmp_path: Path) -> None:
@@ -643,6 +663,46 @@ def test_damage_inside_a_compressed_array_is_found_when_it_is_read(tmp_path: Pat
     (tmp_path / "d.npz").write_bytes(content)
     with pytest.raises(DataError, match="got a damaged, truncated or missing file"):
         data.load(tmp_path / "d.npz", validation_share=1.0).validation.arrays()
+
+
+def npy(shape: str, descr: str = "<f4") -> bytes:
+    """Returns the bytes of an array before its values."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy("(-4, 8)"), r"Expected an array as d.npy in d.npy, got other bytes \(its shape is \(-4, 8\)\)"),
+        (npy("(4, 8").replace(b"}", b" "), "got other bytes .its header cannot be read"),
+        (npy("(" * 200 + ")" * 200), "got other bytes"),
+    ],
+)
+def test_headers_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "d.npy").write_bytes(content + bytes(128))
+    with pytest.raises(DataError, match=message):
+        data.load(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"x": (2, 1001)}, "Expected at most 1,000 bytes as one sample of x in d.npz, got 1,001"),
+        ({"x": (2, 10), "y": (2, 1001)}, r"Expected at most 2,000 bytes as y in d.npz, got 2,002"),
+        ({"x": (2, 10), "y": (2, 3, 500)}, "Expected at most 1,000 bytes as one sample of y in d.npz, got 1,500"),
+        ({"x": (2, 10), "class_names": (17 << 20,)}, "Expected at most 16,777,216 bytes of class_names in d.npz"),
+    ],
+)
+def test_a_small_archive_does_not_unpack_into_all_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: dict[str, tuple[int, ...]], message: str
+) -> None:
+    monkeypatch.setattr(arrays, "LARGEST_SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(arrays, "LARGEST_LABELS_BYTES", 2000)
+    np.savez_compressed(tmp_path / "d.npz", **{name: np.zeros(shape, np.uint8) for name, shape in shapes.items()})
+    assert (tmp_path / "d.npz").stat().st_size < 50_000
+    with pytest.raises(DataError, match=message):
+        data.load(tmp_path / "d.npz")
 
 
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:

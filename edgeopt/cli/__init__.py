@@ -17,6 +17,7 @@ import click
 
 from edgeopt import __version__
 from edgeopt.errors import EdgeoptError, suggestion
+from edgeopt.showing.safe import visible_lines
 
 # The order is that of `edgeopt --help`.
 COMMANDS: dict[str, str] = {
@@ -139,4 +140,4 @@ def _show_traceback_if_asked() -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    click.echo(visible_lines(message), err=True)

@@ -18,6 +18,7 @@ from edgeopt.errors import ConfigError, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
+from edgeopt.showing.safe import visible_lines
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -214,6 +215,10 @@ def console(*, stderr: bool = False) -> Any:
     class Plain(Console):
         def on_broken_pipe(self) -> None:
             _reader_left()
+
+        def render_str(self, text: str, **options: Any) -> Any:
+            # Names from files that anyone may have written move no cursor and set no colour.
+            return super().render_str(visible_lines(text), **options)
 
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else _PIPE_COLUMNS
     return Plain(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgeopt.data.naming import CLASS_NAMES, sort_names
-from edgeopt.data.table import Column, ColumnTable, InMemory, Options, Splits
+from edgeopt.data.table import (
+    LARGEST_LABELS_BYTES,
+    LARGEST_SAMPLE_BYTES,
+    Column,
+    ColumnTable,
+    InMemory,
+    Options,
+    Splits,
+)
 from edgeopt.errors import DataError
 
 _EXPECTED = "x, (x, y), ((x_train, y_train), (x_test, y_test)), or a dict named as in an .npz"
@@ -47,7 +56,7 @@ def assemble(
     tables = {}
     for split, found in members.items():
         inputs = tuple((name, _input(member, column(member), where)) for name, member in sorted(found.inputs.items()))
-        labels = None if found.labels is None else column(found.labels)
+        labels = None if found.labels is None else _labels(found.labels, column(found.labels), where)
         member_names = [*dict(sorted(found.inputs.items())).values(), *([found.labels] if found.labels else [])]
         columns = [c for _, c in inputs] + ([labels] if labels is not None else [])
         _require_equal_lengths(dict(zip(member_names, columns)), where)
@@ -100,7 +109,24 @@ def _input(member: str, column: Column, where: str) -> Column:
         raise DataError(
             f"Expected samples as {member} in {where}, got none: its shape is {column.shape}. Try other data."
         )
+    _require_size(f"one sample of {member}", column.row_bytes, LARGEST_SAMPLE_BYTES, where)
     return column
+
+
+def _labels(member: str, column: Column, where: str) -> Column:
+    if len(column.shape) > 2:  # each as big as an image: read beside its sample
+        _require_size(f"one sample of {member}", column.row_bytes, LARGEST_SAMPLE_BYTES, where)
+    else:
+        _require_size(member, column.row_bytes * math.prod(column.shape[:1]), LARGEST_LABELS_BYTES, where)
+    return column
+
+
+def _require_size(what: str, got: int, limit: int, where: str) -> None:
+    if got > limit:
+        raise DataError(
+            f"Expected at most {limit:,} bytes as {what} in {where}, got {got:,}. Try smaller samples, or labels of "
+            "a smaller dtype."
+        )
 
 
 def _require_equal_lengths(columns: dict[str, Column], where: str) -> None:

@@ -38,7 +38,12 @@ def open_source(spec: str, options: Options) -> Splits:
     except UnicodeDecodeError as error:
         raise DataError(f"Expected lines of text in {spec}, got other bytes. Try a CSV file in UTF-8.") from error
     delimiter = max(",;\t", key=text.count)
-    fields = next(csv.reader([text.strip("\r\n")], delimiter=delimiter))
+    try:
+        fields = next(csv.reader([text.strip("\r\n")], delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(
+            f"Expected fields in the first line of {spec}, got others ({error}). Try mending it."
+        ) from error
     header = not any(_is_number(field) for field in fields)
     starts = starts[1:] if header else starts
     if len(starts) < 2:
@@ -110,9 +115,13 @@ class CsvTable(Table):
                 lines += file.read(end - begin).decode("utf-8", errors="replace").removesuffix("\n").split("\n")
         if all(line.strip() for line in lines):
             try:
-                return self._parsed(lines, columns, dtype)
+                cells = self._parsed(lines, columns, dtype)
             except ValueError as error:
                 why = error
+            else:
+                if len(cells) == len(lines):
+                    return cells
+                why = ValueError("a quote that is not closed")
         else:
             why = ValueError("an empty line")
         # Only now is it worth looking for the line.
@@ -129,7 +138,8 @@ class CsvTable(Table):
 
     def _parses(self, line: str, columns: tuple[int, ...], dtype: type) -> bool:
         try:
-            return bool(line.strip()) and len(self._parsed([line], columns, dtype)) == 1
+            whole = bool(line.strip()) and line.count('"') % 2 == 0
+            return whole and len(self._parsed([line], columns, dtype)) == 1
         except ValueError:
             return False
 

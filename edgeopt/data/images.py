@@ -19,6 +19,8 @@ from edgeopt.errors import DataError
 from edgeopt.vocabulary import Batch, TensorSpec
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# What these are, as Pillow calls it. It would also take a PostScript program under such a name, and run it.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 CHANNELS = {"grayscale": 1, "rgb": 3}
 
 
@@ -121,7 +123,7 @@ def decode(file: Path | BinaryIO, channels: int | None, *, name: str = "") -> np
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
                 # Pillow clips 16 bits where decoders of training pipelines drop the lower eight.
@@ -149,7 +151,10 @@ def _listed(root: Path, folder: Path, names: list[str]) -> tuple[tuple[str, ...]
 
 def _relative(root: Path, paths: Iterable[Path]) -> list[str]:
     return sorted(
-        p.relative_to(root).as_posix() for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        p.relative_to(root).as_posix()
+        for p in paths
+        # A pipe or a device of that name would be read for ever.
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
 
 

@@ -18,6 +18,7 @@ from edgeopt.errors import DataError
 # The local header of a zip member: 30 bytes, the last four of which are the lengths of what follows before the data.
 _LOCAL_HEADER_BYTES = 30
 _FORTRAN_LIMIT_BYTES = 256 << 20
+_CLASS_NAMES_BYTES = 16 << 20
 
 
 def open_source(spec: str, options: Options) -> Splits:
@@ -38,8 +39,17 @@ def open_source(spec: str, options: Options) -> Splits:
         members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
         columns = {name: _zip_column(path, archive, info) for name, info in members.items()}
     names = columns.pop(CLASS_NAMES, None)
-    class_names = () if names is None else tuple(str(n) for rows in names.stream(1024) for n in rows)
+    class_names = () if names is None else _texts(names, path.name)
     return assemble(columns, columns.__getitem__, where=path.name, class_names=class_names)
+
+
+def _texts(column: Column, where: str) -> tuple[str, ...]:
+    if (size := column.row_bytes * math.prod(column.shape[:1])) > _CLASS_NAMES_BYTES:
+        raise DataError(
+            f"Expected at most {_CLASS_NAMES_BYTES:,} bytes of {CLASS_NAMES} in {where}, got {size:,}. "
+            "Try a text for each class."
+        )
+    return tuple(str(text) for rows in column.stream(1024) for text in rows)
 
 
 def _npy_column(path: Path, file: BinaryIO) -> Column:

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ from edgeopt.errors import DataError
 from edgeopt.vocabulary import Batch, TensorSpec
 
 CHUNK_BYTES = 4 << 20
+# A few kilobytes of an archive can unpack to any of these: beyond them it is refused instead of filling the memory.
+LARGEST_SAMPLE_BYTES = 1 << 30
+LARGEST_LABELS_BYTES = 4 << 30
 # Arrays above this travel to worker processes through a file, so that a pickle stays small.
 _INLINE_BYTES = 16 << 20
 
@@ -382,7 +386,14 @@ def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except (tokenize.TokenError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        # NumPy parses the header as a Python literal.
+        raise ValueError(f"its header cannot be read: {error}") from error
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its shape is {shape}")
+    return shape, fortran, dtype
 
 
 def _fill(file: io.RawIOBase, content: memoryview) -> None:

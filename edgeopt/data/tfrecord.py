@@ -29,6 +29,8 @@ _ABOUT = frozenset(
 # A record: its length (uint64) and the length's checksum, the bytes, their checksum. All little-endian.
 _HEAD = struct.Struct("<QI")
 _TAIL_BYTES = 4
+# What a compressed file claims to hold is not known before it is read.
+_LARGEST_RECORD_BYTES = 1 << 30
 
 
 def open_source(spec: str, options: Options) -> Splits:
@@ -201,6 +203,8 @@ def _records(path: str) -> Iterator[bytes]:
             length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else None
             if length is None or (limit is not None and file.tell() + length + _TAIL_BYTES > limit):
                 raise EOFError("it ends in the middle of a record, or holds no records")
+            if length > _LARGEST_RECORD_BYTES:
+                raise EOFError(f"a record claims to have {length:,} bytes, more than {_LARGEST_RECORD_BYTES:,}")
             record = file.read(length)
             if len(record) < length or len(file.read(_TAIL_BYTES)) < _TAIL_BYTES:
                 raise EOFError("it ends in the middle of a record")
@@ -270,7 +274,8 @@ def _label(features: dict[str, Any], asked: str | None, spec: str) -> str | None
 
 
 def _label_value(value: Any) -> np.ndarray:
-    array = np.asarray(value[0].decode(errors="replace")) if isinstance(value, list) else value
+    text = value[0] if isinstance(value, list) and value else b""
+    array = np.asarray(text.decode(errors="replace")) if isinstance(value, list) else value
     return array[0] if array.shape == (1,) else array
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeopt.showing.safe import visible
 from edgeopt.vocabulary import Difference, Latency, MetricValue, Preprocessing, Promise, Shape
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ _ONE_DECIMAL_SAMPLES = 2000
 def printable(text: Any) -> str:
     """Returns `text` on one line, without control characters: names come from files that anyone may have written."""
     return visible(" ".join(str(text).split()))
-
-
-def visible(text: str) -> str:
-    """Returns `text` with control, format and unassigned characters (Unicode's categories C) replaced."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" else c for c in text)
 
 
 def shortened(text: str, length: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from edgeopt.progress import News, Outlook, Progress, Stage
+from edgeopt.showing.safe import visible
 
 # Work that was remembered from an earlier run takes no time, and says nothing of what is to come.
 _TELLING_S = 0.3
@@ -59,7 +60,7 @@ class Place:
         number = f"{self.number}/{self.count} " if self.count else ""
         details = [self.detail] if self.detail else []
         for inner in (self.tasks[1:], self.tasks[-1:] if len(self.tasks) > 2 else (), ()):
-            line = number + ", ".join((*self.tasks[:1], *inner, *details))
+            line = visible(number + ", ".join((*self.tasks[:1], *inner, *details)))
             if len(line) <= width:
                 return line
         return line if width < 1 else f"{line[: width - 1]}…"

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from edgeopt.progress import News
 from edgeopt.showing.course import Course, Finished, Place, in_words
+from edgeopt.showing.safe import visible
 
 _BAR_COLUMNS = 12
 _FRAMES, _BAR = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", ("━", "─")
@@ -64,4 +65,4 @@ def _line(place: Place, frame: str, width: int, bar: tuple[str, str]) -> Text:
 
 def _done(stage: Finished) -> Text:
     words = f"  {in_words(stage.seconds):>7}  {stage.name}"
-    return Text(f"{words}, {stage.detail}" if stage.detail else words, style="dim")
+    return Text(visible(f"{words}, {stage.detail}" if stage.detail else words), style="dim")
