@@ -86,7 +86,7 @@ _KEYS = (
     *(
         f"{who} {what}"
         for who in ("java with a wrong value", "java", "kotlin with a wrong value", "kotlin")
-        for what in ("ran on", "output", "passed", "said")
+        for what in ("ran on", "output", "went on", "passed", "said")
     ),
     *("preprocessed", "best", "label", "pixels", "NaN", "short", "none", "GPU REFUSE", "GPU CPU"),
     *(f"delegate {handle} {policy}" for handle in (0, 1) for policy in ("REFUSE", "CPU")),

@@ -72,6 +72,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
         ("hostile", hostile, {"classes": HOSTILE}),
         ("words", words, {}),
         ("bare", bare, {}),
+        ("ring", models["ring"], {}),
+        ("oldring", models["ring"], {"min_sdk": 21}),
+        ("stream", models["ring"], {"streaming": True}),
     ):
         edgeopt.export("android", file, folder / name, name=name, **settings)
         made[name] = Case(folder / name, file, settings.get("preprocessing", Preprocessing()))
@@ -117,7 +120,8 @@ def _bits(line: str) -> np.ndarray:
     return np.array([int(word, 16) for word in line.split()], np.uint32).view(np.float32)
 
 
-NAMES = ("floats", "bytes", "stored", "plain", "two", "old", "picture", "hostile", "words", "bare")
+WITHOUT_KOTLIN = ("bytes", "old", "ring", "oldring", "stream")
+NAMES = ("floats", "stored", "plain", "two", "picture", "hostile", "words", "bare", *WITHOUT_KOTLIN)
 
 
 def _generated(case: Case) -> list[dict[str, np.ndarray]]:
@@ -148,7 +152,7 @@ def test_the_classes_give_what_litert_gives(
     session.close()
     expected = [dequantize(result[spec.name], spec) for result in results for spec in model.outputs]
     raw = dequantize(generated[0][model.inputs[0].name], model.inputs[0])
-    assert ("kotlin output" in said_here) == (name not in ("bytes", "old"))
+    assert ("kotlin output" in said_here) == (name not in WITHOUT_KOTLIN)
     for who in ("java", "kotlin"):
         for line, wanted in zip(said_here.get(f"{who} output", []), expected, strict=f"{who} output" in said_here):
             np.testing.assert_array_equal(_bits(line), wanted.astype(np.float32).ravel())
@@ -163,6 +167,23 @@ def test_the_classes_give_what_litert_gives(
     assert said_here["NaN"][0].startswith("Expected numbers for") == (model.inputs[0].dtype != "float32")
     assert said_here["short"][0].startswith(f"Expected {raw.size} values for")
     assert said_here["none"] == [f"Expected {len(model.inputs)} inputs, got 0."]
+
+
+def test_a_stream_goes_on_until_it_is_reset(
+    cases: Mapping[str, Case], said: Callable[[str], Mapping[str, list[str]]]
+) -> None:
+    """What is kept is what an interpreter keeps that nobody touches between its calls."""
+    case = cases["stream"]
+    lite = frameworks.load("litert").Interpreter(model_path=str(case.shipped))
+    lite.allocate_tensors()
+    (frame,), (scaled,) = lite.get_input_details(), lite.get_output_details()
+    got = [_bits(line) for line in said("stream")["java went on"]]
+    for sample, one in zip(_generated(case), got, strict=True):
+        lite.set_tensor(frame["index"], sample["frame"])
+        lite.invoke()
+        np.testing.assert_array_equal(one, lite.get_tensor(scaled["index"]).ravel())
+    assert not np.array_equal(got[1], _bits(said("stream")["java output"][1]))
+    assert "java went on" not in said("ring")
 
 
 def test_an_accelerator_that_refuses_is_never_left_unsaid(said: Callable[[str], Mapping[str, list[str]]]) -> None:
@@ -322,6 +343,11 @@ def test_notes_name_what_an_app_will_meet(tmp_path: Path) -> None:
     assert any("MediaPipe Tasks refuses int8" in note for note in stored.notes)
     bytes_ = edgeopt.export("android", models["int8"], tmp_path / "bytes", io="uint8")
     assert any("Kotlin's TensorBuffer has no uint8" in note for note in bytes_.notes)
+    ring = edgeopt.export("android", models["ring"], tmp_path / "ring")
+    assert any("CompiledModel refuses or never forgets" in note for note in ring.notes)
+    assert any("--streaming keeps it until reset()" in note for note in ring.notes)
+    with pytest.raises(ConfigError, match=r"Expected a model with a state for streaming, got int8\.tflite"):
+        edgeopt.export("android", models["int8"], tmp_path / "none", streaming=True)
     old = edgeopt.export("android", models["int8"], tmp_path / "old", min_sdk=21)
     assert any("LiteRT 1.4.2: its Interpreter and delegates" in note for note in old.notes)
     free = tmp_path / "free.tflite"

@@ -27,6 +27,7 @@ from edgeopt.exporters.micro.ports import number, numbers
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import generated
+from edgeopt.runtimes.state import state, variables
 from edgeopt.tflite import rewrite
 from edgeopt.tflite.model import OperatorCode
 from edgeopt.tflite.op_versions import unsupported_by
@@ -107,6 +108,8 @@ def replay(file: Path, folder: Path, *, arena_bytes: int, spoil: bool = False) -
         if spoil and seed == 1:
             row[-1] ^= 0x40
         rows.append("{" + ",".join(map(str, row)) + "}")
+    model = read(file)
+    kept = state(model)
     kinds = {"int8": "kTfLiteInt8", "float32": "kTfLiteFloat32"}
     sizes = [int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs]
     (folder / "replay.h").write_text(
@@ -115,7 +118,9 @@ def replay(file: Path, folder: Path, *, arena_bytes: int, spoil: bool = False) -
         f"constexpr size_t kInputs = {len(session.inputs)}, kOutputs = {len(session.outputs)};\n"
         f"constexpr size_t kSamples = {len(rows)};\n"
         f"constexpr size_t kArenaBytes = {arena_bytes};\n"
-        f"constexpr unsigned kOperators = {len(read(file).codes)};\n"
+        f"constexpr unsigned kOperators = {len(model.codes)};\n"
+        f"constexpr int kVariables = {variables(model)};\n"
+        f"constexpr bool kRemembers = {str(kept.tensors or kept.resources).lower()};\n"
         f"constexpr size_t kBytes[] = {{{','.join(map(str, sizes))}}};\n"
         f"constexpr TfLiteType kTypes[] = {{{','.join(kinds[spec.dtype] for spec in specs)}}};\n"
         f"constexpr uint8_t kValues[][{sum(sizes)}] = {{{','.join(rows)}}};\n}}\n"
@@ -164,7 +169,7 @@ def test_the_arena_suffices_and_less_than_its_need_does_not(projects, tmp_path):
         interpreter.from_bytes(content, arena_size=need - 16).invoke()
 
 
-@pytest.mark.parametrize("name", ["int8", "two", "lstm", "int8-float-io"])
+@pytest.mark.parametrize("name", ["int8", "two", "lstm", "ring", "int8-float-io"])
 def test_the_resolver_has_exactly_the_operators(projects, name):
     project, _ = projects(name)
     source = (project / "src/net.cpp").read_text()
@@ -174,13 +179,44 @@ def test_the_resolver_has_exactly_the_operators(projects, name):
     assert f"MicroMutableOpResolver<{len(used)}>" in source
 
 
-@pytest.mark.parametrize("name", ["int8", "two", "lstm", "int8-float-io"])
+@pytest.mark.parametrize("name", ["int8", "two", "lstm", "ring", "int8-float-io"])
 def test_the_selftest_passes_on_what_tflm_computes(projects, tmp_path, name):
     project, done = projects(name)
     replay(models()[name], tmp_path, arena_bytes=done.facts["arena_needed_bytes"])
     got = selftest(project, tmp_path)
     assert got.returncode == 0, got.stdout + got.stderr
     assert "net: 3 samples, 0 outputs differ" in got.stdout
+
+
+@pytest.mark.parametrize("name", ["lstm", "ring"])
+def test_a_stream_goes_on_until_it_is_reset(tmp_path, name):
+    project = tmp_path / "out"
+    done = edgeopt.export("micro", models()[name], project, name="net", streaming=True)
+    replay(models()[name], tmp_path, arena_bytes=done.facts["arena_needed_bytes"])
+    got = selftest(project, tmp_path)
+    assert (got.returncode, "net: 3 samples, 0 outputs differ" in got.stdout) == (0, True), got.stdout + got.stderr
+    main = tmp_path / "main.cpp"
+    main.write_text(
+        '#include <string.h>\n#include "net.h"\n#include "replay.h"\n'
+        "static bool right() {\n"
+        "  memcpy(net_input(0), replay::kValues[0], NET_INPUT_0_BYTES);\n"
+        "  if (net_invoke() != NET_OK) return false;\n"
+        "  return memcmp(net_output(0), replay::kValues[0] + NET_INPUT_0_BYTES, NET_OUTPUT_0_BYTES) == 0;\n}\n"
+        "int main() {\n"
+        "  if (net_init() || !right() || right()) return 1;\n"
+        "  return net_reset() || !right() ? 2 : 0;\n}\n"
+    )
+    sources = [project / "src/net.cpp", project / "src/net_data.cpp", main]
+    include = ("-I", project / "src", "-isystem", STUBS, "-isystem", tmp_path)
+    run("g++", "-std=c++17", *WARNINGS, *include, *sources, "-o", tmp_path / "main")
+    run(tmp_path / "main")
+
+
+def test_calls_that_depend_on_nothing_are_no_stream(tmp_path):
+    with pytest.raises(ConfigError, match=r"Expected a model with a state for streaming, got int8.tflite"):
+        edgeopt.export("micro", models()["int8"], tmp_path / "out", streaming=True)
+    with pytest.raises(ConfigError, match="Expected runtime tflm with streaming, got c99"):
+        Micro(runtime="c99", streaming=True)
 
 
 def test_the_selftest_tells_a_wrong_output(projects, tmp_path):

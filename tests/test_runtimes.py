@@ -18,7 +18,8 @@ from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.probe import model as probe_model
 from edgeopt.runtimes.samples import generated
-from edgeopt.runtimes.state import State, state
+from edgeopt.runtimes.state import State, state, variables
+from edgeopt.tflite import rewrite
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Quantization, TensorSpec
 
@@ -453,3 +454,21 @@ def test_quantize_is_the_interpreters_own():
         x = generated(real.inputs, seed=seed)
         got = integer.run({"picture": quantize(x["picture"], taken)})
         np.testing.assert_array_equal(dequantize(got["kind"], given_out), real.run(x)["kind"])
+
+
+def test_tflm_keeps_variables_that_are_only_read(tmp_path):
+    """Its reset would leave zeros where CALL_ONCE put the file's own values."""
+    if not runtimes.available(RUNTIMES["tflm"]).available:
+        pytest.skip("tflm is not here")
+
+    def freeze(model, schema):
+        graph, assign = model.subgraphs[0], schema.BuiltinOperator.ASSIGN_VARIABLE
+        graph.operators = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode != assign]
+
+    file = tmp_path / "frozen.tflite"
+    file.write_bytes(rewrite.changed(models()["ring"].read_bytes(), freeze))
+    session = runtimes.open_session(file, RUNTIMES["tflm"])
+    frames = np.arange(6, dtype=np.float32).reshape(3, 1, 2)
+    for frame, wanted in zip(frames, ring_output(frames)):
+        np.testing.assert_array_equal(session.run({"frame": frame[None]})["scaled"][0], wanted)
+    assert variables(read(file)) == 1

@@ -37,3 +37,9 @@ def state(model: TFLiteModel) -> State:
         tensors=any(tensor.is_variable for graph in graphs for tensor in graph.tensors),
         resources=any(operator.name in _KEPT_OUTSIDE for graph in graphs for operator in graph.operators),
     )
+
+
+def variables(model: TFLiteModel) -> int:
+    """Returns how many resource variables `model` has, written or not: TFLM has to be told before it starts."""
+    handles = (op.options for graph in model.subgraphs for op in graph.operators if op.name == "VAR_HANDLE")
+    return len({(options.get("container"), options.get("shared_name")) for options in handles})

@@ -18,7 +18,7 @@ from edgeopt.native_log import native_log
 from edgeopt.runtimes import RUNTIMES, Delegate, Runtime, Session
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.isolation import crashed, died_words
-from edgeopt.runtimes.state import state
+from edgeopt.runtimes.state import variables
 from edgeopt.tflite.model import BITS
 from edgeopt.tflite.op_versions import unsupported_by
 from edgeopt.tflite.reader import read
@@ -73,7 +73,7 @@ class TFLMSession(Session):
             )
         self._interpreter = self._open_in_enough()
         model = read(self._content)
-        self._state = state(model)
+        self._has_variables = bool(variables(model))
         made = {i for operator in model.main.operators for i in operator.outputs}
         # Asking for the value of a resource ends the process.
         self._activations = sorted(i for i in made if model.main.tensors[i].dtype in BITS)
@@ -142,7 +142,7 @@ class TFLMSession(Session):
 
     def _renew(self) -> None:
         """Puts the interpreter into the state of a file that was just opened."""
-        if not self._fresh and self._state.resources:
+        if not self._fresh and self._has_variables:
             self._interpreter = self._open(self.arena_bytes)  # its reset gives zeros, whatever CALL_ONCE assigned
         elif not self._fresh:
             self._interpreter.reset()

@@ -338,6 +338,8 @@ class _Reader:
         return relevant
 
     def _option(self, kind: str, field: str, value: Any) -> Any:
+        if value is None or isinstance(value, bytes):
+            return self._text(value)
         names = {"Padding": self._paddings, "FusedActivationFunction": self._activations}.get(field)
         if names is None:
             return value
@@ -382,7 +384,7 @@ _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
 _WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
 _DILATION = ("DilationHFactor", "DilationWFactor")
 
-# The options that kernels need: numbers, and the names of paddings and activations.
+# The options that kernels need: numbers, texts, and the names of paddings and activations.
 KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
     "Conv2DOptions": (*_WINDOW, *_DILATION),
     "DepthwiseConv2DOptions": (*_WINDOW, *_DILATION, "DepthMultiplier"),
@@ -401,6 +403,7 @@ KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
     "ResizeNearestNeighborOptions": ("AlignCorners", "HalfPixelCenters"),
     "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     "SplitOptions": ("NumSplits",),
+    "VarHandleOptions": ("Container", "SharedName"),
 }
 
 

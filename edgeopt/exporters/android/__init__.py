@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeopt.choices import Choices, option
 from edgeopt.errors import ConfigError
+from edgeopt.exporters import streaming
 from edgeopt.exporters.names import identifier
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Android(Choices):
     min_sdk: int = option(
         COMPILED_MODEL_SDK, "The oldest Android API level; from 24 on with LiteRT's CompiledModel.", low=21, high=36
     )
+    streaming: bool = option(False, streaming.HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +54,7 @@ def project(source: Source, settings: Android) -> Project:
     """Returns the project around `source`.
 
     Raises:
+        ConfigError: it is to stream and remembers nothing.
         ModelError: the app cannot fill an input or read an output of its dtype, or has no scale for the dtype asked.
         UnavailableError: LiteRT, which computes the golden outputs, is not installed.
     """

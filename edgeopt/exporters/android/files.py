@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from edgeopt.exporters import streaming
 from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
 from edgeopt.exporters.android.golden import Golden
 from edgeopt.exporters.android.golden import golden as golden_of
@@ -21,13 +22,19 @@ _MODULE, _APP = "model", "app"
 
 def project(source: Source, settings: Android) -> Project:
     """Returns the project around `source`; raises as `android.project`."""
+    remembers = streaming.remembers(source, streaming=settings.streaming)
     golden = golden_of(source, settings.io)
     note, remarks = notes.note(source, golden.model)
     content = metadata.with_note(golden.content, note)
     types = {spec.dtype for spec in (*golden.inputs, *golden.outputs)}
-    kotlin = settings.min_sdk >= COMPILED_MODEL_SDK and types <= set(_KOTLIN_TYPES)
+    # CompiledModel opens no variable tensors, and has no way back to what variables start with.
+    kotlin = settings.min_sdk >= COMPILED_MODEL_SDK and types <= set(_KOTLIN_TYPES) and not remembers
     package = settings.package or f"com.example.{source.name}"
-    values = _values(source, settings, golden, package=package, kotlin=kotlin)
+    values = {
+        **_values(source, settings, golden, package=package, kotlin=kotlin),
+        "remembers": remembers,
+        "streaming": settings.streaming,
+    }
     made = {path: rendering.render(template, values) for path, template in _templates(settings, values, kotlin=kotlin)}
     assets = f"{_MODULE}/src/main/assets/{source.name}"
     return Project(
@@ -39,7 +46,7 @@ def project(source: Source, settings: Android) -> Project:
             "self_test_samples": len(source.samples),
             "litert": values["litert"],
         },
-        notes=(*_notes(source, settings, types, kotlin=kotlin), *remarks),
+        notes=(*_notes(source, settings, types, remembers=remembers), *remarks),
         next_steps=_next_steps(settings),
     )
 
@@ -97,7 +104,7 @@ def _templates(settings: Android, values: dict[str, object], *, kotlin: bool) ->
         yield f"{_APP}/src/main/java/{folder}/app/MainActivity.java", "app/MainActivity.java.j2"
 
 
-def _notes(source: Source, settings: Android, types: set[str], *, kotlin: bool) -> Iterator[str]:
+def _notes(source: Source, settings: Android, types: set[str], *, remembers: bool) -> Iterator[str]:
     if not source.from_data:
         yield "the self-test runs on generated inputs; --data DATA takes real ones"
     for spec in source.model.inputs:
@@ -108,10 +115,13 @@ def _notes(source: Source, settings: Android, types: set[str], *, kotlin: bool) 
         yield "MediaPipe Tasks refuses int8 inputs; --io uint8 or --io float32 gives it a file that it takes"
     if settings.min_sdk < COMPILED_MODEL_SDK:
         yield f"below API level {COMPILED_MODEL_SDK} there is LiteRT {LITERT_BEFORE}: its Interpreter and delegates"
-    elif not kotlin:
-        odd = ", ".join(sorted(types - set(_KOTLIN_TYPES)))
+    elif odd := ", ".join(sorted(types - set(_KOTLIN_TYPES))):
         missing = "no CompiledModel class was written, and the model runs on the CPU; --io float32 brings it"
         yield f"Kotlin's TensorBuffer has no {odd}: {missing}"
+    elif remembers:
+        yield "LiteRT's CompiledModel refuses or never forgets what a model remembers: no class for it was written"
+    if remembers and not settings.streaming:
+        yield "each call starts from the state of the file, as it was measured; --streaming keeps it until reset()"
 
 
 def _next_steps(settings: Android) -> tuple[str, ...]:

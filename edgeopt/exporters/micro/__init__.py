@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeopt.choices import Choices, option
 from edgeopt.errors import ConfigError
+from edgeopt.exporters import streaming
 
 if TYPE_CHECKING:
     from edgeopt.exporters.contract import Make, Project, Source
@@ -41,8 +42,12 @@ class Micro(Choices):
         high=10.0,
     )
 
+    streaming: bool = option(False, streaming.HELP)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.runtime == "c99" and self.streaming:
+            raise ConfigError("Expected runtime tflm with streaming, got c99: none of its operators has a state.")
         if self.runtime == "tflm" and self.rounding != "tflm":
             raise ConfigError(
                 f"Expected rounding tflm with runtime tflm, whose kernels are not ours, got {self.rounding!r}. "

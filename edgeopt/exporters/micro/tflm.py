@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeopt import files
-from edgeopt.exporters import golden
+from edgeopt.exporters import golden, streaming
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, operators, settings_header
 from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import tflm
+from edgeopt.runtimes.state import variables
 from edgeopt.tflite import rewrite
 
 if TYPE_CHECKING:
@@ -59,10 +60,13 @@ def project(source: Source, settings: Micro) -> Project:
     """Returns the project; `source` has passed `fitness.require_fit`.
 
     Raises:
+        ConfigError: it is to stream and remembers nothing.
         ModelError: TFLM refuses the file, or has no kernel for one of its operators.
         UnavailableError: tflite-micro is not installed.
     """
     registrations = operators.registrations(source.model, source.file.name)
+    own = any(code.custom for code in source.model.codes)
+    remembers = streaming.remembers(source, streaming=settings.streaming, own=own)
     expected = golden.expected(source, "tflm")
     content = lean(source, expected)
     minimum = measured_arena(content, source.file.name).minimum
@@ -76,6 +80,9 @@ def project(source: Source, settings: Micro) -> Project:
         "minimum_bytes": minimum,
         "arena_bytes": arena,
         "margin": f"{settings.arena_margin:.0%}",
+        "variables": variables(source.model),
+        "remembers": remembers,
+        "streaming": settings.streaming,
     }
     made = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
     made[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)

@@ -50,8 +50,12 @@ public final class Try {
         Class<?> kind = Class.forName(model.getName() + "$Runner");
         System.out.println(what + " ran on " + kind.getMethod("ranOn").invoke(runner));
         for (float[][] sample : samples) {
-            for (float[] output : (float[][]) kind.getMethod("run", float[][].class).invoke(runner, (Object) sample)) {
-                System.out.println(what + " output " + bits(output));
+            reset(kind, runner);
+            print(what + " output ", kind, runner, sample);
+        }
+        if (reset(kind, runner)) {
+            for (float[][] sample : samples) {
+                print(what + " went on ", kind, runner, sample);
             }
         }
         selfTest(what, kind, test, runner, context);
@@ -63,6 +67,23 @@ public final class Try {
             return result;
         });
         selfTest(what + " with a wrong value", kind, test, wrong, context);
+    }
+
+    private static void print(String what, Class<?> kind, Object runner, float[][] sample) throws Exception {
+        for (float[] output : (float[][]) kind.getMethod("run", float[][].class).invoke(runner, (Object) sample)) {
+            System.out.println(what + bits(output));
+        }
+    }
+
+    /** Starts a stream anew; false for a model that is none. */
+    private static boolean reset(Class<?> kind, Object runner) throws Exception {
+        for (Method method : kind.getMethods()) {
+            if (method.getName().equals("reset")) {
+                method.invoke(runner);
+                return true;
+            }
+        }
+        return false;
     }
 
     private static void selfTest(String what, Class<?> kind, Class<?> test, Object runner, Context context)

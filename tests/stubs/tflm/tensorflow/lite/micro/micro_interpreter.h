@@ -1,4 +1,6 @@
 // Stands in for TFLM's interpreter: checks how it is called, and replays outputs that tflite-micro gave (replay.h).
+// As strict as TFLM: no variables without MicroResourceVariables, inputs are gone after Invoke and AllocateTensors, and
+// outputs of a state that was not set back are wrong.
 #ifndef TENSORFLOW_LITE_MICRO_MICRO_INTERPRETER_H_
 #define TENSORFLOW_LITE_MICRO_MICRO_INTERPRETER_H_
 
@@ -8,7 +10,9 @@
 #include <cstring>
 
 #include "replay.h"
+#include "tensorflow/lite/micro/micro_allocator.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/micro/micro_resource_variable.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
 #define TFLITE_SCHEMA_VERSION (3)
@@ -28,10 +32,19 @@ namespace tflite {
 
 class MicroInterpreter {
   public:
-    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, uint8_t *arena, size_t arena_bytes)
-        : model_(model), resolver_(resolver), arena_(arena), arena_bytes_(arena_bytes) {}
+    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, uint8_t *arena, size_t arena_bytes,
+                     MicroResourceVariables *variables = nullptr)
+        : model_(model), resolver_(resolver), arena_(arena), arena_bytes_(arena_bytes), variables_(variables) {}
+
+    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, MicroAllocator *allocator,
+                     MicroResourceVariables *variables = nullptr)
+        : MicroInterpreter(model, resolver, allocator->arena, allocator->arena_bytes, variables) {}
+
+    MicroInterpreter(const MicroInterpreter &) = delete;
+    MicroInterpreter &operator=(const MicroInterpreter &) = delete;
 
     TfLiteStatus AllocateTensors() {
+        if ((variables_ == nullptr ? 0 : variables_->count) < replay::kVariables) return kTfLiteError;
         if (model_->misaligned() || reinterpret_cast<uintptr_t>(arena_) % 16 != 0) return kTfLiteError;
         if (resolver_.added != replay::kOperators || arena_bytes_ < replay::kArenaBytes) return kTfLiteError;
         uint8_t *next = arena_;
@@ -39,12 +52,15 @@ class MicroInterpreter {
             tensors_[i].data.data = next;
             tensors_[i].bytes = replay::kBytes[i];
             tensors_[i].type = replay::kTypes[i];
+            memset(next, 0x5A, replay::kBytes[i]);
             next += (replay::kBytes[i] + 15) / 16 * 16;
         }
+        is_ready_ = true;
         return kTfLiteOk;
     }
 
     TfLiteStatus Invoke() {
+        if (!is_ready_) return kTfLiteError;
         for (size_t sample = 0; sample < replay::kSamples; sample++) {
             const uint8_t *values = replay::kValues[sample];
             bool same = true;
@@ -54,16 +70,30 @@ class MicroInterpreter {
             }
             for (size_t i = 0; same && i < replay::kOutputs; i++) {
                 memcpy(tensors_[replay::kInputs + i].data.data, values, replay::kBytes[replay::kInputs + i]);
+                if (is_changed_) tensors_[replay::kInputs + i].data.raw[0] ^= 0x40;
                 values += replay::kBytes[replay::kInputs + i];
             }
-            if (same) return kTfLiteOk;
+            if (!same) continue;
+            for (size_t i = 0; i < replay::kInputs; i++) memset(tensors_[i].data.data, 0xA5, replay::kBytes[i]);
+            is_changed_ = replay::kRemembers;
+            return kTfLiteOk;
         }
         return kTfLiteError;
     }
 
-    TfLiteStatus Reset() { return kTfLiteOk; }
-    TfLiteTensor *input(size_t index) { return &tensors_[index]; }
-    TfLiteTensor *output(size_t index) { return &tensors_[replay::kInputs + index]; }
+    TfLiteStatus Reset() {
+        if (!is_ready_) return kTfLiteError;
+        // It leaves zeros in variables, not what the model starts them with.
+        is_changed_ = replay::kVariables > 0;
+        return kTfLiteOk;
+    }
+
+    TfLiteTensor *input(size_t index) { return index < replay::kInputs ? &tensors_[index] : nullptr; }
+
+    TfLiteTensor *output(size_t index) {
+        return index < replay::kOutputs ? &tensors_[replay::kInputs + index] : nullptr;
+    }
+
     size_t inputs_size() const { return replay::kInputs; }
     size_t outputs_size() const { return replay::kOutputs; }
     size_t arena_used_bytes() const { return replay::kArenaBytes; }
@@ -73,6 +103,8 @@ class MicroInterpreter {
     const MicroOpResolver &resolver_;
     uint8_t *arena_;
     size_t arena_bytes_;
+    MicroResourceVariables *variables_;
+    bool is_ready_ = false, is_changed_ = false;
     TfLiteTensor tensors_[replay::kInputs + replay::kOutputs] = {};
 };
 
