@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tflite_models
 from hypothesis import given
 from hypothesis import strategies as st
 from runtime_models import models, ring_output
@@ -454,6 +456,35 @@ def test_quantize_is_the_interpreters_own():
         x = generated(real.inputs, seed=seed)
         got = integer.run({"picture": quantize(x["picture"], taken)})
         np.testing.assert_array_equal(dequantize(got["kind"], given_out), real.run(x)["kind"])
+
+
+def test_tflm_opens_what_crashes_in_a_small_arena(tmp_path):
+    """Kernels write the scales of their channels wherever the allocator says, also where it says nowhere."""
+    if not runtimes.available(RUNTIMES["tflm"]).available:
+        pytest.skip("tflm is not here")
+    file = tmp_path / "wide.tflite"
+    file.write_bytes(tflite_models.convert(tflite_models.wide, "int8"))
+    with closing(runtimes.isolated(file, RUNTIMES["tflm"])) as session:
+        assert session.run(generated(session.inputs, seed=0))
+
+    from edgeopt.runtimes.tflm import measured_arena
+
+    # A multiplier and a shift a channel, and its scale and zero point as it is planned.
+    assert measured_arena(file).minimum > 8000 * (4 + 4)
+
+
+def test_tflm_says_that_activations_are_too_large(tmp_path):
+    if not runtimes.available(RUNTIMES["tflm"]).available:
+        pytest.skip("tflm is not here")
+
+    def grow(model, schema):
+        for tensor in model.subgraphs[0].tensors[:1]:
+            tensor.shape = np.array([1, 2**15, 2**15, 2], np.int32)
+
+    file = tmp_path / "huge.tflite"
+    file.write_bytes(rewrite.changed(models()["int8"].read_bytes(), grow))
+    with pytest.raises(ModelError, match=r"tflm refused huge.tflite: its activations take 2,147,[\d,]+ bytes at once"):
+        runtimes.open_session(file, RUNTIMES["tflm"])
 
 
 def test_tflm_keeps_variables_that_are_only_read(tmp_path):

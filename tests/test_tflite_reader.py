@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 import tflite_models as models
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
 from edgeopt.inspection import quantization
+from edgeopt.runtimes import RUNTIMES, open_session
+from edgeopt.tflite import rewrite
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.op_versions import minimum_runtime, unsupported_by
 from edgeopt.tflite.reader import read
@@ -149,6 +153,71 @@ def test_a_flatbuffer_that_goes_on_behind_its_first_buffer_is_never_followed() -
         read(models.behind(content, move))
 
 
+def test_a_bias_that_names_the_dimension_of_its_weights_is_read() -> None:
+    """As converters of 2019 wrote it: runtimes look at the weights alone."""
+
+    def change(model: Any, schema: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors[graph.operators[0].inputs[2]].quantization.quantizedDimension = 3
+
+    content = models.convert(models.cnn, "int8")
+    plain, odd = read(content), read(rewrite.changed(content, change))
+    assert odd.subgraphs == plain.subgraphs
+    bias = odd.main.operand(odd.main.operators[0], 2)
+    assert bias is not None
+    assert bias.quantization is not None
+    assert bias.quantization.axis == 0
+
+
+def test_a_file_without_buffers_has_no_constants() -> None:
+    schema = frameworks.load("litert_schema")
+    model = schema.ModelT()
+    tensor, graph = schema.TensorT(), schema.SubGraphT()
+    tensor.shape, tensor.name = [2], "x"
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = [tensor], [0], [0], []
+    model.version, model.subgraphs, model.operatorCodes = 3, [graph], []
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    content = bytes(builder.Output())
+    assert not read(content).main.tensors[0].is_constant
+    assert read(rewrite.changed(content, lambda model, schema: None)).inputs == read(content).inputs
+
+
+def test_no_name_reaches_a_terminal_with_codes_that_it_obeys(tmp_path: Path) -> None:
+    codes = "\x1b[2J\x07\u202e"
+
+    def name(model: Any, schema: Any) -> None:
+        graph = model.subgraphs[0]
+        model.description = graph.name = codes
+        for entry in (*graph.tensors, *model.metadata, *model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
+            entry.name = f"{codes}{getattr(entry, 'tensorIndex', 'ü')}"
+        model.operatorCodes[0].builtinCode = schema.BuiltinOperator.CUSTOM
+        model.operatorCodes[0].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        model.operatorCodes[0].customCode = codes
+
+    def named(model: Any, schema: Any) -> None:
+        for entry in (*model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
+            entry.name = f"{codes}{entry.tensorIndex}"
+
+    content = models.convert(models.cnn, "int8")
+    clean = r"\x1b[2J\x07\u202e"
+    model = read(rewrite.changed(content, name))
+    names = [*(t.name for t in model.main.tensors), *model.metadata, model.description, model.main.name]
+    names += [
+        model.codes[0].name,
+        model.main.operators[0].name,
+        *(spec.name for spec in (*model.inputs, *model.outputs)),
+    ]
+    assert all(text.startswith(clean) and text.isprintable() for text in names)
+    assert f"{clean}ü" in names
+    file = tmp_path / "named.tflite"
+    file.write_bytes(rewrite.changed(content, named))
+    for row in (RUNTIMES["litert"], RUNTIMES["tflm"]):
+        with closing(open_session(file, row)) as session:
+            read_names = [[spec.name for spec in side] for side in (read(file).inputs, read(file).outputs)]
+            assert [[spec.name for spec in side] for side in (session.inputs, session.outputs)] == read_names
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -185,8 +254,6 @@ def test_every_truncation_is_noticed() -> None:
 
 def test_a_vector_that_is_read_over_and_over_is_refused() -> None:
     """20,000 operators that share one list of 20,000 inputs: 160 kB that would become 400 million numbers."""
-    import flatbuffers
-
     schema = frameworks.load("litert_schema")
     count = 20_000
     builder = flatbuffers.Builder(1 << 18)
@@ -255,6 +322,7 @@ def _everything(content: bytes) -> str | None:
         minimum_runtime(model)
         unsupported_by(model, "tflm")
         quantization.in_words(model)
+        rewrite.normalized(content)
         for tensor in model.main.tensors:
             if tensor.sparsity is not None:
                 model.values(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tflite_models as models
 from edgeopt.errors import ModelError
 from edgeopt.tflite import inlining, reader, rewrite
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import compact, inlined, normalized, with_metadata, with_truthful_versions
+from edgeopt.tflite.rewrite import changed, compact, inlined, normalized, with_metadata, with_truthful_versions
 
 FILES = [
     (models.cnn, "int8"),
@@ -93,6 +94,42 @@ def test_buffers_behind_the_flatbuffer_come_inside(rewritten: Callable[[bytes], 
     np.testing.assert_array_equal(expected, result)
     assert inlined(done) == done
     assert inlined(content) is content
+
+
+def test_weights_that_share_a_buffer_with_metadata_stay() -> None:
+    def share(model: Any, schema: Any) -> None:
+        kernel = next(t for t in model.subgraphs[0].tensors if t.buffer and model.buffers[t.buffer].data is not None)
+        for name, buffer in (("min_runtime_version", kernel.buffer), ("NOTES", kernel.buffer), ("EMPTY", 0)):
+            entry = next((m for m in model.metadata if m.name in (name, name.encode())), None) or schema.MetadataT()
+            entry.name, entry.buffer = name, buffer
+            model.metadata = [m for m in model.metadata if m is not entry] + [entry]
+
+    content = changed(models.convert(models.cnn, "int8"), share)
+    before = read(content)
+    noted = with_metadata(with_metadata(content, "NOTES", b"new"), "EMPTY", b"words")
+    for done in (normalized(content), compact(content), noted):
+        after = read(done)
+        assert after.main.tensors == before.main.tensors
+        for tensor in before.main.tensors:
+            assert after.data(tensor).tobytes() == before.data(tensor).tobytes()
+    after = read(noted)
+    assert [bytes(after.buffer(after.metadata[name])) for name in ("NOTES", "EMPTY")] == [b"new", b"words"]
+
+
+def test_options_that_no_reader_needs_are_checked_before_they_are_written_anew() -> None:
+    def tell(model: Any, schema: Any) -> None:
+        pool = model.subgraphs[0].operators[3]
+        pool.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+        pool.builtinOptions = schema.ReshapeOptionsT()
+        pool.builtinOptions.newShape = np.array([0x01020304, 7, 7, 7], np.int32)
+
+    content = changed(models.convert(models.cnn, "int8"), tell)
+    # Before the numbers stands how many there are.
+    place = content.index(bytes([4, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0]))
+    broken = content[:place] + bytes([255, 255, 255, 127]) + content[place + 4 :]
+    assert read(broken).main.operators[3].name == "MEAN"
+    with pytest.raises(ModelError, match="cannot be rewritten: the options of one of its operators point outside"):
+        compact(broken)
 
 
 def test_files_over_2_gb_are_not_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

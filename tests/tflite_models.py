@@ -68,6 +68,15 @@ def with_a_float_operator() -> Any:
 
 
 @functools.cache
+def wide() -> Any:
+    """A 1x1 convolution 2 → 8,000 on one pixel: scales of its channels take more memory than a small arena has."""
+    keras = frameworks.load("tf_keras")
+    pixel = keras.layers.Input((1, 1, 2), batch_size=1)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8000, 1)(pixel))
+    return keras.Model(pixel, keras.layers.Dense(2)(x))
+
+
+@functools.cache
 def dense(kind: str = "random") -> Any:
     """Dense 96 → 64; kind "pruned" has 4 of 5 blocks of 1 x 4 at zero, "clustered" CLUSTERS distinct weights."""
     keras = frameworks.load("tf_keras")

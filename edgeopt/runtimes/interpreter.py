@@ -16,6 +16,7 @@ from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.samples import generated
 from edgeopt.runtimes.state import state
+from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Quantization, TensorSpec
 
@@ -204,13 +205,13 @@ class InterpreterSession(Session):
         for key, signature in self._interpreter._get_full_signature_list().items():
             if self._interpreter._interpreter.GetSubgraphIndexFromSignature(key) == 0:
                 return (
-                    {index: name for name, index in signature["inputs"].items()},
-                    {index: name for name, index in signature["outputs"].items()},
+                    {index: printable(name) for name, index in signature["inputs"].items()},
+                    {index: printable(name) for name, index in signature["outputs"].items()},
                 )
         return {}, {}
 
     def _tensor_name(self, index: int) -> str:
-        return self._interpreter._get_tensor_details(index, 0)["name"]
+        return printable(self._interpreter._get_tensor_details(index, 0)["name"])
 
     def _set(self, inputs: Mapping[str, np.ndarray]) -> None:
         require_inputs(inputs, self.inputs)
@@ -379,7 +380,7 @@ def _nodes(interpreter: Any) -> tuple[Node, ...]:
 
 def _spec(details: Mapping[str, Any], names: Mapping[int, str]) -> TensorSpec:
     return TensorSpec(
-        names.get(details["index"], details["name"]),
+        names.get(details["index"], printable(details["name"])),
         tuple(int(size) for size in details["shape"]),
         np.dtype(details["dtype"]).name,
         quantization(details["quantization_parameters"]),

@@ -19,13 +19,14 @@ from edgeopt.runtimes import RUNTIMES, Delegate, Runtime, Session
 from edgeopt.runtimes.interpreter import one_line, quantization, read_file, require_inputs, times_ns
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.state import variables
-from edgeopt.tflite.model import BITS
+from edgeopt.tflite import lifetimes
+from edgeopt.tflite.model import BITS, TFLiteModel, printable
 from edgeopt.tflite.op_versions import unsupported_by
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import TensorSpec
 
 INSTALL = frameworks.install_command("tflite_micro", upgrade=True)
-_FIRST_ARENA_BYTES = 64 * 1024
+_LEAST_ARENA_BYTES = 64 * 1024
 _LARGEST_ARENA_BYTES = 1024**3
 _ARENA_STEP_BYTES = 16  # TFLM aligns its buffers to this
 _TOO_SMALL = re.compile(r"Requested: \d+, available")
@@ -59,20 +60,21 @@ class TFLMSession(Session):
         try:
             graph = runtime.convert_bytearray_to_object(self._content)
             signature = next((s for s in graph.signatureDefs or () if s.subgraphIndex == 0), None)
-            self._names = [_text(tensor.name) for tensor in graph.subgraphs[0].tensors]
-            in_names = {m.tensorIndex: _text(m.name) for m in (signature.inputs if signature else ())}
-            out_names = {m.tensorIndex: _text(m.name) for m in (signature.outputs if signature else ())}
+            self._names = [printable(tensor.name) for tensor in graph.subgraphs[0].tensors]
+            in_names = {m.tensorIndex: printable(m.name) for m in (signature.inputs if signature else ())}
+            out_names = {m.tensorIndex: printable(m.name) for m in (signature.outputs if signature else ())}
             inputs = [in_names.get(i, self._names[i]) for i in graph.subgraphs[0].inputs]
             outputs = [out_names.get(i, self._names[i]) for i in graph.subgraphs[0].outputs]
         except _REFUSALS as error:
             raise _refused(file, one_line(error)) from error
-        if any(buffer.offset > 1 for buffer in graph.buffers):
+        if any(buffer.offset > 1 for buffer in graph.buffers or ()):
             raise ModelError(
                 f"Expected weights inside the flatbuffer of {file.name}, got some behind it, where TFLM finds none and "
                 "computes without them. Try edgeopt export micro, which puts them inside, or --runtime litert."
             )
-        self._interpreter = self._open_in_enough()
         model = read(self._content)
+        self.arena_bytes = _first_arena(file, model)
+        self._interpreter = self._open_in_enough()
         self._has_variables = bool(variables(model))
         made = {i for operator in model.main.operators for i in operator.outputs}
         # Asking for the value of a resource ends the process.
@@ -157,7 +159,6 @@ class TFLMSession(Session):
             self._interpreter.set_input(inputs[spec.name], i)
 
     def _open_in_enough(self) -> Any:
-        self.arena_bytes = _FIRST_ARENA_BYTES
         while True:
             try:
                 with native_log() as log:
@@ -251,15 +252,24 @@ def _least(used: int, enough: int, runs_in: Callable[[int], bool]) -> int:
     return high * _ARENA_STEP_BYTES
 
 
+def _first_arena(file: Path, model: TFLiteModel) -> int:
+    """Returns an arena that is nearly always enough: what is alive at once twice, and scales as many as the file holds.
+
+    In one that is too small some kernels crash, where others say so.
+    """
+    alive = lifetimes.peak(model).size_bytes
+    if alive > _LARGEST_ARENA_BYTES:
+        raise _refused(
+            file, f"its activations take {alive:,} bytes at once, {_LARGEST_ARENA_BYTES:,} are tried at most"
+        )
+    return min(_LEAST_ARENA_BYTES + 2 * alive + model.size_bytes, _LARGEST_ARENA_BYTES)
+
+
 def _refused(file: Path, words: str) -> ModelError:
     return ModelError(
         f"tflm refused {file.name}: {words.rstrip('.')}. Expected a file whose operators and dtypes TFLM has; "
         "try --scheme int8, or another runtime."
     )
-
-
-def _text(name: bytes | str | None) -> str:
-    return name.decode() if isinstance(name, bytes) else name or ""
 
 
 def _shape(spec: TensorSpec) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
-"""What apps and their libraries read in a `.tflite`: names, normalization and labels go in and out of its metadata.
+"""What apps and their libraries read in a `.tflite`: names, normalization and labels go in, a file with
+metadata comes out.
 
 A FlatBuffer of metadata_schema.fbs (identifier M001) in the entry TFLITE_METADATA; the files that it names stand in a
 zip archive behind the model, stored and not compressed, so that they can be mapped.
@@ -7,14 +8,11 @@ zip archive behind the model, stored and not compressed, so that they can be map
 from __future__ import annotations
 
 import io
-import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeopt.errors import ModelError
-from edgeopt.tflite import reader
 from edgeopt.tflite.rewrite import with_metadata
 
 ENTRY = "TFLITE_METADATA"
@@ -79,32 +77,7 @@ def with_note(content: bytes, note: ModelNote) -> bytes:
     return archive.getvalue()
 
 
-def read_note(content: bytes) -> ModelNote | None:
-    """Returns the metadata of a file, None where it has none.
-
-    Raises:
-        ModelError: `content` is no `.tflite` file, or its metadata are broken.
-    """
-    model = reader.read(content)
-    if ENTRY not in model.metadata:
-        return None
-    packed = bytes(model.buffer(model.metadata[ENTRY]))
-    try:
-        return _Unpacker(packed, _files_behind(content)).note()
-    except (struct.error, IndexError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"Expected readable metadata in {ENTRY}, got {len(packed)} broken bytes. Try exporting the model again."
-        ) from error
-
-
-def _files_behind(content: bytes) -> dict[str, bytes]:
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        return {}
-    with zipfile.ZipFile(io.BytesIO(content)) as behind:
-        return {info.filename: behind.read(info) for info in behind.infolist() if info.file_size <= len(content)}
-
-
-# --- writing: a table is its fields by slot, each a function that writes what it points to ----------------------------
+# A table is its fields by slot, each written before what points to it.
 
 
 @dataclass(frozen=True)
@@ -163,75 +136,3 @@ def _vector(builder: Any, items: Sequence[Any], prepend: Callable[[Any], None]) 
     for item in reversed(items):
         prepend(item)
     return int(builder.EndVector())
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-class _Unpacker:
-    """Follows the offsets of an untrusted flatbuffer; what points outside raises struct.error or ValueError."""
-
-    def __init__(self, packed: bytes, files: dict[str, bytes]) -> None:
-        if packed[4:8] != IDENTIFIER:
-            raise ValueError(packed[:8])
-        self._packed, self._files = packed, files
-
-    def note(self) -> ModelNote:
-        root = self._number("<I", 0)
-        graphs = self._tables(root, 3)
-        inputs, outputs = ((self._tables(graphs[0], slot)) for slot in (2, 3)) if graphs else ((), ())
-        return ModelNote(
-            self._text(root, 0),
-            self._text(root, 1),
-            self._text(root, 2),
-            tuple(self._tensor(t) for t in inputs),
-            tuple(self._tensor(t) for t in outputs),
-        )
-
-    def _tensor(self, table: int) -> TensorNote:
-        mean: tuple[float, ...] = ()
-        std: tuple[float, ...] = ()
-        for unit in self._tables(table, 4):
-            if self._byte(unit, 0) == _NORMALIZATION and (options := self._follow(unit, 1)) is not None:
-                mean, std = self._floats(options, 0), self._floats(options, 1)
-        color, content = "", self._follow(table, 3)
-        if content is not None and self._byte(content, 0) == _IMAGE and (image := self._follow(content, 1)) is not None:
-            color = {_RGB: "rgb", _GRAYSCALE: "grayscale"}.get(self._byte(image, 0), "")
-        named = [self._text(file, 0) for file in self._tables(table, 6) if self._byte(file, 2) == _AXIS_LABELS]
-        file = next((name for name in named if name in self._files), "")
-        labels = tuple(self._files[file].decode().splitlines()) if file else ()
-        return TensorNote(self._text(table, 0), self._text(table, 1), mean, std, color, labels, file)
-
-    def _number(self, form: str, at: int) -> int:
-        if at < 0:
-            raise ValueError(at)
-        return int(struct.unpack_from(form, self._packed, at)[0])
-
-    def _field(self, table: int, slot: int) -> int | None:
-        vtable = table - self._number("<i", table)
-        at = 4 + 2 * slot
-        place = self._number("<H", vtable + at) if at < self._number("<H", vtable) else 0
-        return table + place if place else None
-
-    def _follow(self, table: int, slot: int) -> int | None:
-        field = self._field(table, slot)
-        return None if field is None else field + self._number("<I", field)
-
-    def _byte(self, table: int, slot: int) -> int:
-        field = self._field(table, slot)
-        return 0 if field is None else self._number("<B", field)
-
-    def _text(self, table: int, slot: int) -> str:
-        at = self._follow(table, slot)
-        return "" if at is None else self._packed[at + 4 : at + 4 + self._number("<I", at)].decode("utf-8", "replace")
-
-    def _floats(self, table: int, slot: int) -> tuple[float, ...]:
-        at = self._follow(table, slot)
-        return () if at is None else struct.unpack_from(f"<{self._number('<I', at)}f", self._packed, at + 4)
-
-    def _tables(self, table: int, slot: int) -> tuple[int, ...]:
-        at = self._follow(table, slot)
-        if at is None:
-            return ()
-        places = range(at + 4, at + 4 + 4 * min(self._number("<I", at), len(self._packed) // 4), 4)
-        return tuple(place + self._number("<I", place) for place in places)

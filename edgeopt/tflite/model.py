@@ -27,6 +27,17 @@ BITS: dict[str, int] = {
 }
 
 
+def printable(text: bytes | str | None) -> str:
+    """Returns a name of an untrusted file with nothing in it that a terminal obeys: "a\x1b[2J" as "a\\x1b[2J".
+
+    Names are the same wherever they come from, so every reader of them has to pass this.
+    """
+    plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text or ""
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
 class Broken(ValueError):
     """A file contradicts itself; the message says where."""
 

@@ -28,6 +28,7 @@ from edgeopt.tflite.model import (
     Subgraph,
     Tensor,
     TFLiteModel,
+    printable,
 )
 from edgeopt.tflite.sparse import SparseDimension, SparseEncoding
 from edgeopt.vocabulary import Quantization
@@ -36,7 +37,8 @@ IDENTIFIER = b"TFL3"
 # Bytes that a table takes at least: its entry in a vector, the way to its vtable, one field.
 _TABLE_BYTES = 12
 # What reading a corrupt flatbuffer raises: numbers outside the file, offsets that are not numbers, text not UTF-8.
-_CORRUPT = (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, AttributeError, MemoryError)
+CORRUPT = (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, AttributeError, MemoryError)
+_EMPTY = Extent(0, 0)
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive: perhaps a .keras model or an app",
     b"\x89HDF": "an HDF5 file: a Keras .h5 model?",
@@ -57,7 +59,7 @@ def read(source: Path | str | bytes) -> TFLiteModel:
     try:
         whole, outside_bytes = inlined(content)
         return replace(_Reader(whole).model(), size_bytes=content.size, outside_bytes=outside_bytes)
-    except _CORRUPT as error:
+    except CORRUPT as error:
         raise ModelError(
             f"{name} is truncated or corrupt ({_reason(error)}). Try converting or copying it again."
         ) from error
@@ -142,7 +144,8 @@ class _Reader:
         root = self._root
         if root.Version() != 3:
             raise Broken(f"schema version {root.Version()}, expected 3")
-        self._buffers = tuple(self._extent(b) for b in self._tables(root.BuffersLength(), root.Buffers))
+        # The first buffer is that of all tensors without data; a file without any buffers leaves it out.
+        self._buffers = tuple(self._extent(b) for b in self._tables(root.BuffersLength(), root.Buffers)) or (_EMPTY,)
         self._codes = tuple(self._code(c) for c in self._tables(root.OperatorCodesLength(), root.OperatorCodes))
         self._subgraphs = root.SubgraphsLength()
         graphs = self._tables(self._subgraphs, root.Subgraphs)
@@ -182,10 +185,8 @@ class _Reader:
         return tuple(vector.tolist())
 
     def _text(self, value: bytes | None) -> str:
-        if value is None:
-            return ""
-        self._spend(len(value))
-        return value.decode("utf-8", "replace")
+        self._spend(len(value or b""))
+        return printable(value)
 
     @staticmethod
     def _index(value: int, count: int, what: str, *, lowest: int = 0) -> int:
@@ -198,7 +199,7 @@ class _Reader:
         if extent is None and buffer.DataLength():
             extent = Extent(buffer._tab.Vector(buffer._tab.Offset(4)), buffer.DataLength())
         if extent is None:
-            return Extent(0, 0)
+            return _EMPTY
         if extent.offset + extent.size > self._size:
             raise Broken(f"a buffer ends at byte {extent.offset + extent.size} of {self._size}")
         return extent
@@ -267,7 +268,9 @@ class _Reader:
         zero_points = tuple(int(z) for z in self._numbers(table.ZeroPointAsNumpy())) or (0,) * len(scales)
         axis = None
         if len(scales) > 1:
-            axis = self._index(table.QuantizedDimension(), len(shape), f"quantized dimension of {name!r}")
+            # Of a vector there is one dimension; converters of 2019 gave a bias that of its weights.
+            dimension = table.QuantizedDimension() if len(shape) > 1 else 0
+            axis = self._index(dimension, len(shape), f"quantized dimension of {name!r}")
             if shape[axis] != len(scales) or len(zero_points) not in (1, len(scales)):
                 raise Broken(f"tensor {name!r} of shape {shape} has {len(scales)} scales along dimension {axis}")
         return Quantization(scales, zero_points, axis), 0

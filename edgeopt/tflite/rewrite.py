@@ -28,9 +28,12 @@ def with_metadata(content: bytes, name: str, payload: bytes) -> bytes:
         entry = next((m for m in model.metadata or [] if m.name == name.encode()), None)
         if entry is None:
             entry = schema.MetadataT()
-            entry.name, entry.buffer = name, len(model.buffers)
-            model.buffers.append(schema.BufferT())
+            entry.name = name
             model.metadata = [*(model.metadata or []), entry]
+        # Buffer 0 is that of all tensors without data.
+        if entry.buffer in {0, *_used(model, but=entry)}:
+            entry.buffer = len(model.buffers)
+            model.buffers.append(schema.BufferT())
         model.buffers[entry.buffer].data = payload
 
     return changed(content, change)
@@ -55,13 +58,7 @@ def normalized(content: bytes) -> bytes:
 
     def change(model: Any, schema: Any) -> None:
         model.description = None
-        kept = []
-        for entry in model.metadata or []:
-            if entry.name.decode() in _CONVERTER_METADATA:
-                model.buffers[entry.buffer].data = None
-            else:
-                kept.append(entry)
-        model.metadata = kept
+        drop_metadata(model, keep=lambda name: name not in _CONVERTER_METADATA)
 
     return changed(content, change)
 
@@ -81,6 +78,15 @@ def compact(content: bytes) -> bytes:
 
     whole = inlined(content)
     return min(whole, changed(whole, change), key=len)
+
+
+def drop_metadata(model: Any, keep: Callable[[str], bool]) -> None:
+    """Takes the metadata entries whose name `keep` does not want out of a parsed file, with what only they hold."""
+    model.metadata = [entry for entry in model.metadata or [] if keep((entry.name or b"").decode("utf-8", "replace"))]
+    used = _used(model)
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
 
 
 def inlined(content: bytes) -> bytes:
@@ -103,12 +109,25 @@ def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     """
     parsed = reader.read(content)
     schema = frameworks.load("litert_schema")
-    model = schema.ModelT.InitFromPackedBuf(_inside(parsed), 0)
+    try:
+        model = schema.ModelT.InitFromPackedBuf(_inside(parsed), 0)
+        model.buffers = model.buffers or [schema.BufferT()]
+    except reader.CORRUPT as error:
+        raise _unreadable() from error
     change(model, schema)
     model.buffers = [_AlignedBuffer(schema, buffer.data) for buffer in model.buffers]
     builder = _sharing_builder(parsed.size_bytes + 1024)
-    builder.Finish(model.Pack(builder), reader.IDENTIFIER)
+    try:
+        builder.Finish(model.Pack(builder), reader.IDENTIFIER)
+    except reader.CORRUPT as error:
+        raise _unreadable() from error
     return bytes(builder.Output())
+
+
+def _used(model: Any, *, but: Any = None) -> set[int]:
+    """Returns the buffers that tensors and metadata entries name, several of them perhaps the same one."""
+    tensors = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors or []}
+    return tensors | {entry.buffer for entry in model.metadata or [] if entry is not but}
 
 
 def _inside(model: TFLiteModel) -> bytes:
@@ -118,6 +137,14 @@ def _inside(model: TFLiteModel) -> bytes:
             "Try quantizing it first: --scheme dynamic makes it a quarter as large."
         )
     return model.content.tobytes()
+
+
+def _unreadable() -> ModelError:
+    # The reader reads the options of the operators that it counts; here all have to be.
+    return ModelError(
+        "The model cannot be rewritten: the options of one of its operators point outside of the file, or are of "
+        "another operator. Try converting it again."
+    )
 
 
 def _sharing_builder(size_bytes: int) -> Any:

@@ -123,9 +123,7 @@ def lean(source: Source, expected: list[dict[str, np.ndarray]]) -> bytes:
 
     def strip(model: Any, schema: Any) -> None:
         model.description, model.signatureDefs = None, []
-        for entry in model.metadata or []:
-            model.buffers[entry.buffer].data = None
-        model.metadata = []
+        rewrite.drop_metadata(model, keep=lambda name: False)
         for number, graph in enumerate(model.subgraphs):
             graph.name = None
             for index, tensor in enumerate(graph.tensors):
