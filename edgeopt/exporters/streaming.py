@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgeopt.errors import ConfigError
-from edgeopt.exporters.contract import Source
-from edgeopt.runtimes.state import state
+
+if TYPE_CHECKING:
+    from edgeopt.exporters.contract import Source
 
 HELP = "Keep what the model remembers from call to call, until reset(); it starts anew for each call otherwise."
 
@@ -20,6 +23,8 @@ def remembers(source: Source, *, streaming: bool, own: bool = False) -> bool:
     Raises:
         ConfigError: it is asked to keep what it does not have.
     """
+    from edgeopt.runtimes.state import state
+
     kept = state(source.model)
     found = kept.tensors or kept.resources or own
     if streaming and not found:
