@@ -19,11 +19,12 @@ from runtime_models import models
 import edgeopt
 from edgeopt import frameworks, runtimes
 from edgeopt.errors import ConfigError, ModelError
-from edgeopt.exporters import EXPORTERS
+from edgeopt.exporters import EXPORTERS, MARKER
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import Micro, operators
 from edgeopt.exporters.micro.fitness import require_fit, require_room
 from edgeopt.exporters.micro.ports import number, numbers
+from edgeopt.files import sha256
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import generated
@@ -296,7 +297,10 @@ def test_names_in_the_file_do_no_harm(tmp_path):
     edgeopt.export("micro", file, tmp_path / "out", name='"; #error')
     replay(file, tmp_path, arena_bytes=16)
     got = selftest(tmp_path / "out", tmp_path)
-    assert (got.returncode, got.stdout.splitlines()[-1].split(";")[0]) == (0, "error: 3 samples, 0 outputs differ")
+    assert (got.returncode, got.stdout.splitlines()[-1].split(";")[0]) == (
+        0,
+        "model_error: 3 samples, 0 outputs differ",
+    )
 
 
 def test_weights_behind_the_flatbuffer_ship_inside(projects, tmp_path):
@@ -310,6 +314,101 @@ def test_weights_behind_the_flatbuffer_ship_inside(projects, tmp_path):
     project, _ = projects("int8")
     for name in ("net_data.cpp", "net_selftest.cpp"):
         assert (tmp_path / "out/src" / name).read_text() == (project / "src" / name).read_text()
+
+
+def test_what_vela_compiled_ships_with_the_driver_named(tmp_path):
+    """As Vela writes it: a stream of commands, weights and scratch memory, placed by an offline plan."""
+
+    def compile_for_npu(model, schema):
+        graph = model.subgraphs[0]
+        given, result = (graph.tensors[index[0]] for index in (graph.inputs, graph.outputs))
+
+        def tensor(size, data=None):
+            made, buffer = schema.TensorT(), schema.BufferT()
+            made.name, made.type, made.shape, made.buffer = "t", schema.TensorType.UINT8, [size], 0
+            if data is not None:
+                made.buffer, buffer.data = len(model.buffers), data
+                model.buffers.append(buffer)
+            return made
+
+        graph.tensors = [result, tensor(64, bytes(64)), tensor(512, bytes(512)), tensor(2000), given]
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = 0, [1, 2, 3, 4], [0]
+        operator.customOptions = [1, 4, 1]
+        graph.operators, graph.inputs, graph.outputs = [operator], [4], [0]
+        (model.signatureDefs[0].inputs[0].tensorIndex, model.signatureDefs[0].outputs[0].tensorIndex) = (4, 0)
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = "ethos-u"
+        model.operatorCodes = [code]
+
+    plan = np.array([0, 0, 5, 1024, -1, -1, 0, 2048], "<i4").tobytes()
+    compiled = rewrite.changed(models()["int8"].read_bytes(), compile_for_npu)
+    file = tmp_path / "npu.tflite"
+    file.write_bytes(rewrite.with_metadata(compiled, "OfflineMemoryAllocation", plan))
+    done = edgeopt.export("micro", file, tmp_path / "out", name="net", arena_margin=0)
+    # The input lies highest, from 2048 on; then the interpreter, and an entry for each of five tensors and an operator.
+    assert done.facts["arena_bytes"] == 2048 + 8 * 8 + 4096 + 128 * 6
+    assert (done.facts["operators"], done.facts["golden_samples"]) == ("EthosU", 0)
+    assert any("nothing on this machine runs an Ethos-U" in note for note in done.notes)
+    readme = (tmp_path / "out/README.md").read_text()
+    assert "ethos-u-core-driver" in readme
+    assert "CO_PROCESSOR=ethos_u" in readme
+    shipped = read(compiled_data(tmp_path / "out", tmp_path))
+    assert bytes(shipped.buffer(shipped.metadata["OfflineMemoryAllocation"])) == plan
+    sizes = "constexpr size_t kInputs = 1, kOutputs = 1, kSamples = 1, kArenaBytes = 16, kBytes[] = {64, 10};"
+    types = "constexpr TfLiteType kTypes[] = {kTfLiteInt8, kTfLiteInt8};"
+    (tmp_path / "replay.h").write_text(
+        '#pragma once\n#include <cstddef>\n#include <cstdint>\n#include "tensorflow/lite/c/common.h"\n'
+        f"namespace replay {{\n{sizes}\n{types}\nconstexpr unsigned kOperators = 1;\nconstexpr int kVariables = 0;\n"
+        "constexpr bool kRemembers = false;\nconstexpr uint8_t kValues[1][74] = {};\n}\n"
+    )
+    got = selftest(tmp_path / "out", tmp_path)
+    assert (got.returncode, got.stdout.split(";")[0]) == (0, "net: ran"), got.stderr
+    with pytest.raises(ModelError, match="C99 engine has, got ethos-u"):
+        edgeopt.export("micro", file, tmp_path / "c99", runtime="c99")
+
+
+@pytest.mark.parametrize(
+    ("name", "used"), [("math", "model_math"), ("String", "model_string"), ("test", "model_test"), ("clock", "clock")]
+)
+def test_a_name_takes_no_header_and_no_target_away(tmp_path, name, used):
+    project = tmp_path / "out"
+    done = edgeopt.export("micro", models()["float32"], project, name=name)
+    assert f"src/{used}.h" in done.files
+    include = ("-I", project / "src", "-isystem", STUBS, "-isystem", tmp_path)
+    replay(models()["float32"], tmp_path, arena_bytes=16)
+    run("g++", "-std=c++17", *WARNINGS, *include, "-fsyntax-only", *sorted((project / "src").glob("*.cpp")))
+    plain = edgeopt.export("micro", models()["float32"], tmp_path / "c99", name=name, runtime="c99")
+    assert f"include/{used}.h" in plain.files
+    sources = sorted((tmp_path / "c99/src").glob("*.c"))
+    run("gcc", "-std=c99", *WARNINGS, "-I", tmp_path / "c99/include", "-fsyntax-only", *sources)
+
+
+def test_another_project_takes_the_place_of_the_one_before(tmp_path):
+    out = tmp_path / "out"
+    first = edgeopt.export("micro", models()["int8"], out, name="net")
+    (out / "src/mine.cpp").write_text("// mine")
+    (out / "zephyr/prj.conf").write_text("mine")
+    (out / "README.md").write_text("changed, and in both")
+    (out / "library.json").write_text("changed")
+    second = edgeopt.export("micro", models()["int8"], out, name="net", runtime="c99")
+    there = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    assert set(first.files) - set(second.files) > {"src/net.cpp", "zephyr/module.yml"}
+    assert there == {*second.files, MARKER, "src/mine.cpp", "zephyr/prj.conf", "library.json"}
+    assert not (out / "examples").exists()
+    assert (out / "README.md").read_text().startswith("# net")
+    assert "of the project before, changed since and kept: library.json" in second.notes
+    # Where a list came with a folder from elsewhere, it reaches no file outside of it.
+    outside = tmp_path / "outside.txt"
+    outside.write_text("theirs")
+    (out / "link").symlink_to(tmp_path)
+    digest = sha256(outside)
+    (out / MARKER).write_text(
+        f"micro\n{digest}  ../outside.txt\n{digest}  {outside}\n{digest}  link/outside.txt\nodd\n"
+    )
+    edgeopt.export("micro", models()["int8"], out, name="net", runtime="c99")
+    assert outside.read_text() == "theirs"
 
 
 # --- the settings header ---------------------------------------------------------------------------------------------

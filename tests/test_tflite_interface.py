@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.tflite.interface import with_interface, with_static_shapes
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed
 
 
 def _outputs(content: bytes, real: list[dict[str, np.ndarray]], folder: Path, runtime: str) -> list[np.ndarray]:
@@ -80,3 +82,16 @@ def test_free_dimensions_become_those_that_are_stored(tmp_path: Path) -> None:
     real = [samples.generated(before.inputs, seed=0)]
     expected, got = (_outputs(c, real, tmp_path, "litert") for c in (content, fixed))
     np.testing.assert_array_equal(expected, got)
+
+
+def test_tensors_without_names_get_other_edges() -> None:
+    """Microcontrollers' files have none."""
+
+    def forget(model: Any, schema: Any) -> None:
+        model.signatureDefs = None
+        for tensor in model.subgraphs[0].tensors:
+            tensor.name = None
+
+    content = changed(runtime_models.models()["int8"].read_bytes(), forget)
+    model = read(with_interface(content, "float32"))
+    assert [(spec.name, spec.dtype) for spec in (*model.inputs, *model.outputs)] == [("", "float32")] * 2

@@ -183,6 +183,15 @@ def test_a_file_without_buffers_has_no_constants() -> None:
     assert read(rewrite.changed(content, lambda model, schema: None)).inputs == read(content).inputs
 
 
+def test_a_signature_names_each_tensor_once() -> None:
+    def name(model: Any, schema: Any) -> None:
+        inputs = model.signatureDefs[0].inputs
+        inputs.append(inputs[0])
+
+    with pytest.raises(ModelError, match=r"truncated or corrupt \(a signature has one name for two tensors\)"):
+        read(rewrite.changed(models.convert(models.cnn, "int8"), name))
+
+
 def test_no_name_reaches_a_terminal_with_codes_that_it_obeys(tmp_path: Path) -> None:
     codes = "\x1b[2J\x07\u202e"
 

@@ -11,8 +11,10 @@ from edgeopt import files
 from edgeopt.choices import from_mapping
 from edgeopt.errors import ConfigError
 from edgeopt.exporters import MARKER, Exported, Source, exporter, write
+from edgeopt.exporters.edges import require_callable
 from edgeopt.exporters.names import identifier
 from edgeopt.runtimes import samples
+from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Preprocessing
 
@@ -54,6 +56,7 @@ def export(
     chosen = from_mapping(row.settings, settings, f"export {kind}")
     files.require_free(output, force=force, made_by_us=MARKER)
     model = read(file)
+    require_callable(model, printable(file.name))
     if data is None:
         taken = [samples.generated(model.inputs, seed=seed) for seed in range(_SAMPLES)]
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from edgeopt import files
@@ -31,7 +33,7 @@ EXPORTERS: dict[str, Exporter] = {
     )
 }
 
-# Stands in every folder that we wrote, so that it may be written again.
+# Stands in every folder that we wrote, so that it may be written again: the exporter, and each file with its SHA-256.
 MARKER = ".edgeopt-export"
 
 
@@ -47,13 +49,43 @@ def exporter(name: str) -> Exporter:
 def write(project: Project, output: Path, *, exporter: str, force: bool = False) -> Exported:
     """Writes a project's files into the folder `output`, each whole or not at all; the marker comes last.
 
+    What an export before wrote there and this one does not is removed; what the user added or changed stays.
+
     Raises:
         ConfigError: the folder holds somebody else's files and `force` is not given, or it cannot be written.
     """
     if output.exists() and not output.is_dir():
         raise ConfigError(f"Expected a folder to write the project into, got the file {output}. Try another name.")
     files.require_free(output, force=force, made_by_us=MARKER)
+    kept = _clear(output, but=project.files)
     for name, content in project.files.items():
         files.atomic_write(output / PurePosixPath(name), content)
-    files.atomic_write(output / MARKER, f"{exporter}\n")
+    written = [f"{files.sha256(output / PurePosixPath(name))}  {name}\n" for name in project.files]
+    files.atomic_write(output / MARKER, "".join((f"{exporter}\n", *written)))
+    if kept:
+        project = replace(project, notes=(*project.notes, f"of the project before, changed since and kept: {kept}"))
     return Exported(output, exporter, tuple(project.files), project.facts, project.notes, project.next_steps)
+
+
+def _clear(output: Path, *, but: Collection[str]) -> str:
+    """Removes what an export before wrote here and this one does not, and returns what was changed since and stays."""
+    marker = output / MARKER
+    kept = []
+    lines = marker.read_text("utf-8", "replace").splitlines()[1:] if marker.is_file() else []
+    for digest, _, name in (line.partition("  ") for line in lines):
+        path = PurePosixPath(name)
+        file = output / path
+        # The marker may have come with a folder from anywhere.
+        if name in but or path.is_absolute() or ".." in path.parts or file.resolve() != output.resolve() / path:
+            continue
+        if not file.is_file():
+            continue
+        if files.sha256(file) != digest:
+            kept.append(name)
+            continue
+        file.unlink()
+        for folder in (output / parent for parent in path.parents if parent != PurePosixPath(".")):
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+    return ", ".join(kept)

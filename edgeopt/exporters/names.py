@@ -20,16 +20,38 @@ _KEYWORDS = frozenset(
     typename typeof union unsigned using val var virtual void volatile wchar_t when while xor xor_eq main
     """.split()  # noqa: SIM905 - a hundred quotes would hide the words
 )
+# What a file or a target of that name would take the place of: headers that compilers and TFLM look for by their bare
+# names, CMake's own targets, and libraries that every program links.
+_TAKEN = frozenset(
+    """
+    alloca arduino assert byteswap complex cpio ctype dirent dlfcn elf endian errno error execinfo fcntl features
+    fenv float getopt glob grp iconv inttypes iso646 limits locale malloc math memory mqueue netdb paths poll
+    pthread pwd random regex sched search semaphore setjmp signal spawn stdalign stdarg stdatomic stdbit stdbool
+    stdckdint stddef stdint stdio stdlib stdnoreturn string strings syslog termios tgmath threads time uchar unistd
+    utime values wchar wctype
+    all clean depend doc edit_cache help install list_install_components package package_source preinstall
+    rebuild_cache run_tests test zero_check
+    c dl gcc m rt util
+    """.split()  # noqa: SIM905
+)
 _LONGEST = 48
 
 
 def identifier(text: str, *, fallback: str = "model") -> str:
-    """Returns `text` as a lower-case ASCII identifier that is no keyword: "Größe (v2)" becomes "grosse_v2"."""
+    """Returns `text` as a lower-case ASCII identifier for names of functions, files and targets.
+
+    "Größe (v2)" becomes "grosse_v2"; what is a keyword, or is taken, gets `fallback` in front: "math" "model_math".
+    """
     plain = unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_LONGEST].rstrip("_") or fallback
-    if name[0].isdigit() or name in _KEYWORDS:
+    if name[0].isdigit() or name in _KEYWORDS or name in _TAKEN:
         name = f"{fallback}_{name}"
     return name
+
+
+def is_keyword(name: str) -> bool:
+    """Whether C, C++, Java or Kotlin has `name` for itself."""
+    return name in _KEYWORDS
 
 
 def camel(name: str) -> str:

@@ -178,7 +178,7 @@ class InterpreterSession(Session):
             with native_log() as log:
                 self._start()
         except REFUSALS as error:
-            said = " ".join(dict.fromkeys(filter(None, (one_line(error), log.words))))
+            said = " ".join(dict.fromkeys(filter(None, (one_line(error), printable(log.words)))))
             if self._delegate:
                 raise UnavailableError(
                     f"{self._name} with the delegate {self._delegate.library.name} refused {self._file.name}: {said}. "
@@ -367,7 +367,7 @@ def counted(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def one_line(error: BaseException) -> str:
     """Returns an error's message on one line, without the full stop."""
-    return " ".join(str(error).split()).rstrip(".")
+    return printable(" ".join(str(error).split())).rstrip(".")
 
 
 def _nodes(interpreter: Any) -> tuple[Node, ...]:

@@ -130,7 +130,7 @@ class _Edges:
         """Adds a tensor of the wanted dtype with the shape and name of `tensor`, which gets another name."""
         new = self._schema.TensorT()
         new.shape, new.shapeSignature, new.hasRank = tensor.shape, tensor.shapeSignature, tensor.hasRank
-        new.name, tensor.name = tensor.name, tensor.name + b"_" + self._names[tensor.type].encode()
+        new.name, tensor.name = tensor.name, (tensor.name or b"") + b"_" + self._names[tensor.type].encode()
         new.type, new.quantization = self._type, self._parameters(tensor)
         self._graph.tensors.append(new)
         return len(self._graph.tensors) - 1

@@ -354,10 +354,13 @@ class _Reader:
         graph = subgraphs[self._index(signature.SubgraphIndex(), len(subgraphs), "graph of a signature")]
 
         def tensor_map(count: int, get: Callable[[int], Any]) -> dict[str, int]:
-            return {
+            named = {
                 self._text(entry.Name()): self._index(entry.TensorIndex(), len(graph.tensors), "tensor of a signature")
                 for entry in self._tables(count, get)
             }
+            if len(named) < count:
+                raise Broken("a signature has one name for two tensors")
+            return named
 
         return Signature(
             key=self._text(signature.SignatureKey()),

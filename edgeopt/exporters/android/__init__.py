@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeopt.choices import Choices, option
 from edgeopt.errors import ConfigError
 from edgeopt.exporters import streaming
-from edgeopt.exporters.names import identifier
+from edgeopt.exporters.names import is_keyword
 
 if TYPE_CHECKING:
     from edgeopt.exporters.contract import Project, Source
@@ -66,4 +66,4 @@ def project(source: Source, settings: Android) -> Project:
 def _is_package(text: str) -> bool:
     parts = text.split(".")
     plain = all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", part) for part in parts)
-    return plain and len(parts) > 1 and not any(identifier(part, fallback="no") == f"no_{part}" for part in parts)
+    return plain and len(parts) > 1 and not any(is_keyword(part) for part in parts)

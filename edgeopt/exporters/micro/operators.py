@@ -110,6 +110,8 @@ BUILTINS: dict[str, str] = {
     "WHILE": "AddWhile",
     "ZEROS_LIKE": "AddZerosLike",
 }
+# What Vela compiles for, run by Arm's driver: no interpreter of this machine has it.
+NPU = "ethos-u"
 CUSTOM: dict[str, str] = {
     "CIRCULAR_BUFFER": "AddCircularBuffer",
     "TFLM_DECODE": "AddDecode",

@@ -17,10 +17,11 @@ from edgeopt.exporters.micro import fitness, operators, settings_header
 from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import tflm
 from edgeopt.runtimes.state import variables
-from edgeopt.tflite import rewrite
+from edgeopt.tflite import lifetimes, rewrite
 
 if TYPE_CHECKING:
     from edgeopt.exporters.micro import Micro
+    from edgeopt.tflite.model import TFLiteModel
 
 _ALIGNMENT_BYTES = 16
 # TFLM's names of dtypes.
@@ -34,6 +35,15 @@ _TYPES: dict[str, str] = {
     "float32": "kTfLiteFloat32",
 }
 _BYTES_A_LINE = 20
+_NOTES = ("the arena was measured with TFLM's reference kernels: ESP-NN and other optimized ones may ask for more",)
+_NPU_NOTES = (
+    "nothing on this machine runs an Ethos-U: the arena is estimated, and the self-test has no outputs to compare",
+    "TFLM has to be built with Arm's driver, and the app has to start it; README.md says how",
+)
+# What TFLM itself reads: where Vela has placed the tensors, and how weights are compressed.
+_READ_BY_TFLM = ("OfflineMemoryAllocation", "COMPRESSION_METADATA")
+# What the interpreter takes beside the tensors, on a 64-bit host: itself, and for each tensor and operator.
+_INTERPRETER_BYTES, _ENTRY_BYTES = 4096, 128
 # Path in the project by template; {name} is the model's.
 _FILES: dict[str, str] = {
     "tflm/model.h": "src/{name}.h",
@@ -65,11 +75,12 @@ def project(source: Source, settings: Micro) -> Project:
         UnavailableError: tflite-micro is not installed.
     """
     registrations = operators.registrations(source.model, source.file.name)
-    own = any(code.custom for code in source.model.codes)
+    own = any(code.custom and code.name != operators.NPU for code in source.model.codes)
     remembers = streaming.remembers(source, streaming=settings.streaming, own=own)
-    expected = golden.expected(source, "tflm")
-    content = lean(source, expected)
-    minimum = measured_arena(content, source.file.name).minimum
+    on_npu = any(code.name == operators.NPU for code in source.model.codes)
+    expected = [] if on_npu else golden.expected(source, "tflm")
+    content = _stripped(source) if on_npu else lean(source, expected)
+    minimum = _estimated_arena(source.model) if on_npu else measured_arena(content, source.file.name).minimum
     arena = _aligned(minimum * (1 + settings.arena_margin))
     values: dict[str, Any] = {
         **project_values(source, expected),
@@ -83,6 +94,7 @@ def project(source: Source, settings: Micro) -> Project:
         "variables": variables(source.model),
         "remembers": remembers,
         "streaming": settings.streaming,
+        "on_npu": on_npu,
     }
     made = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
     made[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
@@ -95,13 +107,9 @@ def project(source: Source, settings: Micro) -> Project:
             "arena_bytes": arena,
             "arena_needed_bytes": minimum,
             "operators": ", ".join(method.removeprefix("Add") for method in registrations),
-            "golden_samples": len(source.samples),
+            "golden_samples": len(expected),
         },
-        notes=(
-            *fitness.notes(source),
-            *_old_runtimes(source),
-            "the arena was measured with TFLM's reference kernels: ESP-NN and other optimized ones may ask for more",
-        ),
+        notes=(*fitness.notes(source), *_old_runtimes(source), *(_NPU_NOTES if on_npu else _NOTES)),
         next_steps=(
             "cmake -S . -B build -DTFLM_INCLUDE_DIR=… -DTFLM_LIBRARY=…/libtensorflow-microlite.a",
             "cmake --build build",
@@ -118,21 +126,39 @@ def lean(source: Source, expected: list[dict[str, np.ndarray]]) -> bytes:
     Raises:
         ModelError, UnavailableError: see `project`.
     """
+    content = _stripped(source)
+    outputs = golden.expected(replace(source, content=content), "tflm")
+    same = all(np.array_equal(one[k], other[k], equal_nan=True) for one, other in zip(outputs, expected) for k in other)
+    return content if same else source.content
+
+
+def _stripped(source: Source) -> bytes:
     interface = (*source.model.main.inputs, *source.model.main.outputs)
     names = dict(zip(interface, (spec.name for spec in (*source.model.inputs, *source.model.outputs))))
 
     def strip(model: Any, schema: Any) -> None:
         model.description, model.signatureDefs = None, []
-        rewrite.drop_metadata(model, keep=lambda name: False)
+        rewrite.drop_metadata(model, keep=lambda name: name in _READ_BY_TFLM)
         for number, graph in enumerate(model.subgraphs):
             graph.name = None
             for index, tensor in enumerate(graph.tensors):
                 tensor.name = names.get(index) if number == 0 else None
 
-    content = rewrite.changed(source.content, strip)
-    outputs = golden.expected(replace(source, content=content), "tflm")
-    same = all(np.array_equal(one[k], other[k], equal_nan=True) for one, other in zip(outputs, expected) for k in other)
-    return content if same else source.content
+    return rewrite.changed(source.content, strip)
+
+
+def _estimated_arena(model: TFLiteModel) -> int:
+    """Returns the arena of a file that Vela compiled: its plan of the tensors, and what the interpreter takes."""
+    entries = _INTERPRETER_BYTES + _ENTRY_BYTES * (len(model.main.tensors) + len(model.main.operators))
+    alive = {life.tensor.index: life.size_bytes for life in lifetimes.lifetimes(model)}
+    if "OfflineMemoryAllocation" not in model.metadata:
+        return sum(alive.values()) + entries
+    # Version, subgraph, count; then an offset for each tensor, -1 where TFLM plans it.
+    raw = bytes(model.buffer(model.metadata["OfflineMemoryAllocation"]))
+    offsets = [int.from_bytes(raw[i : i + 4], "little", signed=True) for i in range(12, len(raw) - 3, 4)]
+    planned = {index: offset for index, offset in enumerate(offsets) if offset >= 0 and index in alive}
+    planned_bytes = max((offset + alive[index] for index, offset in planned.items()), default=0)
+    return planned_bytes + sum(size for index, size in alive.items() if index not in planned) + entries
 
 
 def measured_arena(content: bytes, name: str) -> tflm.Arena:

@@ -22,6 +22,7 @@ class MicroMutableOpResolver : public MicroOpResolver {
     TfLiteStatus AddConv2D() { return add(); }
     TfLiteStatus AddDepthwiseConv2D() { return add(); }
     TfLiteStatus AddDequantize() { return add(); }
+    TfLiteStatus AddEthosU() { return add(); }
     TfLiteStatus AddFullyConnected() { return add(); }
     TfLiteStatus AddMean() { return add(); }
     TfLiteStatus AddMul() { return add(); }
