@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from edgeopt import frameworks, progress, runtimes, targets, workers
+from edgeopt.compilers import COMPILERS
 from edgeopt.errors import EdgeoptError
 from edgeopt.frameworks import FRAMEWORKS
 from edgeopt.runtimes import RUNTIMES
@@ -164,11 +165,16 @@ def _targets() -> list[Finding]:
 
 def _target(target: targets.Target) -> Finding:
     how = targets.how(target)
-    vela, tflm = (frameworks.installed_version(name) for name in ("vela", "tflite_micro"))
-    if target.latency.kind == "vela":
-        detail = "latency and memory simulated by Vela" if vela else "ethos-u-vela is not installed"
-        hint = "" if vela else "pip install 'edgeopt[ethos-u]'"
-        return Finding("target", target.name, bool(vela), vela or "", detail, hint)
+    tflm = frameworks.installed_version("tflite_micro")
+    if target.compiler:
+        compiler = COMPILERS[target.compiler]
+        found = frameworks.installed_version(compiler.needs)
+        done = "latency and memory simulated" if how else "compiled"
+        detail = (
+            f"{done} by {compiler.title}" if found else f"{FRAMEWORKS[compiler.needs].distribution} is not installed"
+        )
+        hint = "" if found else frameworks.install_command(compiler.needs)
+        return Finding("target", target.name, found is not None, found or "", detail, hint)
     measured = "tflm" in target.runtimes and tflm is not None
     memory = "memory measured with tflite-micro" if measured else "memory estimated"
     if how:

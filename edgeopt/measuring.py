@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeopt import comparison, machine, parity, progress, targets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.carry_out import BASELINE
+from edgeopt.compilers import COMPILERS
 from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, to_try
@@ -123,6 +124,7 @@ def timed(workspace: Workspace, variants: Sequence[Variant]) -> tuple[list[Varia
 
 def judged_on_target(workspace: Workspace, variants: Sequence[Variant], device: targets.Target) -> list[Variant]:
     """Adds what each variant costs on the device that it is meant for."""
+    tools = [COMPILERS[device.compiler].needs] if device.compiler else []
 
     def add(variant: Variant) -> Variant:
         if variant.file is None:
@@ -134,7 +136,7 @@ def judged_on_target(workspace: Workspace, variants: Sequence[Variant], device: 
             "cpu": machine.describe().cpu if device.latency.kind == "measured" else "",
         }
         found = workspace.remember(
-            "target", key, OnTarget, lambda: _on_target(device, file), uses=("vela", "tflite_micro")
+            "target", key, OnTarget, lambda: _on_target(device, file), uses=(*tools, "tflite_micro")
         )
         return replace(variant, on_target=found)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from edgeopt import __version__, files, formats, machine, measuring, progress, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
-from edgeopt.compilers.vela import compile_file
+from edgeopt.compilers import COMPILERS
 from edgeopt.data import Dataset
+from edgeopt.errors import UnavailableError
+from edgeopt.formats import FORMATS
 from edgeopt.metrics import metric
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
@@ -75,8 +77,9 @@ def optimize(
     Args:
         model: `.keras`, `.h5`, SavedModel or float `.tflite`.
         data: calibrates the integer schemes and scores all variants.
-        output: a folder; receives report.{html,json,md}, variants/*.tflite, best.tflite and recipe.yaml; for an Ethos-U
-            also best.vela.tflite; with a recipe of steps models/*.keras and training/, logs for TensorBoard.
+        output: a folder; receives report.{html,json,md}, variants/*.tflite, best.tflite and recipe.yaml; what
+            the target's compiler makes of it, where there is one; with a recipe of steps models/*.keras and training/,
+            logs for TensorBoard.
         settings: everything else.
         force: write into a folder that holds other files.
         commands: the command lines that reproduce the run, for the report.
@@ -114,11 +117,11 @@ def optimize(
         variants = measuring.compared_by_layer(workspace, variants)
         outcome = _shown(workspace, replace(outcome, variants=tuple(variants)))
         report = recommended(_report(workspace, recipe, outcome, (*warnings, *outcome.notes, *said), commands))
+    report = _compiled(report, recipe, output)
     files.atomic_write(output / "recipe.yaml", write_recipe(recipe))
     write_report(report, output)
     if best := report.variant(report.best):
         files.link(output / str(best.file), output / "best.tflite")
-        _compiled(recipe, best, output)
     return report
 
 
@@ -210,13 +213,30 @@ def _report(
     )
 
 
-def _compiled(recipe: Recipe, best: Variant, output: Path) -> None:
-    """Writes what the target's compiler makes of the recommended file beside best.tflite, where it has one."""
-    file = output / "best.vela.tflite"
-    file.unlink(missing_ok=True)  # an earlier run's, for another target
-    chip = None if recipe.target is None else targets.accelerator(targets.target(recipe.target))
-    if chip is not None and best.on_target is not None and best.on_target.latency_how == "simulated":
-        files.atomic_write(file, compile_file(output / str(best.file), chip).content)
+def _compiled(report: Report, recipe: Recipe, output: Path) -> Report:
+    """Writes what the target's compiler makes of the recommended variant, and adds it to the variant's artifacts."""
+    for compiler in COMPILERS.values():
+        (output / f"best{compiler.suffix}").unlink(missing_ok=True)  # an earlier run's, for another target
+    best = report.variant(report.best)
+    target = None if recipe.target is None else targets.target(recipe.target)
+    if best is None or target is None or not target.compiler or best.on_target is None or best.on_target.problems:
+        return report
+    compiler = COMPILERS[target.compiler]
+    taken = next((artifact for artifact in best.artifacts if artifact.format == compiler.takes), None)
+    if taken is None:
+        why = f"{best.name} was not compiled for {target.name}: {compiler.title} takes {compiler.takes} files only"
+        return replace(report, warnings=(*report.warnings, why))
+    source = output / taken.file
+    try:
+        compiled = targets.compiled_for(target, source.read_bytes())
+    except UnavailableError:
+        return report  # judging it for the target has said so
+    assert compiled is not None
+    file = source.with_name(source.name.removesuffix(FORMATS[compiler.takes].suffix) + compiler.suffix)
+    files.atomic_write(file, compiled.content)
+    files.link(file, output / f"best{compiler.suffix}")
+    best = replace(best, artifacts=(*best.artifacts, formats.artifact(file, output, made_by=compiler.name)))
+    return replace(report, variants=tuple(best if v.name == best.name else v for v in report.variants))
 
 
 def recommended(report: Report) -> Report:

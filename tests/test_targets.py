@@ -13,7 +13,7 @@ from runtime_models import models
 import edgeopt as package
 from edgeopt import doctor, frameworks, targets
 from edgeopt.api.convert import _made_for
-from edgeopt.compilers.vela import Accelerator, compile_file, is_compiled
+from edgeopt.compilers import COMPILERS, compiled_by
 from edgeopt.errors import ConfigError, ConversionError, ModelError
 from edgeopt.report import broken_budgets, render_html, render_markdown, terminal_table
 from edgeopt.runtimes import RUNTIMES, parse
@@ -59,6 +59,10 @@ techniques: {sparsity: nothing, clusters: nothing, int4: nothing, int16x8: nothi
 sources:
   - {title: a document, url: "https://example.org", says: all of it}
 """
+
+
+def is_for_npu(file: Path) -> bool:
+    return compiled_by(operator.name for operator in read(file).main.operators) is COMPILERS["vela"]
 
 
 def written(folder: Path, text: str) -> Path:
@@ -108,8 +112,8 @@ def test_a_data_file_is_whole_and_names_its_sources(name: str) -> None:
     targets.refuse_scheme(found, SCHEMES[found.best_scheme])  # what it begins with, it runs
     if found.flash_bytes or found.ram_bytes:
         assert found.board, "memories are some chip's or board's"
-    if found.latency.kind == "vela":
-        assert found.latency.accelerator == name
+    if found.compiler == "vela":
+        assert found.compiler_settings["accelerator"] == name
 
 
 def test_a_file_of_one_s_own_is_a_target(tmp_path: Path) -> None:
@@ -151,7 +155,13 @@ def test_unknown_targets(name: str, said: str) -> None:
         (('  - {title: a document, url: "https://example.org", says: all of it}', "  nothing"), r"Expected a list at"),
         (("kind: board", "kind: board\nlatency: {kind: cycles}"), r"Expected clock_hz, derivation and int8 or float32"),
         (("kind: board", "kind: board\nlatency: {kind: measured}"), r"Expected a runtime to measure latencies on"),
-        (("kind: board", "kind: board\nlatency: {kind: vela}"), r"Expected accelerator, system and memory_mode"),
+        (("kind: board", "kind: board\nlatency: {kind: compiler}"), r"Expected a compiler whose settings or figures"),
+        (("kind: board", "kind: board\ncompiler_settings: {system: a}"), r"Expected a compiler whose .* Try vela"),
+        (("kind: board", "kind: board\ncompiler: velo"), r"Expected vela as compiler, got 'velo'. Did you mean 'vela'"),
+        (
+            ("kind: board", "kind: board\ncompiler: vela\ncompiler_settings: {system: a}"),
+            r"Expected accelerator, system, memory_mode as compiler_settings of vela, got system",
+        ),
         (("kind: board", "kind: board\nlatency: {int8: {CONV_2D: -1}}"), r"Expected more than 0 as int8, got -1"),
         (("summary: a device", 'summary: "\\e[31mred"'), r"Expected one line of text as summary"),
         (("a device", "&a [*a, *a]"), r"Expected YAML without anchors and aliases"),
@@ -328,16 +338,16 @@ def test_an_npu_is_simulated() -> None:
     file = read(models()["int8"])
     found = targets.assess(target("ethos-u55-128"), file)
     assert (found.runs, found.memory_how, found.estimate.how) == (True, "simulated", "simulated")
-    assert found.npu is not None
-    assert found.estimate.latency_ms == found.npu.latency_ms
-    assert found.fit.ram_bytes == found.npu.sram_bytes
-    chip = targets.accelerator(target("ethos-u55-128"))
-    assert isinstance(chip, Accelerator)
-    compiled = read(compile_file(models()["int8"], chip).content)
+    assert found.compiled is not None
+    assert found.estimate.latency_ms == found.compiled.latency_ms
+    assert found.fit.ram_bytes == found.compiled.ram_bytes
+    made = targets.compiled_for(target("ethos-u55-128"), models()["int8"].read_bytes())
+    assert made is not None
+    compiled = read(made.content)
     assert targets.assess(target("ethos-u55-128"), compiled).runs
     assert "compiled the file for an Ethos-U" in targets.refusal(target("cortex-m4"), compiled)[0]
     refused = targets.assess(target("ethos-u55-128"), read(models()["float32"]))
-    assert (refused.runs, refused.npu, refused.estimate.latency_ms) == (False, None, None)
+    assert (refused.runs, refused.compiled, refused.estimate.latency_ms) == (False, None, None)
 
 
 @pytest.mark.skipif(frameworks.installed_version("vela") is None, reason="ethos-u-vela is not installed")
@@ -352,8 +362,9 @@ def test_what_vela_leaves_to_the_cpu_is_no_operator_that_runs_well() -> None:
 
 @pytest.mark.skipif(frameworks.installed_version("vela") is None, reason="ethos-u-vela is not installed")
 def test_vela_knows_every_npu_that_has_a_data_file() -> None:
-    chips = {name: chip for name, row in TARGETS.items() if (chip := targets.accelerator(row))}
-    cycles = {name: compile_file(models()["int8"], chip).figures.cycles for name, chip in chips.items()}
+    content = models()["int8"].read_bytes()
+    made = {name: targets.compiled_for(row, content) for name, row in TARGETS.items() if row.compiler}
+    cycles = {name: row.figures.cycles for name, row in made.items() if row and row.figures}
     assert len(cycles) == len([name for name in TARGETS if name.startswith("ethos-u")])
     assert all(cycles.values())
     assert cycles["ethos-u55-256"] < cycles["ethos-u55-32"]
@@ -362,7 +373,7 @@ def test_vela_knows_every_npu_that_has_a_data_file() -> None:
 def test_an_npu_without_its_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frameworks, "installed_version", lambda name: None)
     found = targets.assess(target("ethos-u55-128"), read(models()["int8"]))
-    assert (found.npu, found.estimate.latency_ms, found.memory_how) == (None, None, "estimated")
+    assert (found.compiled, found.estimate.latency_ms, found.memory_how) == (None, None, "estimated")
     assert "pip install 'edgeopt[ethos-u]'" in found.estimate.notes[0]
 
 
@@ -386,7 +397,7 @@ def test_targets_in_json(tmp_path: Path) -> None:
     found = json.loads(edgeopt("targets", "--json", folder=tmp_path).stdout)["targets"]
     assert [row["name"] for row in found] == list(TARGETS)
     one = json.loads(edgeopt("targets", "ethos-u65-256", "--json", folder=tmp_path).stdout)
-    assert one["latency"]["accelerator"] == "ethos-u65-256"
+    assert one["compiler_settings"]["accelerator"] == "ethos-u65-256"
     assert one["sources"][0]["url"].startswith("https://")
 
 
@@ -433,9 +444,12 @@ def test_convert_for_an_npu_writes_what_vela_makes(digits_model: Path, tmp_path:
     assert "cycles" in done.stdout
     assert "on the NPU and 0 on the CPU" in " ".join(done.stdout.split())
     assert "verified before Vela compiled it" in done.stdout
-    assert is_compiled(read(tmp_path / "npu.tflite"))
+    assert is_for_npu(tmp_path / "npu.tflite")
     again = edgeopt("inspect", "npu.tflite", "--target", "ethos-u55-128", "--json", folder=tmp_path)
-    assert "Vela compiled this file already" in json.loads(again.stdout)["target"]["estimate"]["notes"][0]
+    assert (
+        "Vela compiled this file already: the file that it was made of tells its time"
+        in json.loads(again.stdout)["target"]["estimate"]["notes"][0]
+    )
 
 
 def test_a_file_that_the_target_refuses_after_all(tmp_path: Path) -> None:
@@ -480,11 +494,15 @@ def test_optimize_for_an_npu_compiles_the_recommended_file(digits_model: Path, t
     recipe.write_text("schemes: [int8]\ntarget: ethos-u55-64\n")
     report = package.optimize(digits_model, "digits", out, recipe=package.load_recipe(recipe))
     assert (report.target, report.best) == ("ethos-u55-64", "int8")
-    assert is_compiled(read(out / "best.vela.tflite"))
-    assert not is_compiled(read(out / "best.tflite"))
+    assert is_for_npu(out / "best.vela.tflite")
+    assert not is_for_npu(out / "best.tflite")
     best = report.variant("int8")
     assert best is not None
     assert best.on_target is not None
+    plain, compiled = best.artifacts
+    assert (plain.made_by, compiled.made_by, compiled.format) == (SCHEMES["int8"].maker, "vela", "tflite")
+    assert (out / compiled.file).read_bytes() == (out / "best.vela.tflite").read_bytes()
+    assert compiled.file in (out / "report.html").read_text()
     assert (best.on_target.memory_how, best.on_target.latency_how) == ("simulated", "simulated")
     # The option has the last word; all else is remembered.
     other = package.optimize(

@@ -10,7 +10,7 @@ from typing import Any
 from edgeopt import data as datasets
 from edgeopt import files, parity, targets
 from edgeopt.api.models import as_path
-from edgeopt.compilers.vela import compile_file
+from edgeopt.compilers import COMPILERS
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import parse
@@ -20,8 +20,6 @@ from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import RuntimeResult, TensorSpec
 
-_AFTER_VELA = ("verified before Vela compiled it: what the ethos-u operators compute, only the device can show",)
-
 
 @dataclass(frozen=True)
 class Conversion:
@@ -29,7 +27,7 @@ class Conversion:
 
     Attributes:
         inputs, outputs: as the file declares them, with scales and zero points.
-        minimum_runtime: the oldest TensorFlow Lite release that loads it, "" for what Vela made: no release does.
+        minimum_runtime: the oldest TensorFlow Lite release that loads it, "" for what a compiler made: no release does.
         float_operators: operators that compute in floats in a file that should hold integers only.
         runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
         notes: what was done to the model on the way.
@@ -72,7 +70,7 @@ def convert(
         data: a Dataset, or what `edgeopt.load_data` takes; calibrates integer schemes and feeds the verification.
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
-            fit, and for an Ethos-U what is written is what Vela makes of it.
+            fit, and where it has a compiler what is written is what that makes of it.
         batch_size: first dimension of the inputs; None leaves it free.
         custom_objects, trust: see `loading.load_model`.
         force: overwrite `output`.
@@ -108,6 +106,12 @@ def convert(
             raise ConversionError(_broken_promises(broken, output))
         found = None if device is None else _made_for(device, file, temporary)
         content = temporary.read_bytes()
+    compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
+    compiled = (
+        (f"verified before {compiler.title} compiled it: what its file computes, only the device can show",)
+        if compiler
+        else ()
+    )
     return Conversion(
         output,
         wanted.name,
@@ -116,10 +120,10 @@ def convert(
         files.gzip_size(content),
         file.inputs,
         file.outputs,
-        "" if found and found.npu else minimum_runtime(file).version,
+        "" if compiler else minimum_runtime(file).version,
         _float_operators(file) if wanted.needs_calibration else (),
         rows,
-        (*summary.notes, *done, *warnings, *(_AFTER_VELA if found and found.npu else ())),
+        (*summary.notes, *done, *warnings, *compiled),
         found,
     )
 
@@ -136,8 +140,7 @@ def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets
             f"Expected a file that {target.name} runs, got one that it refuses: {'; '.join(refusals)}. "
             f"Try --scheme {target.best_scheme}."
         )
-    chip = targets.accelerator(target)
-    compiled = None if chip is None else compile_file(file, chip)
+    compiled = targets.compiled_for(target, file.read_bytes())
     found = targets.assess(target, model, compiled=compiled)
     room = found.fit
     targets.require_fit(target, flash_bytes=room.flash_bytes, ram_bytes=room.ram_bytes, peak=room.peak)

@@ -262,10 +262,9 @@ def describe_assessment(found: Assessment) -> str:
     words = f"{found.target}: {room.flash_bytes:,} bytes of flash, {room.ram_bytes:,} of RAM ({found.memory_how})"
     if time.latency_ms is not None:
         words += f", {time.latency_ms:.3g} ms ({time.how})"
-    if found.npu is not None:
-        npu = found.npu
-        words += f", {npu.cycles:,} cycles, {npu.inferences_per_second:,.0f} inferences a second, "
-        words += f"{counted(npu.npu_operators, 'operator')} on the NPU and {npu.cpu_operators} on the CPU"
+    if (told := found.compiled) is not None:
+        words += f", {told.cycles:,} cycles, {told.inferences_per_second:,.0f} inferences a second, "
+        words += f"{counted(told.accelerated_operators, 'operator')} on the NPU and {told.cpu_operators} on the CPU"
     return words
 
 

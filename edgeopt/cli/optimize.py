@@ -131,8 +131,8 @@ def command(
             console.print(f"Note: {warning}")
         console.print(f"Report: {output / 'report.html'}")
         console.print(f"{'Nearest' if broken else 'Recommended'} file: {output / 'best.tflite'}")
-        if (output / "best.vela.tflite").exists():
-            console.print(f"The same for the NPU: {output / 'best.vela.tflite'}")
+        for artifact in best.artifacts[1:]:
+            console.print(f"The same for {report.target}: {output / artifact.file}")
     if broken:
         raise BudgetError(
             f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "

@@ -81,7 +81,7 @@ def _show(target: Target) -> None:
         **target.techniques,
         "latency": latency.kind,
         "clock": f"{latency.clock_hz / 1e6:g} MHz" if latency.clock_hz else "",
-        "Vela": ", ".join(filter(None, (latency.accelerator, latency.system, latency.memory_mode))),
+        "compiler": ", ".join((target.compiler, *target.compiler_settings.values())),
         "cycles for a MAC": "\n".join(
             f"{kind}: {', '.join(f'{name} {cycles:g}' for name, cycles in table.items())}"
             for kind, table in rates.items()

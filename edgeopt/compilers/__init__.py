@@ -1,1 +1,92 @@
-"""Compilers for accelerators: a `.tflite` file goes in; what the accelerator runs, and what it will cost, come out."""
+"""Compilers: an artifact goes in; the one that a device runs instead, and what it will cost, come out.
+
+Every compiler is one module with `compile_content(content, settings)`; the table below is all that is known of it
+elsewhere, and a target's data say which one it has, with which settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeopt import frameworks
+from edgeopt.compilers.contract import Compiled
+from edgeopt.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A row of COMPILERS.
+
+    Attributes:
+        name: as in a target's `compiler`, and in an artifact's `made_by`.
+        title: what it is called in sentences.
+        hardware: what it compiles for, in words.
+        module: where `compile_content(content, settings)` is, which gives a Compiled or raises a ConversionError.
+        takes, makes: keys of `formats.FORMATS`.
+        suffix: of what it makes, with that of the format at its end.
+        needs: key of `frameworks.FRAMEWORKS`.
+        settings: what it has to be told, all of it.
+        marks: operators that stand in what it made, and in no other file.
+        summary: one line for docs.
+    """
+
+    name: str
+    title: str
+    hardware: str
+    module: str
+    takes: str
+    makes: str
+    suffix: str
+    needs: str
+    settings: tuple[str, ...]
+    marks: frozenset[str]
+    summary: str
+
+
+COMPILERS: dict[str, Compiler] = {
+    row.name: row
+    for row in (
+        Compiler(
+            "vela",
+            "Vela",
+            "an Ethos-U",
+            "edgeopt.compilers.vela",
+            takes="tflite",
+            makes="tflite",
+            suffix=".vela.tflite",
+            needs="vela",
+            settings=("accelerator", "system", "memory_mode"),
+            marks=frozenset({"ethos-u"}),
+            summary="Arm's compiler for Ethos-U NPUs, and its model of their time and memory",
+        ),
+    )
+}
+
+
+def compile_content(content: bytes, compiler: Compiler, settings: Mapping[str, str]) -> Compiled:
+    """Returns what a compiler makes of a file.
+
+    Args:
+        content: of the file, in the format that it takes.
+        compiler: a row of COMPILERS.
+        settings: a value for each of its `settings`.
+
+    Raises:
+        UnavailableError: it is not installed.
+        ConversionError: it refuses the file or dies on it; the message holds its last words.
+    """
+    if frameworks.installed_version(compiler.needs) is None:
+        package = frameworks.FRAMEWORKS[compiler.needs].distribution
+        raise UnavailableError(
+            f"{package} is needed here but is not installed. Try: {frameworks.install_command(compiler.needs)}."
+        )
+    compiled: Compiled = importlib.import_module(compiler.module).compile_content(content, settings)
+    return compiled
+
+
+def compiled_by(operators: Iterable[str]) -> Compiler | None:
+    """Returns the compiler that has been over a file already, by the names of its operators; None for none of them."""
+    names = set(operators)
+    return next((row for row in COMPILERS.values() if row.marks & names), None)

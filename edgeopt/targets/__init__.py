@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeopt.errors import ConfigError, suggestion
 from edgeopt.targets.assessing import Assessment, assess
-from edgeopt.targets.estimating import Estimate, OperatorEstimate, accelerator, estimate, how
+from edgeopt.targets.estimating import Estimate, OperatorEstimate, compiled_for, estimate, how
 from edgeopt.targets.fitting import Fit, Memory, fit, memory, require_fit
 from edgeopt.targets.judging import Verdict, judge, refusal, refuse_scheme
 from edgeopt.targets.model import LatencyModel, Source, Target
@@ -27,8 +27,8 @@ __all__ = [
     "Source",
     "Target",
     "Verdict",
-    "accelerator",
     "assess",
+    "compiled_for",
     "estimate",
     "fit",
     "how",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeopt.compilers.vela import Compiled, Figures, compile_file, is_compiled
+from edgeopt.compilers import compiled_by
+from edgeopt.compilers.contract import Compiled, Figures
 from edgeopt.errors import UnavailableError
-from edgeopt.targets.estimating import Estimate, accelerator, estimate
+from edgeopt.targets.estimating import Estimate, compiled_for, estimate
 from edgeopt.targets.fitting import Fit, fit, memory
 from edgeopt.targets.judging import Verdict, judge, on_cpu, refusal
 from edgeopt.targets.model import Target
@@ -24,7 +25,7 @@ class Assessment:
         memory_how: "measured", "simulated" or "estimated".
         operators: a verdict for each operator and arithmetic.
         techniques: what each brings there, in words.
-        npu: Vela's figures, where the target has an Ethos-U that takes the file.
+        compiled: what the target's compiler says of the file, where it has one that takes it.
     """
 
     target: str
@@ -36,7 +37,7 @@ class Assessment:
     estimate: Estimate
     operators: tuple[Verdict, ...]
     techniques: Mapping[str, str]
-    npu: Figures | None = None
+    compiled: Figures | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -46,21 +47,22 @@ class Assessment:
 
 
 def assess(target: Target, model: TFLiteModel, *, compiled: Compiled | None = None) -> Assessment:
-    """Returns all that is known of a file on `target`; where Vela is needed and not here, without its figures.
+    """Returns all that is known of a file on `target`; where a compiler is needed and not here, without its figures.
 
     Raises:
-        ConversionError: Vela dies on a file that it should take.
+        ConversionError: the compiler dies on a file that it should take.
     """
-    refusals, chip = refusal(target, model), accelerator(target)
+    refusals = refusal(target, model)
     missing: tuple[str, ...] = ()
-    if chip is not None and compiled is None and not refusals and not is_compiled(model):
+    if compiled is None and not refusals and compiled_by(o.name for o in model.main.operators) is None:
         try:
-            compiled = compile_file(model.content.tobytes(), chip)
+            compiled = compiled_for(target, model.content.tobytes())
         except UnavailableError as error:
             missing = (str(error),)
     guess = Estimate(None, "", notes=missing) if refusals or missing else estimate(target, model, compiled=compiled)
     needs = memory(target, model, compiled=compiled)
     room = fit(target, flash_bytes=needs.flash_bytes, ram_bytes=needs.ram_bytes, peak=needs.peak)
+    figures = None if compiled is None else compiled.figures
     return Assessment(
         target.name,
         target.summary,
@@ -69,8 +71,8 @@ def assess(target: Target, model: TFLiteModel, *, compiled: Compiled | None = No
         room,
         needs.how,
         guess,
-        on_cpu(judge(target, model), compiled.figures.on_cpu if compiled else ()),
+        on_cpu(judge(target, model), figures.on_cpu if figures else ()),
         target.techniques,
-        compiled.figures if compiled else None,
+        figures,
         target.notes,
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeopt import files, runtimes
-from edgeopt.compilers.vela import Accelerator, Compiled, compile_file, is_compiled
+from edgeopt.compilers import COMPILERS, compile_content, compiled_by
+from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import EdgeoptError
 from edgeopt.runtimes.samples import generated
 from edgeopt.targets.judging import arithmetic
@@ -19,7 +20,7 @@ from edgeopt.targets.model import Target
 from edgeopt.tflite.macs import count_macs, operator_macs
 from edgeopt.tflite.model import TFLiteModel
 
-_HOW = {"measured": "measured", "vela": "simulated", "cycles": "estimated", "adb": "", "none": ""}
+_HOW = {"measured": "measured", "compiler": "simulated", "cycles": "estimated", "adb": "", "none": ""}
 _RUNS = 20
 
 
@@ -59,10 +60,16 @@ def how(target: Target) -> str:
     return _HOW[target.latency.kind]
 
 
-def accelerator(target: Target) -> Accelerator | None:
-    """Returns the Ethos-U of the target, None where it has none."""
-    model = target.latency
-    return Accelerator(model.accelerator, model.system, model.memory_mode) if model.kind == "vela" else None
+def compiled_for(target: Target, content: bytes) -> Compiled | None:
+    """Returns what the target's compiler makes of a file, None where the target runs files as they are.
+
+    Raises:
+        UnavailableError: the compiler is not installed.
+        ConversionError: it refuses the file.
+    """
+    if not target.compiler:
+        return None
+    return compile_content(content, COMPILERS[target.compiler], target.compiler_settings)
 
 
 def estimate(target: Target, model: TFLiteModel, *, compiled: Compiled | None = None) -> Estimate:
@@ -71,17 +78,18 @@ def estimate(target: Target, model: TFLiteModel, *, compiled: Compiled | None = 
     Args:
         target: the device.
         model: the file.
-        compiled: what Vela made of it, where that is known already.
+        compiled: what the target's compiler made of it, where that is known already.
 
     Raises:
-        UnavailableError: Vela is needed and not installed.
-        ConversionError: Vela refuses the file.
+        UnavailableError: the compiler is needed and not installed.
+        ConversionError: the compiler refuses the file.
     """
-    chip = accelerator(target)
-    if chip is not None and is_compiled(model):
-        return Estimate(None, "", notes=("Vela compiled this file already: the int8 file before it tells its cycles",))
-    if chip is not None:
-        return _simulated(compiled or compile_file(model.content.tobytes(), chip))
+    if target.latency.kind == "compiler":
+        if before := compiled_by(operator.name for operator in model.main.operators):
+            note = f"{before.title} compiled this file already: the file that it was made of tells its time"
+            return Estimate(None, "", notes=(note,))
+        made = compiled or compiled_for(target, model.content.tobytes())
+        return _simulated(made) if made is not None else Estimate(None, "")
     if target.latency.kind == "measured":
         return _measured(target, model)
     if target.latency.kind == "cycles":
@@ -93,13 +101,10 @@ def estimate(target: Target, model: TFLiteModel, *, compiled: Compiled | None = 
 
 def _simulated(compiled: Compiled) -> Estimate:
     figures = compiled.figures
-    operators = tuple(
-        OperatorEstimate(
-            layer.operator, layer.name, layer.macs, 1e3 * layer.cycles / figures.clock_hz if layer.on_npu else None
-        )
-        for layer in compiled.layers
-    )
-    if not figures.npu_operators:
+    operators = tuple(OperatorEstimate(row.operator, row.name, row.macs, row.latency_ms) for row in compiled.layers)
+    if figures is None:
+        return Estimate(None, "", operators, ("the compiler tells no time: measure it on the device",))
+    if not figures.accelerated_operators:
         return Estimate(None, "", operators, figures.notes)
     return Estimate(figures.latency_ms, "simulated", operators, figures.notes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeopt import files, frameworks, workers
-from edgeopt.compilers.vela import Compiled
+from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.runtimes import RUNTIMES, parse
 from edgeopt.targets.model import Target
@@ -18,7 +18,7 @@ class Memory:
     """What a file needs on a target, the program around it left out.
 
     Attributes:
-        how: "measured" (TFLM's arena, by trying), "simulated" (Vela) or "estimated" (activations alive at once).
+        how: "measured" (TFLM's arena, by trying), "simulated" (by a compiler) or "estimated" (what is alive at once).
         peak: the operator at which most of them are alive.
     """
 
@@ -78,12 +78,12 @@ def require_fit(target: Target, *, flash_bytes: int, ram_bytes: int, peak: str =
 
 
 def memory(target: Target, model: TFLiteModel, *, compiled: Compiled | None = None) -> Memory:
-    """Returns what a file needs on `target`: TFLM's arena measured where tflite-micro is here, Vela's figures where
-    `compiled` is given, and else an estimate.
+    """Returns what a file needs on `target`: a compiler's figures where `compiled` has them, TFLM's arena measured
+    where tflite-micro is here, and else an estimate.
     """
     most = peak(model)
-    if compiled is not None:
-        return Memory(len(compiled.content), compiled.figures.sram_bytes, "simulated", most.describe())
+    if compiled is not None and compiled.figures is not None:
+        return Memory(len(compiled.content), compiled.figures.ram_bytes, "simulated", most.describe())
     if any(parse(name).runtime.name == "tflm" for name in target.runtimes) and (arena := _arena(model)):
         return Memory(model.size_bytes, arena, "measured", most.describe())
     # Microcontrollers read weights from flash; everything else holds the whole file in memory.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgeopt import runtimes
-from edgeopt.compilers.vela import OnCpu, is_compiled
+from edgeopt.compilers import compiled_by
+from edgeopt.compilers.contract import OnCpu
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import FRAMEWORKS
 from edgeopt.targets.model import Target
@@ -74,8 +75,11 @@ def refusal(target: Target, model: TFLiteModel) -> tuple[str, ...]:
         if row.verdict == "refused":
             refused.setdefault((row.arithmetic, row.reason), []).append(f"{row.count} {row.operator}")
     reasons = [f"{kind} ({', '.join(names)}): {reason}" for (kind, reason), names in refused.items()]
-    if is_compiled(model) and target.latency.kind != "vela":
-        reasons.append("Vela compiled the file for an Ethos-U, and there is none: take the int8 file it was made of")
+    made_by = compiled_by(operator.name for operator in model.main.operators)
+    if made_by is not None and made_by.name != target.compiler:
+        reasons.append(
+            f"{made_by.title} compiled the file for {made_by.hardware}, and there is none: take the file it was made of"
+        )
     if reasons:
         return tuple(reasons)
     for name in target.runtimes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeopt import runtimes
 from edgeopt.choices import Choices, option
+from edgeopt.compilers import COMPILERS
 from edgeopt.errors import ConfigError, suggestion
 from edgeopt.schemes import SCHEMES
 
@@ -14,8 +15,9 @@ KINDS = ("microcontroller", "npu", "board", "phone", "browser", "host")
 # What an operator computes with: its activations and, where those differ, its weights.
 ARITHMETICS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 TECHNIQUES = ("sparsity", "clusters", "int4", "int16x8")
-# cycles: from published figures; vela: simulated; measured: here; adb: on a phone that is plugged in; none: not known.
-LATENCY_KINDS = ("cycles", "vela", "measured", "adb", "none")
+# cycles: from published figures; compiler: by its model of the hardware; measured: here; adb: on a phone that is
+# plugged in; none: not known.
+LATENCY_KINDS = ("cycles", "compiler", "measured", "adb", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +56,12 @@ class LatencyModel(Choices):
     float32: Mapping[str, float] = option({}, "Cycles for a multiply-accumulate, by operator.", above=0)
     int8: Mapping[str, float] = option({}, "The same for int8.", above=0)
     int16x8: Mapping[str, float] = option({}, "The same for int8 weights and int16 activations.", above=0)
-    accelerator: str = option("", "As Vela calls it: ethos-u55-128.")
-    system: str = option("", "A system of Vela's Arm/vela.ini.")
-    memory_mode: str = option("", "A memory mode of Vela's Arm/vela.ini.")
     derivation: str = option("", "How the numbers come from the sources, and how far off they are.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind == "cycles" and not (self.clock_hz and self.derivation and (self.int8 or self.float32)):
             raise ConfigError("Expected clock_hz, derivation and int8 or float32 with kind: cycles.")
-        if self.kind == "vela" and not (self.accelerator and self.system and self.memory_mode):
-            raise ConfigError("Expected accelerator, system and memory_mode with kind: vela.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +84,8 @@ class Target(Choices):
     flash_bytes: int | None = option(None, "For the model and the program.", low=1)
     ram_bytes: int | None = option(None, "For activations, the program and everything else.", low=1)
     runtimes: tuple[str, ...] = option((), "What runs models there.", metavar="NAME[==VERSION]")
+    compiler: str = option("", "What makes the file that runs there, where a converter's does not.")
+    compiler_settings: Mapping[str, str] = option({}, "What it is told.")
     best_scheme: str = option("", "What to begin with.", choices=tuple(SCHEMES))
     well: Mapping[str, str] = option({}, "What it computes with fast, and why.")
     runs: Mapping[str, str] = option({}, "What it computes with slowly, and why.")
@@ -114,5 +113,20 @@ class Target(Choices):
             raise ConfigError(f"Expected {', '.join(missing)} under techniques, got nothing.")
         for name in self.runtimes:
             runtimes.parse(name)
+        self._require_compiler()
         if self.latency.kind == "measured" and not self.runtimes:
             raise ConfigError("Expected a runtime to measure latencies on, got none. Try runtimes: [litert].")
+
+    def _require_compiler(self) -> None:
+        """Raises ConfigError where there is no such compiler, or it is not told exactly what it needs."""
+        known = " or ".join(COMPILERS)
+        if self.compiler and self.compiler not in COMPILERS:
+            raise ConfigError(
+                f"Expected {known} as compiler, got {self.compiler!r}.{suggestion(self.compiler, COMPILERS)}"
+            )
+        if not self.compiler and (self.compiler_settings or self.latency.kind == "compiler"):
+            raise ConfigError(f"Expected a compiler whose settings or figures these are, got none. Try {known}.")
+        wanted = COMPILERS[self.compiler].settings if self.compiler else ()
+        if set(self.compiler_settings) != set(wanted):
+            got = ", ".join(self.compiler_settings) or "nothing"
+            raise ConfigError(f"Expected {', '.join(wanted)} as compiler_settings of {self.compiler}, got {got}.")
