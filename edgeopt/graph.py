@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
-from edgeopt.vocabulary import TensorSpec
+from edgeopt.vocabulary import Shape, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,15 +171,15 @@ def walk(model: Any, inputs: Sequence[Any], step: Step) -> list[Any]:
     return [values[id(tensor)] for _, tensor in output_names(core)]
 
 
-def build(model: Any, keras: Any, step: Step, *, as_float32: bool = True) -> Any:
+def build(model: Any, keras: Any, step: Step, *, as_float32: bool = True, shapes: Sequence[Shape] | None = None) -> Any:
     """Builds a flat functional model in `keras` (the module of either) by walking `model` with `step`.
 
     Inputs and outputs are in the order of `input_names` and `output_names`; inputs are called as there. A dict of
-    several becomes a list.
+    several becomes a list. `shapes`, with the batch first, fix what the inputs leave free.
     """
     inputs = []
-    for name, tensor in input_names(model):
-        shape = tuple(tensor.shape)
+    for number, (name, tensor) in enumerate(input_names(model)):
+        shape = tuple(tensor.shape) if shapes is None else shapes[number]
         dtype = dtype_name(tensor)
         if as_float32 and dtype in OTHER_FLOATS:
             dtype = "float32"
@@ -193,7 +193,11 @@ def build(model: Any, keras: Any, step: Step, *, as_float32: bool = True) -> Any
 
 
 def rebuild(
-    model: Any, layer_fn: Callable[[Any], Replacement | None] | None = None, *, as_float32: bool = False
+    model: Any,
+    layer_fn: Callable[[Any], Replacement | None] | None = None,
+    *,
+    as_float32: bool = False,
+    shapes: Sequence[Shape] | None = None,
 ) -> Any:
     """Returns a flat copy of a tf_keras model in which `layer_fn` may replace layers.
 
@@ -202,6 +206,7 @@ def rebuild(
         layer_fn: asked once for each layer, however often it is called; None (the default, and as an answer) clones
             the layer with its weights. A layer of the same name gets the one that is unique in the flat graph.
         as_float32: whether layers and inputs of other floating dtypes or mixed policies become float32.
+        shapes: of the inputs, with the batch first, where they fix what the model leaves free.
 
     Raises:
         ModelError: the model has no static graph.
@@ -222,7 +227,7 @@ def rebuild(
     def step(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return replaced(call)(*args, **kwargs)
 
-    built = build(model, frameworks.load("tf_keras"), step, as_float32=as_float32)
+    built = build(model, frameworks.load("tf_keras"), step, as_float32=as_float32, shapes=shapes)
     for replacement in replacements.values():
         if replacement.weights is not None:
             set_weights(replacement.layer, replacement.weights)

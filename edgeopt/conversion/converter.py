@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from edgeopt.conversion.calibrating import Calibrated, calibrate
 from edgeopt.conversion.foreign import understood
 from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
 from edgeopt.conversion.refusals import in_words
+from edgeopt.conversion.unrolling import unrolled
 from edgeopt.errors import ConfigError
 from edgeopt.schemes import scheme as scheme_named
+from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import compact
-from edgeopt.vocabulary import Scheme, TensorSpec
+from edgeopt.vocabulary import Scheme, Shape, TensorSpec
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -34,12 +37,15 @@ class ConvertOptions:
         calibration: the samples that set activation ranges.
         trust: code inside the model file may run.
         custom_objects: a Python file that defines the model's own layers.
+        shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is
+            not said is as the calibration samples are.
     """
 
     batch_size: int | None = 1
     calibration: Part | None = None
     custom_objects: Path | None = None
     trust: bool = False
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ class Converter:
 
     def __init__(self, model: LoadedModel, options: ConvertOptions) -> None:
         self._model = model
-        self._source = _Source(model, options)
+        self._options = options
+        self._as_it_is = _Form(model, options)
 
     def summary(self) -> ModelSummary:
         """Returns what was loaded."""
@@ -81,9 +88,10 @@ class Converter:
 
     def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
         """Writes the model in `scheme`, or the one of that name, to `output`; returns and raises as `to_bytes`."""
+        scheme = _scheme(scheme)
         content = self.to_bytes(scheme)
         files.atomic_write(output, content)
-        return holding.remarks(content, _scheme(scheme))
+        return (*self._form_for(scheme).notes, *holding.remarks(content, scheme))
 
     def to_bytes(self, scheme: Scheme | str) -> bytes:
         """Returns the model in `scheme`, or the one of that name, as the bytes of a `.tflite` file.
@@ -94,7 +102,7 @@ class Converter:
         """
         scheme = _scheme(scheme)
         with in_words(scheme):
-            content = quantizers.quantize(self._source, scheme)
+            content = quantizers.quantize(self._form_for(scheme), scheme)
         content = content if scheme.weights == "float32" else compact(content)
         holding.require(content, scheme)
         return content
@@ -105,18 +113,30 @@ class Converter:
         Raises:
             ConfigError: the model is not fake-quantized.
         """
-        simulation = self._source.floating.simulation
+        simulation = self._as_it_is.floating.simulation
         if simulation is None:
             raise ConfigError(
                 f"Expected a fake-quantized model, got {self._model.path}, which rounds nothing. Try edgeopt qat first."
             )
         files.atomic_write(output, simulation)
 
+    def _form_for(self, scheme: Scheme) -> _Form:
+        """Returns the model in the form that the scheme's quantizer can take."""
+        avoided = quantizers.maker_of(scheme).avoids
+        return self._unrolled if avoided and avoided & self._as_it_is.operators else self._as_it_is
 
-class _Source:
-    """A loaded model in the forms that quantizers start from, each made when it is first asked for."""
+    @cached_property
+    def _unrolled(self) -> _Form:
+        """The model without loops, where it can be had."""
+        model = unrolled(self._model)
+        return self._as_it_is if model is None else _Form(model, self._options, notes=model.notes)
 
-    def __init__(self, model: LoadedModel, options: ConvertOptions) -> None:
+
+class _Form:
+    """A loaded model as quantizers start from it: a graph, a float file, a calibrated one, each made when asked for."""
+
+    def __init__(self, model: LoadedModel, options: ConvertOptions, notes: tuple[str, ...] = ()) -> None:
+        self.notes = notes
         self._model = model
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-")
@@ -129,7 +149,9 @@ class _Source:
 
     @cached_property
     def floating(self) -> Floating:
-        return Floating(understood(self._model.path.read_bytes())) if self.graph is None else float_file_of(self.graph)
+        if self.graph is None:
+            return Floating(understood(self._model.path.read_bytes(), self._model.inputs))
+        return float_file_of(self.graph)
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -141,6 +163,10 @@ class _Source:
             )
         samples = datasets.bind(part, self._model.inputs)
         return calibrate(self.floating, samples, batch_size=self._options.batch_size or 1)
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        return frozenset(code.name for code in read(self.float_file).codes)
 
     @property
     def plain_graph(self) -> Path | None:
@@ -158,6 +184,8 @@ def _scheme(scheme: Scheme | str) -> Scheme:
 def open_converter(path: Path, options: ConvertOptions) -> Converter:
     """Loads the model at `path` in this process and returns its converter."""
     from edgeopt.loading import load_model
+    from edgeopt.loading.sizes import with_sizes
 
     progress.tell("loading the model")
-    return Converter(load_model(path, custom_objects=options.custom_objects, trust=options.trust), options)
+    model = load_model(path, custom_objects=options.custom_objects, trust=options.trust)
+    return Converter(with_sizes(model, options.shapes, part=options.calibration), options)

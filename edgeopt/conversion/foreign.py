@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from edgeopt import frameworks
+from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import changed
 from edgeopt.tflite.trained_ranges import forget_unused_codes
+from edgeopt.vocabulary import Shape, TensorSpec
 
 
-def understood(content: bytes) -> bytes:
+def understood(content: bytes, inputs: Sequence[TensorSpec]) -> bytes:
     """Returns a float file with every operator named, every buffer inside and every weight in float32.
 
     Converters before TensorFlow 2.4 wrote operators into the old one-byte field alone: quantizers then see a file of
     additions, and leave it as it is without a word.
+
+    Args:
+        inputs: what the main graph's inputs shall be; sizes that the file leaves free and these fix are fixed.
     """
-    return changed(content, _modernize)
+    modern = changed(content, _modernize)
+    fixed = [spec.shape for spec in inputs]
+    return modern if [spec.shape for spec in read(modern).inputs] == fixed else _resized(modern, fixed)
+
+
+def _resized(content: bytes, shapes: Sequence[Shape]) -> bytes:
+    """Returns the file with its inputs in these shapes, and every tensor of its main graph as that makes it."""
+    litert = frameworks.load("litert")
+    kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(model_content=content, experimental_op_resolver_type=kernels)
+    for detail, shape in zip(interpreter.get_input_details(), shapes):
+        interpreter.resize_tensor_input(detail["index"], [size or 1 for size in shape])
+    interpreter.allocate_tensors()
+    found = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
+    batched = any(shape and shape[0] is None for shape in shapes)
+
+    def change(model: Any, schema: Any) -> None:
+        for index, tensor in enumerate(model.subgraphs[0].tensors):
+            if index in found and not len(model.buffers[tensor.buffer].data if tensor.buffer else ()):
+                tensor.shape = np.asarray(found[index], np.int32)
+            if tensor.shapeSignature is not None:
+                signature = np.array(tensor.shape, np.int32)
+                if batched and len(signature) and tensor.shapeSignature[0] < 0:
+                    signature[0] = -1
+                tensor.shapeSignature = signature
+
+    return changed(content, change)
 
 
 def _modernize(model: Any, schema: Any) -> None:

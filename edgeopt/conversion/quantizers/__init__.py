@@ -13,7 +13,7 @@ from edgeopt.conversion.quantizers.contract import Quantizer, Source
 from edgeopt.errors import named
 from edgeopt.vocabulary import Scheme
 
-__all__ = ["QUANTIZERS", "Quantizer", "Source", "quantize"]
+__all__ = ["QUANTIZERS", "Quantizer", "Source", "maker_of", "quantize"]
 
 QUANTIZERS: dict[str, Quantizer] = {
     "unquantized": unquantized.QUANTIZER,
@@ -24,14 +24,24 @@ QUANTIZERS: dict[str, Quantizer] = {
 }
 
 
-def quantize(source: Source, scheme: Scheme) -> bytes:
-    """Returns what the maker of `scheme` makes of a lowered model.
+def maker_of(scheme: Scheme) -> Quantizer:
+    """Returns the quantizer that makes `scheme`.
 
     Raises:
         ConfigError: there is no such maker, or it cannot make what the scheme says.
     """
     quantizer = named(QUANTIZERS, scheme.maker, "a quantizer as the maker of a scheme")
     quantizer.refuse(scheme)
+    return quantizer
+
+
+def quantize(source: Source, scheme: Scheme) -> bytes:
+    """Returns what the maker of `scheme`, or its stand-in where there is no graph, makes of a lowered model.
+
+    Raises:
+        ConfigError: see `maker_of`.
+    """
+    quantizer = maker_of(scheme)
     if quantizer.without_graph and source.plain_graph is None:
         quantizer = QUANTIZERS[quantizer.without_graph]
     return quantizer.make(source, scheme)

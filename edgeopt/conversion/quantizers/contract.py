@@ -39,12 +39,14 @@ class Quantizer:
         make: a source and a scheme go in, the bytes of a `.tflite` come out.
         makes: what it can do, as field of Scheme → values; "block" stands for blocks of any size.
         without_graph: the quantizer that stands in for it where there is no float graph; "" where it needs none.
+        avoids: operators that it dies on or leaves in float, where the model can be had without them.
     """
 
     summary: str
     make: Callable[[Any, Scheme], bytes]
     makes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     without_graph: str = ""
+    avoids: frozenset[str] = frozenset()
 
     def refuse(self, scheme: Scheme) -> None:
         """Raises ConfigError where it cannot make what `scheme` says."""

@@ -36,4 +36,5 @@ QUANTIZER = Quantizer(
         "symmetric": (True,),
         "algorithm": ("min-max",),
     },
+    avoids=frozenset({"WHILE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}),
 )

@@ -1,0 +1,97 @@
+"""A loaded model with recurrent layers goes in; the same network without loops, step after step, comes out.
+
+TensorFlow's quantizers die on a loop, and know no 16x8 form of the fused LSTM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeopt import graph, keras_bridge
+from edgeopt.errors import ConversionError
+from edgeopt.loading import proof
+
+if TYPE_CHECKING:
+    from edgeopt.loading import LoadedModel
+
+
+def unrolled(model: LoadedModel) -> LoadedModel | None:
+    """Returns the model with its recurrent layers unrolled; None where it has no layers that can be.
+
+    The two are proven to compute the same, within 1e-5 of the outputs' range.
+
+    Raises:
+        ConversionError: a layer's time steps are free.
+    """
+    if model.keras is None:
+        return None
+    looping = [call.layer for call in graph.flat_calls(model.keras) if _can_unroll(call.layer)]
+    if not looping:
+        return None
+    shapes = [spec.shape for spec in model.inputs]
+    try:
+        keras = graph.rebuild(model.keras, _without_loop, shapes=shapes)
+    # What a layer says of time steps that it does not know.
+    except ValueError as error:
+        if "unroll" not in str(error).lower():
+            raise
+        raise ConversionError(
+            f"Expected fixed time steps, got a free number of them: the loop of {looping[0].name!r} can be quantized "
+            f"only when it is unrolled. Try {_shape_option(model)}, data of one length, or --scheme dynamic or float16."
+        ) from error
+    _prove(model.keras, keras, [tuple(size or 2 for size in shape) for shape in shapes])
+    names = ", ".join(dict.fromkeys(repr(layer.name) for layer in looping))
+    return replace(model, keras=keras, notes=(f"unrolled, as no quantizer takes its loop: {names}",))
+
+
+def _can_unroll(layer: Any) -> bool:
+    return type(layer).__module__.startswith("tf_keras.") and _with_unroll(layer.get_config()) != layer.get_config()
+
+
+def _without_loop(layer: Any) -> graph.Replacement | None:
+    if not _can_unroll(layer):
+        return None
+    config = _with_unroll(layer.get_config())
+    return graph.Replacement(type(layer).from_config(config), layer.get_weights())
+
+
+def _with_unroll(config: Any) -> Any:
+    """Returns a layer's config with every recurrent layer in it unrolled; convolutional ones cannot be."""
+    if isinstance(config, Mapping):
+        if str(config.get("class_name", "")).startswith("Conv"):
+            return config
+        # Of the layers that know the word, the convolutional ones alone have filters.
+        takes = "unroll" in config and "filters" not in config
+        return {k: True if k == "unroll" and takes else _with_unroll(v) for k, v in config.items()}
+    if isinstance(config, (list, tuple)) and type(config) in (list, tuple):
+        return type(config)(_with_unroll(item) for item in config)
+    return config
+
+
+def _prove(original: Any, rebuilt: Any, shapes: list[tuple[int, ...]]) -> None:
+    generator = np.random.default_rng(7)
+    inputs = []
+    for shape, (_, tensor) in zip(shapes, graph.input_names(original)):
+        dtype = graph.dtype_name(tensor)
+        floating = dtype.startswith("float")
+        inputs.append(
+            generator.standard_normal(shape).astype(dtype)
+            if floating
+            else generator.integers(0, 2, shape).astype(dtype)
+        )
+    before, after = (proof.outputs_of(network, inputs) for network in (original, rebuilt))
+    worst = max(keras_bridge.relative_difference(x, y) for x, y in zip(before, after))
+    if worst > proof.TOLERANCE:
+        raise ConversionError(
+            f"Expected the same outputs from loops and from their steps in a row, got a difference of {worst:.2g} of "
+            "their range. Try --scheme dynamic or float16, which keep the loops."
+        )
+
+
+def _shape_option(model: LoadedModel) -> str:
+    spec = next((s for s in model.inputs if None in s.shape[1:]), model.inputs[0])
+    return f"--shape {spec.name}={','.join(str(size or ('1' if i == 0 else 'N')) for i, size in enumerate(spec.shape))}"
