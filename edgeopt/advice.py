@@ -94,8 +94,8 @@ def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
     weights = round((4 - scheme.weight_bits / 8) * facts.elements)
     sizes = change(facts.float_bytes, facts.float_bytes - weights + channels * (2 * _SCALE_BYTES + bias_bytes - 4))
     if wide:
-        if facts.fused_lstm:
-            reason = "the converter has no 16x8 form of the fused LSTM operator: set unroll=True"
+        if facts.fused_lstm and facts.untrainable:
+            reason = "there is no 16x8 form of the fused LSTM operator: the Keras model's is unrolled for it"
             return Prospect("none", reason, possible=False)
         return Prospect(
             f"{sizes}; nearly float accuracy",
@@ -104,5 +104,8 @@ def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
     reason = "needs calibration data; the only scheme for most microcontrollers and NPUs"
     if facts.loops:
         loops = ", ".join(facts.loops)
-        reason = f"{loops} become loops, which the converter cannot quantize: set unroll=True; {reason}"
+        way = (
+            "no quantizer takes: the Keras model's are unrolled" if facts.untrainable else "are unrolled: a larger file"
+        )
+        reason = f"{loops} become loops, which {way}; {reason}"
     return Prospect(f"{sizes}; integer kernels, usually the fastest", reason)

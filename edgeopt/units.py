@@ -1,8 +1,9 @@
-"""Sizes and times as people write them go in, "64KB" or "5ms"; bytes and milliseconds come out."""
+"""Sizes, times and shapes as people write them go in, "64KB", "5ms" or "1,64,64,3"; bytes, ms and tuples come out."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from edgeopt.errors import ConfigError
 
@@ -37,3 +38,18 @@ def parse_time_ms(text: str | None) -> float | None:
     if match is None or (time_ms := float(match[1]) * _MILLISECONDS[match[2]]) == float("inf"):
         raise ConfigError(f"Expected a time such as 5ms, 800us or 0.2s, got {text!r}.")
     return time_ms
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns shapes such as "image=1,64,64,3" by name; "" is the name of one without.
+
+    Raises:
+        ConfigError: one is no shape.
+    """
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        if not re.fullmatch(r"\s*[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*\s*", sizes):
+            raise ConfigError(f"Expected a shape such as 1,64,64,3 or NAME=1,64,64,3, the batch first, got {text!r}.")
+        shapes[name] = tuple(int(size) for size in sizes.split(","))
+    return shapes

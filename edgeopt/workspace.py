@@ -11,7 +11,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from edgeopt.runtimes import Delegate, Request
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Step, Training
 from edgeopt.store import Store, digest
-from edgeopt.vocabulary import Scheme, StepRecord, Variant
+from edgeopt.vocabulary import Scheme, Shape, StepRecord, Variant
 from edgeopt.workshop import Done, FileJob, Job, Survey
 
 Result = TypeVar("Result")
@@ -49,6 +49,7 @@ class Conditions:
         threads: of the interpreter that is timed.
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
+        shapes: sizes that the model leaves free; see `ConvertOptions`.
         custom_objects, trust: see `loading.load_model`.
     """
 
@@ -57,6 +58,7 @@ class Conditions:
     threads: int = 1
     delegate: Delegate | None = None
     batch_size: int | None = 1
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     custom_objects: Path | None = None
     trust: bool = False
 
@@ -231,6 +233,7 @@ class Workspace:
             "scheme": row,
             "promises": promises,
             "batch size": conditions.batch_size,
+            "shapes": (conditions.shapes, self.data.calibration.own_specs if self.has_data else ()),
             "calibration": self.data.calibration.digest() if row.needs_calibration and self.has_data else "",
             "custom objects": self._custom_objects,
         }
@@ -476,6 +479,7 @@ class Workspace:
             self._close_converter()  # one model's memory at a time
             options = ConvertOptions(
                 batch_size=self.conditions.batch_size,
+                shapes=self.conditions.shapes,
                 calibration=None if self._data is None else self._calibration,
                 custom_objects=self.conditions.custom_objects,
                 trust=self.conditions.trust,

@@ -10,8 +10,7 @@ import pytest
 import scored_models
 
 from edgeopt import data, frameworks, parity, runtimes, workers
-from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
-from edgeopt.conversion.refusals import crash_in_words
+from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for, isolation
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
@@ -238,12 +237,16 @@ def test_a_score_survives_int8(converted: dict[str, Path]) -> None:
     assert integer.metric.value > floating.metric.value - 0.03
 
 
-def test_a_crash_of_the_converter_is_an_error_that_helps(tmp_path: Path) -> None:
-    crash = workers.WorkerCrashed("segmentation fault", "")
-    summary = ModelSummary(tmp_path, "keras3", (), (), layer_kinds=("Dense", "GRU"))
-    words = crash_in_words("int8", summary, crash)
-    assert words.startswith("TensorFlow's converter died (segmentation fault) making int8. The model has GRU")
-    assert "unroll=True" in words
+def test_a_worker_is_renewed_before_it_has_leaked_much(
+    converted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "RENEW_AFTER", 2)
+    with IsolatedConverter(converted["float32"], ConvertOptions()) as converter:
+        pids = []
+        for _ in range(3):
+            converter.convert("float32", tmp_path / "m.tflite")
+            pids.append(converter._worker.call("os:getpid"))
+    assert pids[0] == pids[1] != pids[2]
 
 
 def test_a_crash_while_loading_or_simulating_is_an_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

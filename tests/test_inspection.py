@@ -166,8 +166,8 @@ def test_keras_layers_of_many_kinds(folder: Path) -> None:
     assert macs["GRU"] == 10 * 3 * (5 * 6 + 6 * 6)
     assert [row.note for row in inspection.rows if row.kind == "Dense"] == ["", "shares the weights of an earlier call"]
     found = _advice(inspection)
-    assert "set unroll=True" in found["int8"].reason
-    assert not found["int16x8"].possible
+    assert "become loops, which are unrolled" in found["int8"].reason
+    assert found["int16x8"].possible
     assert "MultiHeadAttention (1 layer)" in found["qat"].reason
     assert "Conv1D" not in found["qat"].reason
     assert "nothing to gain: all weight tensors have under 1024 elements" in found["dynamic"].reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import RuntimeResult, TensorSpec
+from edgeopt.vocabulary import RuntimeResult, Shape, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def convert(
     runtimes: Sequence[str] = (),
     target: str | None = None,
     batch_size: int | None = 1,
+    shapes: Mapping[str, Shape] | None = None,
     custom_objects: Path | None = None,
     trust: bool = False,
     force: bool = False,
@@ -72,6 +73,8 @@ def convert(
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
             fit, and where it has a compiler what is written is what that makes of it.
         batch_size: first dimension of the inputs; None leaves it free.
+        shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
+            said is as the data are.
         custom_objects, trust: see `loading.load_model`.
         force: overwrite `output`.
 
@@ -89,7 +92,8 @@ def convert(
         targets.refuse_scheme(device, wanted)
     promises = tuple(parse(text) for text in dict.fromkeys((*runtimes, *(device.runtimes if device else ()))))
     dataset = None if data is None else datasets.load(data)
-    options = ConvertOptions(batch_size, None if dataset is None else dataset.calibration, custom_objects, trust)
+    calibration = None if dataset is None else dataset.calibration
+    options = ConvertOptions(batch_size, calibration, custom_objects, trust, shapes or {})
     with (
         as_path(model) as path,
         IsolatedConverter(path, options) as converter,

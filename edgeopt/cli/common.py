@@ -98,6 +98,15 @@ model_options = options(
     click.option("--trust", is_flag=True, help="Let code inside the model file run (Lambda layers)."),
 )
 
+shape_option = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="[NAME=]N,N,…",
+    help="Fixes sizes that the model leaves free, the batch first: 1,64,64,3. As the data are if not given. "
+    "Repeatable, one an input.",
+)
+
 runtime_option = click.option(
     "--runtime",
     "runtimes",

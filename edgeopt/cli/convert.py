@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeopt.cli import common
+from edgeopt.units import parse_shapes
 
 if TYPE_CHECKING:
     from edgeopt.api.convert import Conversion
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @common.runtime_option
 @common.target_option
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
+@common.shape_option
 @common.model_options
 @common.seed_option
 @common.force_option
@@ -33,6 +35,7 @@ def command(
     runtimes: tuple[str, ...],
     target: str | None,
     batch_size: int,
+    shapes: tuple[str, ...],
     custom_objects: Path | None,
     trust: bool,
     force: bool,
@@ -60,6 +63,7 @@ def command(
             runtimes=runtimes,
             target=target,
             batch_size=batch_size or None,
+            shapes=parse_shapes(shapes),
             custom_objects=custom_objects,
             trust=trust,
             force=force,

@@ -15,7 +15,7 @@ from edgeopt.cli.choices import choice_options, said
 from edgeopt.errors import BudgetError, ConfigError
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
-from edgeopt.units import parse_size, parse_time_ms
+from edgeopt.units import parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
 
 
@@ -42,6 +42,7 @@ from edgeopt.vocabulary import Budgets
 @common.metric_option
 @common.threads_option
 @common.delegate_options
+@common.shape_option
 @common.model_options
 @common.seed_option
 @common.force_option
@@ -61,6 +62,7 @@ def command(
     threads: int,
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
+    shapes: tuple[str, ...],
     custom_objects: Path | None,
     trust: bool,
     seed: int,
@@ -112,6 +114,7 @@ def command(
             metric=metric,
             threads=threads,
             delegate=common.delegate_from(delegate, delegate_settings),
+            shapes=parse_shapes(shapes),
             custom_objects=custom_objects,
             trust=trust,
             commands=(shlex.join(["edgeopt", *sys.argv[1:]]),),

@@ -11,6 +11,7 @@ import numpy as np
 from edgeopt import frameworks, progress
 from edgeopt.conversion.lowering import Floating
 from edgeopt.conversion.quantizers.tensorflow_graph import SIGNATURE
+from edgeopt.errors import DataError
 from edgeopt.tflite import trained_ranges
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ def calibrate(floating: Floating, samples: Part, *, batch_size: int) -> Calibrat
     Args:
         samples: bound to the model's inputs.
         batch_size: of the file.
+
+    Raises:
+        DataError: there are fewer samples than one batch takes.
     """
+    if len(samples) < batch_size:
+        raise DataError(
+            f"Expected at least one batch of {batch_size} samples to calibrate with, got {len(samples)}. "
+            "Try a larger --calibration-samples, or a smaller --batch-size."
+        )
     calibration = frameworks.load("tf_calibrator")
     calibrator = calibration.Calibrator(calibration.add_intermediate_tensors(floating.content))
     as_fed = _feeder(floating.content)

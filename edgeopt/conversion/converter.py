@@ -15,7 +15,7 @@ from edgeopt.conversion import holding, quantizers
 from edgeopt.conversion.calibrating import Calibrated, calibrate
 from edgeopt.conversion.foreign import understood
 from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
-from edgeopt.conversion.refusals import in_words
+from edgeopt.conversion.refusals import in_words, layer_in
 from edgeopt.conversion.unrolling import unrolled
 from edgeopt.errors import ConfigError
 from edgeopt.schemes import scheme as scheme_named
@@ -106,6 +106,13 @@ class Converter:
         content = content if scheme.weights == "float32" else compact(content)
         holding.require(content, scheme)
         return content
+
+    def suspects(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns the layers that loop in the model's float file, and the names of all its operators."""
+        main = read(self._as_it_is.float_file).main
+        written = [main.tensors[o.outputs[0]].name for o in main.operators if o.name == "WHILE" and o.outputs]
+        loops = dict.fromkeys(layer_in(name) for name in written)
+        return tuple(loops), tuple(dict.fromkeys(operator.name for operator in main.operators))
 
     def simulate(self, output: Path) -> None:
         """Writes a fake-quantized model as a float file that rounds as it does, to trace what int8 makes of it.

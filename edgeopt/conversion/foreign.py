@@ -36,18 +36,17 @@ def _resized(content: bytes, shapes: Sequence[Shape]) -> bytes:
     for detail, shape in zip(interpreter.get_input_details(), shapes):
         interpreter.resize_tensor_input(detail["index"], [size or 1 for size in shape])
     interpreter.allocate_tensors()
+    interpreter.invoke()  # sizes that the graph computes itself are known afterwards
     found = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
-    batched = any(shape and shape[0] is None for shape in shapes)
+    free_batch = any(shape and shape[0] is None for shape in shapes)
 
     def change(model: Any, schema: Any) -> None:
         for index, tensor in enumerate(model.subgraphs[0].tensors):
-            if index in found and not len(model.buffers[tensor.buffer].data if tensor.buffer else ()):
+            if index in found and model.buffers[tensor.buffer].data is None:
                 tensor.shape = np.asarray(found[index], np.int32)
             if tensor.shapeSignature is not None:
-                signature = np.array(tensor.shape, np.int32)
-                if batched and len(signature) and tensor.shapeSignature[0] < 0:
-                    signature[0] = -1
-                tensor.shapeSignature = signature
+                batch = tensor.shapeSignature[:1] if free_batch else tensor.shape[:1]
+                tensor.shapeSignature = np.asarray([*batch, *tensor.shape[1:]], np.int32)
 
     return changed(content, change)
 

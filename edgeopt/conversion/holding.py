@@ -26,9 +26,11 @@ def require(content: bytes, scheme: Scheme) -> None:
     wrong = {dtype for _, tensor in left if not tensor.is_float for dtype in [tensor.dtype]}
     if wrong or (left and not held):
         found = ", ".join(sorted({tensor.dtype for _, tensor in left}))
+        why = "" if wrong else ": the quantizer has no such form of them"
         raise ConversionError(
-            f"Expected {scheme.weights} weights of the scheme {scheme.name}, got {found} in {_listed(left)}. "
-            f"{_WAY_ROUND.get(scheme.weights, 'Try another --scheme.')}"
+            f"Expected {scheme.weights} weights of the scheme {scheme.name}, got {found} in {_listed(left)}{why}. "
+            f"Try --scheme {'dynamic' if scheme.weights == 'float16' else 'float16'}, or, of a .tflite, the model that "
+            "it was made from."
         )
     _require_interface(model, scheme)
     if scheme.needs_calibration and not _computed(model, scheme.activations):
@@ -52,10 +54,6 @@ def remarks(content: bytes, scheme: Scheme) -> tuple[str, ...]:
 
 
 _LOOK_UPS = ("GATHER", "EMBEDDING_LOOKUP")
-_WAY_ROUND = {
-    "float16": "Try --scheme dynamic, or converting the model that the file was made from.",
-    "int8": "Try --scheme float16, or converting the model that the file was made from.",
-}
 
 
 def _sorted(model: TFLiteModel, scheme: Scheme) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:

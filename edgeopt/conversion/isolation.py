@@ -10,7 +10,7 @@ from typing import Any
 from edgeopt import workers
 from edgeopt.conversion.converter import ConvertOptions, ModelSummary
 from edgeopt.conversion.refusals import crash_in_words
-from edgeopt.errors import ConversionError
+from edgeopt.errors import ConversionError, EdgeoptError
 from edgeopt.runtimes import Request, refusals
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.vocabulary import Scheme
@@ -54,7 +54,7 @@ class IsolatedConverter:
 
     def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
         """As Converter.convert; a crash becomes a ConversionError that says what it was and what to try."""
-        summary = self.summary()
+        self.summary()
         if self._conversions == RENEW_AFTER:
             self.close()
         self._conversions += 1
@@ -62,13 +62,23 @@ class IsolatedConverter:
             remarks: tuple[str, ...] = self._opened().call("convert", scheme, output)
             return remarks
         except workers.WorkerCrashed as crash:
-            self.close()
             name = scheme if isinstance(scheme, str) else scheme.name
-            raise ConversionError(crash_in_words(name, summary, crash)) from None
+            loops, operators = self._suspects()
+            raise ConversionError(crash_in_words(name, crash, loops=loops, operators=operators)) from None
 
     def simulate(self, output: Path) -> None:
         """As Converter.simulate; a crash becomes a ConversionError."""
         self._call("simulate", output, doing=f"Writing what {self._path} simulates")
+
+    def _suspects(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns, from a new worker, what of the model may have killed the converter; see Converter.suspects."""
+        self.close()
+        try:
+            found: tuple[tuple[str, ...], tuple[str, ...]] = self._opened().call("suspects")
+            return found
+        except (workers.WorkerCrashed, EdgeoptError):
+            self.close()
+            return (), ()
 
     def _call(self, method: str, *args: Any, doing: str) -> Any:
         try:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Sequence
 
 from edgeopt import frameworks
 from edgeopt.errors import ConversionError
 from edgeopt.vocabulary import Scheme
 from edgeopt.workers import WorkerCrashed
 
-if TYPE_CHECKING:
-    from edgeopt.conversion.converter import ModelSummary
-
-# Layers whose loops kill TensorFlow's quantizer, and the way round.
-_LOOPING_LAYERS = ("GRU", "LSTM", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "TimeDistributed")
+# MLIR names an operator and where in the model it stands: fused["Op:", "model/layer/Op@function"] … 'tf.Op' op is …
+_NO_KERNEL = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)[@"]')
+_UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
+_TELLING = re.compile(r"error|fail|abort|assert|fatal", re.IGNORECASE)
+_LONGEST = 300
 
 
 @contextlib.contextmanager
@@ -31,24 +32,46 @@ def in_words(scheme: Scheme) -> Iterator[None]:
     try:
         yield
     except refusals as error:
-        raise ConversionError(f"TensorFlow's converter refused to make {scheme.name}: {_gist(error)}") from error
+        raise ConversionError(f"The converter refused to make {scheme.name}: {gist(str(error))}") from error
 
 
-def _gist(error: Exception) -> str:
-    """Returns the lines of a converter's complaint that a person can use."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    useful = [line for line in lines if "error:" in line or "op:" in line or "not supported" in line] or lines
-    return " ".join(useful[:3])[:600]
+def gist(complaint: str) -> str:
+    """Returns what a converter's complaint says of the model, and what to try."""
+    places = dict(_PLACE.findall(complaint))
+    missing = dict.fromkeys(_NO_KERNEL.findall(complaint))
+    if missing:
+        named = ", ".join(f"{name} (of {layer_in(places[name])!r})" if name in places else name for name in missing)
+        return f"TensorFlow Lite has no kernel of {named}, in any scheme. Try a model without."
+    if unknown := _UNKNOWN.search(complaint):
+        return f"it does not know {unknown[1]} in version {unknown[2]}. Try the model that this file was made from."
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    if not lines:
+        return "it gave no reason. Try another --scheme."
+    line = next((line for line in lines if "error:" in line), lines[0]).rpartition("error:")[2].strip()
+    return f"{line[:_LONGEST].rstrip('.')}. Try another --scheme."
 
 
-def crash_in_words(name: str, summary: ModelSummary, crash: WorkerCrashed) -> str:
-    """Returns the message for a converter that died making the scheme called `name`."""
-    loops = [kind for kind in summary.layer_kinds if kind in _LOOPING_LAYERS]
+def layer_in(place: str) -> str:
+    """Returns the layer in the name of an operation or tensor, "functional/dense/MatMul"; the name where none is."""
+    parts = place.split(";")[0].split("/")
+    return parts[1] if len(parts) > 2 else place
+
+
+def crash_in_words(scheme: str, crash: WorkerCrashed, *, loops: Sequence[str], operators: Sequence[str]) -> str:
+    """Returns the message for a converter that died.
+
+    Args:
+        scheme: the name of what it was making.
+        loops: names of the layers that loop, or of the tensors that loops write.
+        operators: what the float file holds, by name.
+    """
+    told = [line.strip() for line in crash.log.splitlines() if _TELLING.search(line)]
+    reason = f"; it wrote: {told[-1][:_LONGEST]}" if told else ", without a reason"
     if loops:
-        cause = f"The model has {', '.join(loops)}, whose loop it cannot quantize"
-        remedy = f"build {loops[0]} with unroll=True, or --scheme float16"
+        named = ", ".join(repr(name) for name in loops)
+        cause = f"The model loops (WHILE) in {named}, which no quantizer takes"
+        remedy = "--scheme float16 or dynamic, or the layer with unroll=True where it knows the word"
     else:
-        cause = f"Its layers are {', '.join(summary.layer_kinds)}" if summary.layer_kinds else "Its graph gives no hint"
+        cause = f"It holds {', '.join(operators)}" if operators else "Not even its float form could be made"
         remedy = "--scheme dynamic or float16"
-    log = f" Its last words: {crash.log.splitlines()[-1]}" if crash.log else ""
-    return f"TensorFlow's converter died ({crash.reason}) making {name}. {cause}. Try: {remedy}.{log}"
+    return f"The converter died ({crash.reason}) making {scheme}{reason}. {cause}. Try: {remedy}."

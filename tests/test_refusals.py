@@ -1,0 +1,100 @@
+"""Models that converters refuse or die on: the layer and the way out are named, and never the tool's raw output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeopt import data, frameworks, workers
+from edgeopt.conversion import Converter, ConvertOptions, IsolatedConverter
+from edgeopt.conversion.converter import open_converter
+from edgeopt.conversion.refusals import crash_in_words, gist, layer_in
+from edgeopt.errors import ConversionError
+
+VOLUME = (4, 6, 6, 2)
+
+
+def _saved(folder: Path, build: Callable[[Any, Any], Any]) -> tuple[Path, ConvertOptions]:
+    keras = frameworks.load("keras")
+    given = keras.Input(VOLUME)
+    keras.Model(given, build(keras.layers, given)).save(folder / "volume.keras")
+    samples = np.random.default_rng(0).normal(size=(64, *VOLUME)).astype("float32")
+    return folder / "volume.keras", ConvertOptions(calibration=data.load({"x_train": samples}).calibration)
+
+
+def _converter(folder: Path, build: Callable[[Any, Any], Any]) -> Converter:
+    return open_converter(*_saved(folder, build))
+
+
+def test_an_operator_without_a_kernel_is_named_with_its_layer(tmp_path: Path) -> None:
+    converter = _converter(tmp_path, lambda layers, x: layers.MaxPooling3D(2, name="pooled")(x))
+    for scheme in ("float32", "int8"):
+        with pytest.raises(ConversionError) as caught:
+            converter.to_bytes(scheme)
+        assert str(caught.value) == (
+            f"The converter refused to make {scheme}: TensorFlow Lite has no kernel of MaxPool3D (of 'pooled'), in any "
+            "scheme. Try a model without."
+        )
+
+
+def test_weights_without_an_integer_form_are_named(tmp_path: Path) -> None:
+    converter = _converter(tmp_path, lambda layers, x: layers.Conv3D(3, 2)(x))
+    message = r"int8 weights of the scheme int8, got float32 in 1 CONV_3D: the quantizer has no such form of them\. Try"
+    with pytest.raises(ConversionError, match=message):
+        converter.to_bytes("int8")
+
+
+def test_what_kills_the_converter_is_named(tmp_path: Path) -> None:
+    path, options = _saved(tmp_path, lambda layers, x: layers.Flatten()(layers.ConvLSTM2D(3, 2, name="film")(x)))
+    message = (
+        r"The converter died \(.*\) making int8.*\. The model loops \(WHILE\) in 'film', which no quantizer takes\. "
+        "Try: --scheme float16 or dynamic"
+    )
+    with IsolatedConverter(path, options) as converter:
+        with pytest.raises(ConversionError, match=message):
+            converter.convert("int8", tmp_path / "volume.tflite")
+        converter.convert("float16", tmp_path / "volume.tflite")  # as it was told to try
+    assert (tmp_path / "volume.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("complaint", "words"),
+    [
+        ("", "it gave no reason. Try another --scheme."),
+        (
+            "Failed.\n<unknown>:0: error: 'tfl.add' op has bad types\n",
+            "'tfl.add' op has bad types. Try another --scheme.",
+        ),
+        (
+            "Failed to parse the model: Didn't find op for builtin opcode 'DEQUANTIZE' version '9'. An older version",
+            "it does not know DEQUANTIZE in version 9. Try the model that this file was made from.",
+        ),
+        ("x" * 1000, "x" * 300 + ". Try another --scheme."),
+        (
+            "'tf.Qr' op is neither a custom op nor a flex op",
+            "TensorFlow Lite has no kernel of Qr, in any scheme. Try a m",
+        ),
+    ],
+)
+def test_a_complaint_in_short(complaint: str, words: str) -> None:
+    assert gist(complaint).startswith(words)
+
+
+def test_a_layer_in_the_name_of_a_tensor() -> None:
+    assert layer_in("functional_1/film/while;other") == "film"
+    assert layer_in("Identity") == "Identity"
+
+
+def test_a_crash_without_a_loop_names_what_there_is() -> None:
+    log = "I0000 all is well\nCheck failed: rank == 2\nlast line of no meaning"
+    words = crash_in_words("int8", workers.WorkerCrashed("abort", log), loops=(), operators=("SVDF", "ADD"))
+    assert words == (
+        "The converter died (abort) making int8; it wrote: Check failed: rank == 2. It holds SVDF, ADD. "
+        "Try: --scheme dynamic or float16."
+    )
+    words = crash_in_words("int8", workers.WorkerCrashed("abort", "last line"), loops=(), operators=())
+    assert "making int8, without a reason. Not even its float form could be made. Try: " in words
