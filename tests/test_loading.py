@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from edgeopt import frameworks, graph
+from edgeopt.api.models import as_path
 from edgeopt.errors import ModelError
 from edgeopt.loading import LoadedModel, formats, load_model, proof, safety, save_keras3
+from edgeopt.loading.archiving import archive
 
 tf = frameworks.load("tensorflow")
 keras = frameworks.load("keras")
@@ -697,3 +699,33 @@ def test_the_autoencoder_of_mlperf_tiny(shared):
     loaded = load_model(shared / "models" / "ad01.h5")
     assert loaded.source_format == "keras2-h5"
     assert (loaded.inputs[0].shape, loaded.outputs[0].shape) == ((None, 640), (None, 640))
+
+
+def test_an_operation_that_hdf5_cannot_hold_is_no_layer_of_its_authors(tmp_path):
+    steps = keras.Input((6, 4))
+    keras.Model(steps, keras.layers.Dense(2)(steps[:, 0])).save(tmp_path / "sliced.h5")
+    with pytest.raises(
+        ModelError, match=r"Keras 3 cannot read operations .* from HDF5\. Try saving it as \.keras"
+    ) as e:
+        load_model(tmp_path / "sliced.h5")
+    assert "author" not in str(e.value)
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_a_model_is_archived_as_the_same_bytes_whenever_it_is_the_same(library, tmp_path, monkeypatch):
+    model = small(library)
+    for name, now in (("one", 1e9), ("two", 1.5e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        archive(model, tmp_path / f"{name}.keras")
+    one, two = ((tmp_path / f"{name}.keras").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert formats.identify(tmp_path / "two.keras").format == ("keras3" if library is keras else "keras2")
+    model.set_weights([value + 1 for value in model.get_weights()])
+    archive(model, tmp_path / "other.keras")
+    assert (tmp_path / "other.keras").read_bytes() != one
+
+
+def test_a_model_at_hand_may_have_any_name(tmp_path):
+    for name in ("math", "string", "a b"):
+        with as_path(small(keras, name=name)) as path:
+            assert load_model(path).keras is not None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -364,13 +366,24 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:
         text = str(error)
         lost = ("Unknown layer", "Could not locate class", "Unknown object", "custom object")
-        if "Only input tensors may be passed as positional" in text or "Unknown layer: 'NotEqual'" in text:
+        if "Only input tensors may be passed as positional" in text or _names_an_operation(text):
             hint = "Keras 3 cannot read operations (x * 2, keras.ops, masks) back from HDF5. Try saving it as .keras."
         elif any(sign in text for sign in lost):
             hint = "It holds a layer or function of its author's. Try --custom-objects FILE.py that defines it."
         else:
             hint = "Try opening it in the Keras that wrote it, and saving it anew."
         raise ModelError(f"{path} could not be read: {_first_line(error)} {hint}") from error
+
+
+def _names_an_operation(complaint: str) -> bool:
+    """Whether what a loader does not know is one of Keras 3's own operations, which HDF5 cannot hold."""
+    unknown = re.search(r"Unknown layer: '?(\w+)", complaint)
+    modules = vars(frameworks.load("keras").src.ops).values()
+    return unknown is not None and any(
+        str(getattr(getattr(module, unknown[1], None), "__module__", "")).startswith("keras.src.ops.")
+        for module in modules
+        if inspect.ismodule(module)
+    )
 
 
 def _first_line(error: BaseException) -> str:
