@@ -95,22 +95,29 @@ def plan(
         DataError: there are no samples or labels, and a step needs them.
     """
     there = {Need.TRAINING: has_training, Need.LABELS: has_labels, Need.CALIBRATION: has_calibration}
+    held = properties
+    for number, step in enumerate(recipe.steps[start:], start=start):
+        _require_nothing_destroyed(recipe.steps, number, start, held)
+        _require_model_before_file(recipe.steps, number)
+        held = _after(technique(step.technique), held)
     planned: list[PlannedStep] = []
     for number, step in enumerate(recipe.steps[start:], start=start):
         where, row = f"steps[{number}]", technique(step.technique)
-        _require_nothing_destroyed(recipe.steps, number, start, properties)
-        _require_model_before_file(recipe.steps, number)
         training = step.training(recipe.training) if isinstance(step, TrainedStep) else None
         _require_sense(row, step, training, where)
         needs = _needs(row, training)
         _require_there(row, needs, where, there)
         _require_schemes(recipe, row, where)
-        after = (properties & row.keeps) | row.ensures
+        after = _after(row, properties)
         prediction = row.predict(step, facts).words if facts is not None else ""
         name, variant = _name(recipe.steps, number), row.variant_of(properties)
         planned.append(PlannedStep(step, row.name, name, variant, properties, after, needs, prediction, training))
         properties = after
     return Plan(tuple(planned), tuple(_notes(recipe, properties)))
+
+
+def _after(row: Technique, properties: frozenset[Property]) -> frozenset[Property]:
+    return (properties & row.keeps) | row.ensures
 
 
 def _name(steps: Sequence[Step], number: int) -> str:
