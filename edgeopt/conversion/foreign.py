@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeopt import frameworks
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed
+from edgeopt.tflite.rewrite import changed, inlined
 from edgeopt.tflite.trained_ranges import forget_unused_codes
 from edgeopt.vocabulary import Shape, TensorSpec
 
@@ -18,12 +18,14 @@ def understood(content: bytes, inputs: Sequence[TensorSpec]) -> bytes:
     """Returns a float file with every operator named, every buffer inside and every weight in float32.
 
     Converters before TensorFlow 2.4 wrote operators into the old one-byte field alone: quantizers then see a file of
-    additions, and leave it as it is without a word.
+    additions, and leave it as it is without a word. A file of today comes out as it is, byte for byte.
 
     Args:
         inputs: what the main graph's inputs shall be; sizes that the file leaves free and these fix are fixed.
     """
-    modern = changed(content, _modernize)
+    touched: list[bool] = []
+    made = changed(content, lambda model, schema: touched.append(_modernize(model, schema)))
+    modern = made if any(touched) else inlined(content)
     fixed = [spec.shape for spec in inputs]
     return modern if [spec.shape for spec in read(modern).inputs] == fixed else _resized(modern, fixed)
 
@@ -51,15 +53,20 @@ def _resized(content: bytes, shapes: Sequence[Shape]) -> bytes:
     return changed(content, change)
 
 
-def _modernize(model: Any, schema: Any) -> None:
-    for code in model.operatorCodes:
-        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+def _modernize(model: Any, schema: Any) -> bool:
+    """Mends a parsed file; says whether there was anything to mend."""
+    old = [code for code in model.operatorCodes if code.builtinCode < code.deprecatedBuiltinCode]
+    for code in old:
+        code.builtinCode = code.deprecatedBuiltinCode
+    touched = bool(old)
     for graph in model.subgraphs:
         widened = [o for o in graph.operators if _widened(model, graph, o, schema)]
         graph.operators = [o for o in graph.operators if o not in widened]
         for operator in widened:
             graph.tensors[operator.inputs[0]].buffer = 0  # the empty one
+            touched = True
     forget_unused_codes(model)
+    return touched
 
 
 def _widened(model: Any, graph: Any, operator: Any, schema: Any) -> bool:
