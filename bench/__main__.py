@@ -12,8 +12,8 @@ from edgeopt import files, machine
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 INTRO = """# Benchmarks
 
-Written by `make bench`: each beside what one would do by hand, in the same run. Medians; ratios are taken round by
-round. Each section says where and with what it was measured."""
+Written by `make bench`: each beside what one would do by hand, in the same run. Medians, and
+the ratios of these medians. Each section says where and with what it was measured."""
 SECTIONS = {
     "Start-up": startup,
     "Conversion": conversion,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as benchmarks
-from bench import compression
+from bench import common, compression
 from edgeopt.recipe import steps_from
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +40,7 @@ def test_a_benchmark_renews_its_section_alone(tmp_path: Path, monkeypatch: pytes
         benchmarks.keep(title, text)
     page = benchmarks.PAGE.read_text(encoding="utf-8")
     assert page == f"{benchmarks.INTRO}\n\n## Start-up\n\nfirst\n\nlines\n\n## Memory\n\nnew\n"
+
+
+def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
+    assert common.ratio([9.0, 1.0, 12.0], [3.0, 6.0, 4.0]) == 9.0 / 4.0

@@ -320,6 +320,35 @@ def test_view_serves_until_ctrl_c(variants: Path, tmp_path: Path) -> None:
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("edgeopt con", ["plain,convert"]),
+        ("edgeopt optimize --max-s", ["plain,--max-size"]),
+        ("edgeopt convert m.keras --scheme int8-f", ["plain,int8-float-io"]),
+        ("edgeopt convert m.keras --runtime litert-b", ["plain,litert-builtin"]),
+        ("edgeopt convert m.keras --target cortex-m5", ["plain,cortex-m55"]),
+        ("edgeopt optimize m.keras --recipe prune-5", ["plain,prune-50"]),
+        ("edgeopt optimize m.keras --data dig", ["plain,digits"]),
+        ("edgeopt optimize m.keras --data d.np", ["file,d.np"]),
+        ("edgeopt export mi", ["plain,micro"]),
+        ("edgeopt evaluate m", ["file,m"]),
+    ],
+)
+def test_a_shell_completes(words: str, expected: list[str], tmp_path: Path) -> None:
+    asked = {"_EDGEOPT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = edgeopt(folder=tmp_path, **asked)
+    assert (done.stdout.splitlines(), done.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_are_told_how(shell: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "getting-started.md").read_text()
+    assert f"_EDGEOPT_COMPLETE={shell}_source edgeopt" in page
+    done = edgeopt(folder=tmp_path, _EDGEOPT_COMPLETE=f"{shell}_source")
+    assert f"_EDGEOPT_COMPLETE={shell}_complete" in done.stdout
+
+
 def test_no_terminal_obeys_what_files_are_called(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = Table()
     table.add_column("\x1b[2Jname")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgeopt import progress, showing
 from edgeopt.errors import ConfigError, suggestion
@@ -49,6 +50,28 @@ class Named(click.Choice):
             known = "" if near.startswith(" Known") else f" Known: {', '.join(self.choices)}."
             self.fail(f"there is none called {value!r}.{near}{known}", param, ctx)
         return str(value)
+
+
+def completed(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """Returns what completes an option in a shell: one of `names`, or a file where none begins so."""
+
+    def complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in names() if name.startswith(begun)]
+        return found or [CompletionItem(begun, type="file")]
+
+    return complete
+
+
+def _targets() -> Iterable[str]:
+    from edgeopt.targets import TARGETS
+
+    return TARGETS
+
+
+def _sources() -> Iterable[str]:
+    from edgeopt.data import SOURCES
+
+    return (name for source in SOURCES.values() for name in source.names)
 
 
 def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -111,17 +134,22 @@ runtime_option = click.option(
     "--runtime",
     "runtimes",
     multiple=True,
+    shell_complete=completed(lambda: RUNTIMES),
     metavar="NAME[==VERSION]",
     help=f"Repeatable. One of {', '.join([*RUNTIMES, *ALIASES])}.",
 )
 
 target_option = click.option(
-    "--target", metavar="NAME|FILE.yaml", help="The device it is meant for: one of `edgeopt targets`, or one's own."
+    "--target",
+    metavar="NAME|FILE.yaml",
+    shell_complete=completed(_targets),
+    help="The device it is meant for: one of `edgeopt targets`, or one's own.",
 )
 
 one_runtime_option = click.option(
     "--runtime",
     default="litert",
+    shell_complete=completed(lambda: RUNTIMES),
     show_default=True,
     metavar="NAME[==VERSION]",
     help=f"One of {', '.join([*RUNTIMES, *ALIASES])}.",
@@ -143,7 +171,7 @@ preprocessing_options = options(
 def data_options(*, required: bool) -> Callable[[Function], Function]:
     """Returns the options that name data, with their preprocessing."""
     return options(
-        click.option("--data", required=required, metavar="DATA", help=DATA_HELP),
+        click.option("--data", required=required, metavar="DATA", shell_complete=completed(_sources), help=DATA_HELP),
         click.option("--train-data", metavar="DATA", help="Training samples, where --data is for validation alone."),
         click.option("--calibration-data", metavar="DATA", help="Samples that set the ranges of integer schemes."),
         click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from edgeopt.units import parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
 
 
+def _recipes() -> Iterable[str]:
+    from edgeopt.recipe import packaged
+
+    return packaged()
+
+
 @click.command("optimize", short_help="Make every scheme, measure it on real runtimes, recommend one.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=True)
 @click.option(
-    "--recipe", metavar="RECIPE", help="Its steps come first: a packaged one (edgeopt recipe list) or FILE.yaml."
+    "--recipe",
+    metavar="RECIPE",
+    shell_complete=common.completed(_recipes),
+    help="Its steps come first: a packaged one (edgeopt recipe list) or FILE.yaml.",
 )
 @choice_options(Training)
 @click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
