@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeopt import comparison, machine, parity, progress, targets
+from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.carry_out import BASELINE
 from edgeopt.compilers import COMPILERS
@@ -61,6 +62,15 @@ def scored(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
         return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
 
     return [add(variant) for variant in variants]
+
+
+def unrefuted(workspace: Workspace, variants: Sequence[Variant], warnings: Sequence[str]) -> tuple[str, ...]:
+    """Returns the warnings but for those that the score of the model as it came has refuted."""
+    metric = next((variant.metric for variant in variants if variant.metric and not variant.steps), None)
+    if metric is None:
+        return tuple(warnings)
+    wrong = datasets.refuted(workspace.data, workspace.summary.inputs, metric)
+    return tuple(warning for warning in warnings if warning not in wrong)
 
 
 def tried_on_runtimes(workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request]) -> list[Variant]:

@@ -110,6 +110,7 @@ def optimize(
         progress.tell("loading", 1, 1)
         outcome = carry_out(recipe, workspace)
         variants = measuring.scored(workspace, outcome.variants)
+        warnings = measuring.unrefuted(workspace, variants, warnings)
         variants = measuring.tried_on_runtimes(workspace, variants, promises)
         variants, said = measuring.timed(workspace, variants)
         if recipe.target is not None:

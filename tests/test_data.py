@@ -23,7 +23,7 @@ from edgeopt import data, frameworks, workers
 from edgeopt.data import SOURCES, arrays
 from edgeopt.data import dataset as dataset_module
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.vocabulary import Preprocessing, Quantization, TensorSpec
+from edgeopt.vocabulary import MetricValue, Preprocessing, Quantization, TensorSpec
 
 CLASSES, PER_CLASS = 10, 6
 DIGITS_INPUT = (TensorSpec("serving_default_image:0", (None, 8, 8, 1)),)
@@ -896,6 +896,19 @@ def test_check_raises_on_what_makes_a_run_useless() -> None:
         data.check(data.load((x, y), calibration=_images(200, scale=255)), IMAGE_INPUT, TEN)
     with pytest.raises(DataError, match=r"Expected \(5, 5, 1\) per sample"):
         data.check(data.load((x, y)), [TensorSpec("in", (None, 5, 5, 1))], TEN)
+
+
+@pytest.mark.parametrize(
+    ("low", "is_share", "is_refuted"),
+    # Half-way from one of ten to all: (0.1 + 1) / 2.
+    [(0.56, True, True), (0.54, True, False), (0.99, False, False)],
+)
+def test_a_good_score_refutes_that_pixels_are_on_a_wrong_scale(low: float, is_share: bool, is_refuted: bool) -> None:
+    raw, y = np.rint(_images(500, scale=255)), np.arange(500) % 10
+    loaded = data.load((raw, y))
+    (warned,) = [one for one in data.check(loaded, IMAGE_INPUT) if "use --scale 1/255" in one]
+    scored = MetricValue("top1", low + 0.01, low, low + 0.02, 100, True, is_share)
+    assert data.refuted(loaded, IMAGE_INPUT, scored) == ((warned,) if is_refuted else ())
 
 
 def test_check_warns() -> None:

@@ -79,6 +79,7 @@ _HOMES = {
     "match_inputs": "binding",
     "parse_preprocessing": "preprocessing",
     "preprocess": "preprocessing",
+    "refuted": "checks",
     "source_of": "loading",
 }
 
@@ -95,6 +96,7 @@ __all__ = [
     "match_inputs",
     "parse_preprocessing",
     "preprocess",
+    "refuted",
     "source_of",
 ]
 

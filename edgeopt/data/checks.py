@@ -11,13 +11,14 @@ import numpy as np
 from edgeopt.data.binding import bind
 from edgeopt.data.dataset import Dataset, Part
 from edgeopt.errors import DataError
-from edgeopt.vocabulary import Batch, Preprocessing, TensorSpec
+from edgeopt.vocabulary import Batch, MetricValue, Preprocessing, TensorSpec
 
 FEW_CALIBRATION_SAMPLES = 100
 # Calibration values this many times larger or smaller than training values are no choice of scale but a mistake.
 _WRONG_SCALE = 10.0
 # Raw bytes looked at per part: as float32 they are up to four times as many.
 _PROBE_BYTES = 16 << 20
+_PROBED_SAMPLES = 1000
 
 
 def check(
@@ -26,7 +27,7 @@ def check(
     outputs: Sequence[TensorSpec] = (),
     *,
     rescales: bool = False,
-    samples: int = 1000,
+    samples: int = _PROBED_SAMPLES,
 ) -> tuple[str, ...]:
     """Looks at all labels and at up to `samples` samples of each part.
 
@@ -65,6 +66,21 @@ def check(
     if "training" in parts:
         warnings += _sorted_stream(bound.training)
     return tuple(dict.fromkeys(warnings))
+
+
+def refuted(dataset: Dataset, inputs: Sequence[TensorSpec], scored: MetricValue) -> tuple[str, ...]:
+    """Returns the warnings of `check` that a score of the model on these data has refuted: pixels on a wrong scale.
+
+    Args:
+        inputs: the model's.
+        scored: how well the model did. Only a share says what is good: one whose interval is above the half-way from
+            guessing to always right.
+    """
+    part = next((part for part in bind(dataset, inputs).parts.values() if len(part)), None)
+    classes = dataset.validation.classes
+    if part is None or not scored.is_share or scored.low <= (1 / (classes or 2) + 1) / 2:
+        return ()
+    return tuple(_raw_pixels(_probe(part, _PROBED_SAMPLES), part.preprocessing))
 
 
 def _probe(part: Part, samples: int) -> Batch:
