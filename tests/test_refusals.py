@@ -14,6 +14,7 @@ from edgeopt.conversion import Converter, ConvertOptions, IsolatedConverter
 from edgeopt.conversion.converter import open_converter
 from edgeopt.conversion.refusals import crash_in_words, gist, layer_in
 from edgeopt.errors import ConversionError
+from edgeopt.tflite.reader import read
 
 VOLUME = (4, 6, 6, 2)
 
@@ -98,3 +99,18 @@ def test_a_crash_without_a_loop_names_what_there_is() -> None:
     )
     words = crash_in_words("int8", workers.WorkerCrashed("abort", "last line"), loops=(), operators=())
     assert "making int8, without a reason. Not even its float form could be made. Try: " in words
+
+
+def test_tables_are_saved_with_the_graph_that_looks_them_up(tmp_path: Path) -> None:
+    layers = frameworks.load("tf_keras").layers
+    word = layers.Input((1,), dtype="string", name="word")
+    table = layers.StringLookup(vocabulary=["up", "down"])(word)
+    embedded = layers.Flatten()(layers.Embedding(3, 4)(table))
+    frameworks.load("tf_keras").Model(word, layers.Dense(2)(embedded)).save(tmp_path / "word.keras")
+    file = read(open_converter(tmp_path / "word.keras", ConvertOptions()).to_bytes("float32"))
+    assert "HASHTABLE_FIND" in {code.name for code in file.codes}
+    number = layers.Input((1,), dtype="int64", name="number")
+    table = layers.IntegerLookup(vocabulary=[3, 7], name="index")(number)
+    frameworks.load("tf_keras").Model(number, layers.Embedding(3, 4)(table)).save(tmp_path / "number.keras")
+    with pytest.raises(ConversionError, match=r"no kernel of .*LookupTableFindV2 \(of 'index'\).*, in any scheme"):
+        open_converter(tmp_path / "number.keras", ConvertOptions()).to_bytes("float32")

@@ -54,8 +54,17 @@ def graph_of(model: LoadedModel, folder: Path, *, batch_size: int | None) -> Gra
     function = model.inference_function(batch_size)
     module = tf.Module()
     module.variables_of_the_graph = list(function.variables)
+    module.tables_of_the_graph = _tables(model)
     tf.saved_model.save(module, str(folder), signatures={tensorflow_graph.SIGNATURE: function})
     return Graph(folder, _rounds(function))
+
+
+def _tables(model: LoadedModel) -> list[Any]:
+    """Returns the look-up tables of a model's layers, which a graph may refer to only when it is saved with them."""
+    resource = frameworks.load("tensorflow").saved_model.experimental.TrackableResource
+    keras = model.keras if model.keras is not None else model.original
+    layers = keras._flatten_layers() if hasattr(keras, "_flatten_layers") else ()
+    return [value for layer in layers for value in vars(layer).values() if isinstance(value, resource)]
 
 
 def float_file_of(graph: Graph) -> Floating:

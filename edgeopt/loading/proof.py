@@ -55,7 +55,7 @@ def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = 2) -> list[np.ndarray]:
-    """Returns inputs that a model can take, always the same: normal floats, integers that its embeddings know.
+    """Returns inputs that a model can take, always the same: normal floats, integers that its embeddings know, digits as strings.
 
     Args:
         model: a functional or built Sequential model of either Keras.
@@ -72,6 +72,8 @@ def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samp
         dtype = graph.dtype_name(tensor)
         if dtype == "bool":
             inputs.append(generator.random(shape) < 0.7)
+        elif dtype == "string":
+            inputs.append(generator.integers(0, limit, shape).astype(str).astype(object))
         elif dtype.startswith(("int", "uint")):
             inputs.append(generator.integers(0, limit, shape).astype(dtype))
         else:
