@@ -10,7 +10,7 @@ import pytest
 from edgeopt import convert, data, frameworks
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.conversion.converter import open_converter
-from edgeopt.errors import ConfigError, DataError
+from edgeopt.errors import ConfigError, ConversionError, DataError
 from edgeopt.tflite.reader import read
 from edgeopt.units import parse_shapes
 
@@ -88,3 +88,15 @@ def test_fewer_samples_than_a_batch_are_refused(upscaling: dict[str, Path]) -> N
     part = data.load({"x_train": PICTURES}).calibration.head(3)
     with pytest.raises(DataError, match=r"one batch of 4 samples to calibrate with, got 3\. Try .* smaller --batch-si"):
         _converter(upscaling["keras"], calibration=part, batch_size=4).to_bytes("int8")
+
+
+def test_sizes_that_are_free_are_the_first_thing_to_try(tmp_path: Path) -> None:
+    keras = frameworks.load("keras")
+    picture = keras.Input((None, None, 3), name="picture")
+    x = keras.layers.Conv2DTranspose(3, 2, strides=2)(keras.layers.MaxPooling2D()(picture))
+    keras.Model(picture, keras.layers.Concatenate()([x, picture])).save(tmp_path / "even.keras")
+    message = r"does not run in its smallest sizes, .* Try --shape picture=1,N,N,3, or --data, whose sizes are taken\."
+    with pytest.raises(ConversionError, match=message):
+        convert(tmp_path / "even.keras", tmp_path / "even.tflite")
+    result = convert(tmp_path / "even.keras", tmp_path / "even.tflite", shapes={"": (1, 8, 8, 3)})
+    assert result.outputs[0].shape == (1, 8, 8, 3 + 3)

@@ -107,7 +107,7 @@ def convert(
         file = read(temporary)
         rows = parity.check(temporary, promises or (parse("litert"),), dataset.calibration if dataset else None)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
-            raise ConversionError(_broken_promises(broken, output))
+            raise ConversionError(_broken_promises(broken, output, file.inputs))
         found = None if device is None else _made_for(device, file, temporary)
         content = temporary.read_bytes()
     compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
@@ -163,10 +163,16 @@ def _float_operators(file: TFLiteModel) -> tuple[str, ...]:
     return tuple(f"{count} {name}" if count > 1 else name for name, count in names.items())
 
 
-def _broken_promises(rows: Sequence[RuntimeResult], output: Path) -> str:
+def _broken_promises(rows: Sequence[RuntimeResult], output: Path, inputs: Sequence[TensorSpec]) -> str:
     told = "; ".join(
         f"{row.name} {row.version}: "
         + (row.reason or f"it runs, but its results are off by {row.max_difference:.2g} of their spread")
         for row in rows
     )
+    if free := next((spec for spec in inputs if None in spec.shape[1:]), None):
+        sizes = ",".join(str(size or (1 if number == 0 else "N")) for number, size in enumerate(free.shape))
+        return (
+            f"{output.name} was not written, as it does not run in its smallest sizes, which it leaves free: {told}. "
+            f"Try --shape {free.name}={sizes}, or --data, whose sizes are taken."
+        )
     return f"{output.name} was not written: {told}. Try another --scheme, or a newer runtime."

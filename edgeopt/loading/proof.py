@@ -55,7 +55,7 @@ def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = 2) -> list[np.ndarray]:
-    """Returns inputs that a model can take, always the same: normal floats, integers that its embeddings know, digits as strings.
+    """Returns inputs that a model can take, always the same: normal floats, digits, integers that its embeddings know.
 
     Args:
         model: a functional or built Sequential model of either Keras.
