@@ -17,6 +17,8 @@ import tflite_mutations
 from c99_graphs import Graph
 
 from edgeopt import c99
+from edgeopt.c99 import checking
+from edgeopt.c99.operators import OPERATORS
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.tflite.reader import read
 
@@ -237,6 +239,10 @@ def _results(g: Graph, name: str, count: int) -> tuple[list[int], list[int]]:
     outputs = [g.tensor((1, 8)) for _ in range(count)]
     g.operator(name, [x], outputs)
     return [x], outputs
+
+
+def test_every_operator_is_checked() -> None:
+    assert set(checking.FORMS) == set(OPERATORS)
 
 
 @pytest.mark.parametrize("words", CONTRADICTIONS)

@@ -129,6 +129,20 @@ def test_compilers_and_programs_that_do_not_end(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.undo()
 
 
+def test_golden_outputs_that_are_infinite(tmp_path: Path) -> None:
+    if not any(map(shutil.which, proof.COMPILERS)):
+        pytest.skip("no C compiler here: install gcc")
+    g = Graph()
+    x, y = g.tensor((1, 4), "float32"), g.tensor((1, 4), "float32")
+    mask = g.constant([[0, float("-inf"), float("inf"), float("nan")]], "float32")
+    g.operator("ADD", [x, mask], [y], "AddOptions")
+    file = tmp_path / "model.tflite"
+    file.write_bytes(g.build([x], [y]))
+    exported = edgeopt.export("micro", file, tmp_path / "project", runtime="c99", rounding="xnnpack")
+    assert "0 outputs differ" in exported.facts["self_test"]
+    assert "INFINITY" in (tmp_path / "project" / "selftest" / "model_selftest.c").read_text()
+
+
 def test_without_a_compiler_it_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     exported = edgeopt.export("micro", model, tmp_path / "project", runtime="c99")
