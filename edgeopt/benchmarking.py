@@ -22,6 +22,7 @@ from edgeopt.machine import Machine
 from edgeopt.runtimes import Delegate, Runtime, isolated, module, open_session, parse
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.samples import from_data, generated
+from edgeopt.showing.values import Shown
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Shown):
     """What `benchmark` found.
 
     Attributes:

@@ -22,6 +22,7 @@ from edgeopt.files import sha256
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import Tensor, TFLiteModel
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue
@@ -60,7 +61,7 @@ class OutputDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """What `compare` found; `a` is the reference.
 
     Attributes:

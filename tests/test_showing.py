@@ -8,6 +8,8 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from edgeopt.progress import Outlook, Progress, Stage
 from edgeopt.showing.course import Course, in_words
 from edgeopt.showing.pipe import SeldomLines
+from edgeopt.showing.values import Shown
 
 
 class Clock:
@@ -252,3 +255,41 @@ def test_a_pipe_gets_a_plain_line_a_minute(clock: Clock) -> None:
 def test_short_work_is_silent_in_a_pipe(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("the end\n", "")
+
+
+# --- results in notebooks --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Result(Shown):
+    size_bytes: int
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    best: Part | None = None
+
+
+def test_a_notebook_shows_a_result_as_a_table() -> None:
+    shown = Result(12_345, (Part("<b>\x1b", 0.123456),), versions={"numpy": "1.26"})._repr_html_()
+    part = "<table><tr><th>name</th><td>&lt;b&gt;\ufffd</td></tr><tr><th>share</th><td>0.1235</td></tr></table>"
+    assert shown == (
+        "<table><tr><th>size bytes</th><td>12,345</td></tr>"
+        f"<tr><th>parts</th><td>{part}</td></tr>"
+        "<tr><th>versions</th><td>numpy: 1.26</td></tr></table>"
+    )
+    assert "1<br>and 7 more" in Result(1, (), notes=("1",) * 57)._repr_html_()
+
+
+def test_results_of_the_api_are_shown() -> None:
+    from edgeopt.api.compress import Compressed
+    from edgeopt.api.convert import Conversion
+    from edgeopt.benchmarking import Benchmark
+    from edgeopt.comparison import Comparison
+
+    assert all(issubclass(kind, Shown) for kind in (Benchmark, Comparison, Compressed, Conversion))

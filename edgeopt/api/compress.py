@@ -17,6 +17,7 @@ from edgeopt.measuring import scored, unrefuted
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, steps_from
+from edgeopt.showing.values import Shown
 from edgeopt.steps import Step, Training
 from edgeopt.techniques import technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
@@ -26,7 +27,7 @@ _SUFFIXES = (".keras", ".tflite")
 
 
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(Shown):
     """What techniques made of a model.
 
     Attributes:

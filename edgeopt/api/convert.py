@@ -15,6 +15,7 @@ from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.runtimes import parse
 from edgeopt.schemes import scheme as scheme_named
+from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
@@ -22,7 +23,7 @@ from edgeopt.vocabulary import RuntimeResult, Shape, TensorSpec
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Shown):
     """A converted file and what was verified of it.
 
     Attributes:

@@ -157,7 +157,13 @@ one_runtime_option = click.option(
 
 delegate_options = options(
     click.option("--delegate", type=click.Path(path_type=Path), help="An external delegate, a shared library."),
-    click.option("--delegate-option", "delegate_settings", multiple=True, metavar="KEY=VALUE", help="Repeatable."),
+    click.option(
+        "--delegate-option",
+        "delegate_settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Repeatable. One of the delegate's own options.",
+    ),
 )
 
 preprocessing_options = options(
