@@ -17,16 +17,12 @@ from edgeopt.metrics import metric
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, to_values, write_recipe
-from edgeopt.report import DataFacts, ModelFacts, Report, broken_budgets, write_report
-from edgeopt.report.verdict import faster, smaller
-from edgeopt.report.words import Numbers
+from edgeopt.recommendation import recommended
+from edgeopt.report import DataFacts, ModelFacts, Report, write_report
 from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.store import MARKER
 from edgeopt.vocabulary import Budgets, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
-
-# Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
-DEFAULT_MAX_DROP = 1.0
 
 
 @dataclass(frozen=True)
@@ -238,46 +234,3 @@ def _compiled(report: Report, recipe: Recipe, output: Path) -> Report:
     files.link(file, output / f"best{compiler.suffix}")
     best = replace(best, artifacts=(*best.artifacts, formats.artifact(file, output, made_by=compiler.name)))
     return replace(report, variants=tuple(best if v.name == best.name else v for v in report.variants))
-
-
-def recommended(report: Report) -> Report:
-    """Returns the report with the variant to ship, and why.
-
-    Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
-    and latency, both relative to the float baseline, the first of equal ones; where none does, the one that breaks the
-    fewest budgets. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken where no
-    other keeps the budgets.
-    """
-    rolled_back = {step.after for step in report.steps if step.rolled_back}
-    made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
-    if not made:
-        return report
-    made = [variant for variant in made if _works(report, variant)] or made
-    strict = report
-    if report.budgets.max_drop is None and any(variant.drop for variant in made):
-        strict = replace(report, budgets=replace(report.budgets, max_drop=DEFAULT_MAX_DROP))
-    keeping = [variant for variant in made if not broken_budgets(report, variant)]
-    sound = [variant for variant in keeping if not broken_budgets(strict, variant)]
-    best = min(sound or keeping or made, key=lambda v: (len(broken_budgets(report, v)), _cost(report, v)))
-    return replace(report, best=best.name, best_reason=_reason(report, len(keeping), len(sound)))
-
-
-def _works(report: Report, variant: Variant) -> bool:
-    rows = [row for row in variant.runtimes if row.name == report.runtime]
-    return all(row.loads and row.matches_reference is not False for row in rows)
-
-
-def _reason(report: Report, keeping: int, sound: int) -> str:
-    if not keeping:
-        return "none keeps every budget; this one breaks the fewest"
-    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or keeping
-    keeps, loses = ("keeps", "loses") if count == 1 else ("keep", "lose")
-    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < sound < keeping else "")
-    doubt = "" if sound else f"; it loses more than {allowance}"
-    if count == 1:
-        return f"the only one that {condition}{doubt}"
-    return f"of the {count} that {condition}, the one with the least size times latency{doubt}"
-
-
-def _cost(report: Report, variant: Variant) -> float:
-    return 1.0 / ((smaller(report, variant) or 1.0) * (faster(report, variant) or 1.0))

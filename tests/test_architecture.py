@@ -26,7 +26,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
     ("techniques", "comparison"),
     ("advice", "recipe", "workshop", "report", "store", "sensitivities", "fidelity"),
-    ("plan", "outlook"),
+    ("plan", "outlook", "recommendation"),
     ("workspace",),
     ("carry_out",),
     ("measuring",),

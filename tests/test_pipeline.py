@@ -15,7 +15,7 @@ import pytest
 from test_delegates import built
 
 import edgeopt
-from edgeopt import files, pipeline
+from edgeopt import files, recommendation
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
 from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
 from edgeopt.runtimes import RUNTIMES, Delegate
@@ -233,7 +233,7 @@ def made(name: str, size: int, p50: float | None, drop: float | None = 0.0, **ch
 
 def chosen(*variants: Variant, **budgets: Any) -> tuple[str | None, str]:
     """Returns what is recommended beside a float32 of 1000 bytes and 1 ms, and why."""
-    report = pipeline.recommended(
+    report = recommendation.recommended(
         Report(
             "0",
             "2026-01-01T00:00:00+00:00",
@@ -255,9 +255,37 @@ def test_the_smallest_product_of_size_and_latency() -> None:
     )
 
 
-def test_of_equal_ones_the_first() -> None:
-    assert chosen(made("a", 500, 0.5), made("b", 250, 1.0), max_drop=1.0)[0] == "a"
-    assert chosen(made("b", 250, 1.0), made("a", 500, 0.5), max_drop=1.0)[0] == "b"
+def test_of_equal_ones_the_portable_then_the_simple_then_the_small() -> None:
+    a, b = made("a", 500, 0.5), made("b", 260, 1.0)
+    for order in ((a, b), (b, a)):
+        best, why = chosen(*order, max_drop=1.0)
+        assert best == "b"
+        assert why.endswith("or its equal within the measurements' doubt (a): the one that is smaller")
+    simple = replace(b, steps=("prune",))
+    assert chosen(simple, a, max_drop=1.0)[0] == "a"
+    portable = replace(simple, runtimes=(*simple.runtimes, RuntimeResult("tflm", matches_reference=True)))
+    best, why = chosen(a, portable, max_drop=1.0)
+    assert best == "b"
+    assert "the one that runs in more places" in why
+
+
+def test_a_noisy_machine_does_not_turn_the_choice() -> None:
+    """Ten runs of one command: latencies vary by a tenth, the recommendation does not."""
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(10):
+        dynamic, int8 = 0.4 * rng.uniform(0.9, 1.1), 0.41 * rng.uniform(0.9, 1.1)
+        portable = RuntimeResult("tflm", matches_reference=True)
+        variants = made("dynamic", 300, dynamic), made("int8", 298, int8)
+        found.add(chosen(variants[0], replace(variants[1], runtimes=(*variants[1].runtimes, portable)))[0])
+    assert found == {"int8"}
+
+
+def test_where_the_clock_itself_doubts_more_is_equal() -> None:
+    quick, small = made("quick", 500, 0.5), made("small", 400, 0.9)
+    assert chosen(quick, small)[0] == "quick"
+    latency = Latency(0.5, 0.5, 0.5, 100, 1, noise=0.5)
+    noisy = replace(quick, runtimes=(replace(quick.runtimes[0], latency_ms=latency),))
+    assert chosen(noisy, small)[0] == "small"
 
 
 def test_budgets_come_before_size_and_speed() -> None:

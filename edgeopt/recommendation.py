@@ -1,0 +1,89 @@
+"""A report goes in; the same with the variant to ship, and why, comes out.
+
+No decision rests on noise: variants whose difference the measurements do not show are equal, and then the one that
+runs in more places is taken, then the simpler one, then the smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgeopt.report import Report, broken_budgets
+from edgeopt.report.verdict import faster, smaller
+from edgeopt.report.words import Numbers
+from edgeopt.vocabulary import Variant
+
+# Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
+DEFAULT_MAX_DROP = 1.0
+# Medians of one file differ by up to so much from one run of a command to the next, on a machine that others share.
+LEAST_DOUBT = 0.2
+
+
+def recommended(report: Report) -> Report:
+    """Returns the report with the variant to ship, and why.
+
+    Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
+    and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
+    those that break the fewest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
+    where no other keeps the budgets.
+    """
+    rolled_back = {step.after for step in report.steps if step.rolled_back}
+    made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
+    if not made:
+        return report
+    made = [variant for variant in made if _works(report, variant)] or made
+    strict = report
+    if report.budgets.max_drop is None and any(variant.drop for variant in made):
+        strict = replace(report, budgets=replace(report.budgets, max_drop=DEFAULT_MAX_DROP))
+    keeping = [variant for variant in made if not broken_budgets(report, variant)]
+    sound = [variant for variant in keeping if not broken_budgets(strict, variant)]
+    fewest = min(len(broken_budgets(report, variant)) for variant in made)
+    left = sound or keeping or [variant for variant in made if len(broken_budgets(report, variant)) == fewest]
+    cheapest = min(left, key=lambda variant: _cost(report, variant))
+    equal = [variant for variant in left if _is_equal(report, variant, cheapest)]
+    best = min(equal, key=lambda variant: _preference(report, variant))
+    return replace(report, best=best.name, best_reason=_reason(report, len(keeping), len(sound), best, equal))
+
+
+def _works(report: Report, variant: Variant) -> bool:
+    rows = [row for row in variant.runtimes if row.name == report.runtime]
+    return all(row.loads and row.matches_reference is not False for row in rows)
+
+
+def _cost(report: Report, variant: Variant) -> float:
+    return 1.0 / ((smaller(report, variant) or 1.0) * (faster(report, variant) or 1.0))
+
+
+def _is_equal(report: Report, variant: Variant, cheapest: Variant) -> bool:
+    """Whether the difference of two costs may be the machine's: sizes are exact, latencies are not."""
+    doubt = LEAST_DOUBT
+    for one in (variant, cheapest):
+        latency = report.latency(one)
+        doubt = max(doubt, latency.noise or 0.0) if latency else doubt
+    return _cost(report, variant) <= (1 + doubt) * _cost(report, cheapest)
+
+
+def _preference(report: Report, variant: Variant) -> tuple[float, ...]:
+    """Returns what is compared among equals, the smaller the better: places it does not run, steps, bytes."""
+    elsewhere = sum(row.loads and row.matches_reference is not False for row in variant.runtimes)
+    return (-elsewhere, len(variant.steps), variant.size_bytes or 0, report.variants.index(variant))
+
+
+def _reason(report: Report, keeping: int, sound: int, best: Variant, equal: Sequence[Variant]) -> str:
+    if not keeping:
+        return "none keeps every budget; this one breaks the fewest"
+    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or keeping
+    keeps, loses = ("keeps", "loses") if count == 1 else ("keep", "lose")
+    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < sound < keeping else "")
+    doubt = "" if sound else f"; it loses more than {allowance}"
+    if count == 1:
+        return f"the only one that {condition}{doubt}"
+    others = [variant.name for variant in equal if variant is not best]
+    how = "the one with the least size times latency"
+    if others:
+        ours, *theirs = (_preference(report, v) for v in (best, *(v for v in equal if v is not best)))
+        ways = ("that runs in more places", "with fewer steps", "that is smaller", "that comes first")
+        way = next(way for way, *values in zip(ways, ours, *theirs) if any(v != values[0] for v in values))
+        how += f", or its equal within the measurements' doubt ({', '.join(others)}): the one {way}"
+    return f"of the {count} that {condition}, {how}{doubt}"
