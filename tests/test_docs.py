@@ -77,7 +77,8 @@ def shown_commands(page: Path, generate: ModuleType) -> Iterator[list[str]]:
         command: list[str] = []
         for word in [*words, ";"]:
             if set(word) <= set("();<>|&"):
-                if "edgeopt" in (Path(w).name for w in command[:3]):
+                completes = any("_EDGEOPT_COMPLETE=" in w for w in command)  # asks for a shell's own code, bare
+                if not completes and "edgeopt" in (Path(w).name for w in command[:3]):
                     yield command[[Path(w).name for w in command].index("edgeopt") + 1 :]
                 command = []
             else:
