@@ -157,7 +157,7 @@ def _judged(
         return record
     drop = ours.difference(theirs)
     limit = COLLAPSE if planned.step.max_drop is None else planned.step.max_drop
-    if drop.value > limit:
+    if drop.exceeds(limit, strict=planned.strict):
         unit = "points" if ours.metric.is_share else "%"
         return replace(record, rolled_back=f"it lost {drop.value:.2f} {unit}, more than {limit:g}")
     return record

@@ -82,8 +82,8 @@ class Metric:
     def difference(self, reference: Rows, other: Rows) -> Difference:
         """Returns how much worse settled rows are than the reference's, of the same samples, with a p-value.
 
-        In percentage points for shares, else in per cent of the reference's value. McNemar's exact test for shares
-        of samples, the paired permutation test for everything else.
+        In percentage points for shares, else in per cent of the reference's value. McNemar's exact test and Agresti
+        and Min's interval for shares of samples, the paired permutation test and bootstrap for everything else.
 
         Raises:
             DataError: the two were not measured on the same number of samples.
@@ -97,13 +97,20 @@ class Metric:
         worse = before - after if self.higher_is_better else after - before
         if _are_hits(self, reference) and _are_hits(self, other):
             p_value = statistics.mcnemar(reference[0], other[0])
+            bounds = statistics.paired_shares(reference[0], other[0])
         else:
             p_value = statistics.paired_permutation(reference, other, self.combine, resamples=self.resamples)
-        if self.is_share:
-            return Difference(100 * worse, p_value)
-        if before == 0:
-            return Difference(0.0 if worse == 0 else math.copysign(math.inf, worse), p_value)
-        return Difference(100 * worse / abs(before), p_value)
+            bounds = statistics.paired_bootstrap(reference, other, self.combine, resamples=self.resamples)
+        low, high = bounds if self.higher_is_better else (-bounds[1], -bounds[0])
+
+        def told(amount: float) -> float:
+            if self.is_share:
+                return 100 * amount
+            if before == 0:
+                return 0.0 if amount == 0 else math.copysign(math.inf, amount)
+            return 100 * amount / abs(before)
+
+        return Difference(told(worse), p_value, told(low), told(high))
 
 
 def metric(name: str) -> Metric:

@@ -44,6 +44,7 @@ class PlannedStep:
         needs: what it takes beside the model, in the order of Need.
         prediction: what it will bring to this very model, in words; "" where no facts were given.
         training: how it trains, with recipe and defaults filled in; None where it does not.
+        strict: whether `max_drop` is held against the loss as measured.
     """
 
     step: Step
@@ -55,6 +56,7 @@ class PlannedStep:
     needs: tuple[Need, ...]
     prediction: str
     training: Training | None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ def plan(
         after = _after(row, properties)
         prediction = row.predict(step, facts).words if facts is not None else ""
         name, variant = _name(recipe.steps, number), row.variant_of(properties)
-        planned.append(PlannedStep(step, row.name, name, variant, properties, after, needs, prediction, training))
+        strict = step.strict or recipe.strict
+        planned.append(
+            PlannedStep(step, row.name, name, variant, properties, after, needs, prediction, training, strict)
+        )
         properties = after
     return Plan(tuple(planned), tuple(_notes(recipe, properties)))
 

@@ -78,6 +78,7 @@ class Recipe(Choices):
     budgets: Budgets = option(Budgets(), "What the recommended file must keep.")  # noqa: RUF009 - it is frozen
     data: str | None = option(None, "Samples, as for `--data`, where the command names none.", metavar="DATA")
     target: str | None = option(None, "The device it is meant for.", metavar="NAME")
+    strict: bool = option(False, "Hold every step's max_drop as a step with `strict` does.")
     seed: int = option(0, "Of every random choice.", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:

@@ -72,6 +72,42 @@ def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+def paired_shares(hits_a: np.ndarray, hits_b: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % interval of the share that b hits less than a, of the same samples.
+
+    Wald's with half a sample more in each of the four kinds of pairs (Agresti & Min, "Simple improved confidence
+    intervals for comparing matched proportions", 2005): sane for few pairs that differ, and for none.
+    """
+    from scipy.special import ndtri
+
+    a, b = np.asarray(hits_a, bool), np.asarray(hits_b, bool)
+    only_a, only_b, count = int((a & ~b).sum()), int((b & ~a).sum()), len(a) + 2
+    centre = (only_a - only_b) / count
+    half = float(ndtri(0.975)) * math.sqrt(only_a + only_b + 1 - (only_a - only_b) ** 2 / count) / count
+    return centre - half, centre + half
+
+
+def paired_bootstrap(
+    rows_a: Sequence[np.ndarray],
+    rows_b: Sequence[np.ndarray],
+    statistic: Statistic,
+    *,
+    resamples: int | None = None,
+) -> tuple[float, float]:
+    """Returns the 95 % interval of the difference of a statistic between two models, whose samples are drawn together.
+
+    Args:
+        rows_a, rows_b: what `statistic` takes from each model, first axis the samples.
+        resamples: as of `bootstrap`.
+    """
+    count = len(rows_a)
+
+    def difference(*rows: np.ndarray) -> float:
+        return statistic(*rows[:count]) - statistic(*rows[count:])
+
+    return bootstrap((*rows_a, *rows_b), difference, resamples=resamples)
+
+
 def paired_permutation(
     rows_a: Sequence[np.ndarray],
     rows_b: Sequence[np.ndarray],

@@ -69,8 +69,9 @@ class Step(Choices):
     technique: ClassVar[str]
 
     max_drop: float | None = option(
-        None, "Roll the step back when it loses more than so many points (per cent for errors).", low=0.0
+        None, "Roll the step back when it loses more than so many points (per cent for errors), beyond chance.", low=0.0
     )
+    strict: bool = option(False, "Hold max_drop against the loss as measured, also where chance may explain it.")
 
 
 @dataclass(frozen=True, kw_only=True)

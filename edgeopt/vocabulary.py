@@ -230,11 +230,18 @@ class MetricValue:
 class Difference:
     """How much worse `value` a model is than the reference, in percentage points for shares, with its p-value.
 
-    `p_value` comes from a paired test on the same samples; None where none applies.
+    `p_value` comes from a paired test on the same samples, `low` and `high` are the 95 % interval of the difference;
+    None where none applies.
     """
 
     value: float
     p_value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def exceeds(self, limit: float, *, strict: bool = False) -> bool:
+        """Whether more than `limit` is lost: as the whole interval shows, or with `strict` as measured."""
+        return (self.value if strict or self.low is None else self.low) > limit
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,14 @@ def test_steps_of_one_technique_have_names_of_their_own_also_in_what_is_left() -
         plan(wrong, start=1)
 
 
+def test_a_loss_is_held_as_measured_where_the_step_or_the_recipe_says_so() -> None:
+    def said(**recipe: Any) -> list[bool]:
+        return [step.strict for step in plan(recipe_of("prune", {"qat": {"strict": True}}, **recipe)).steps]
+
+    assert said() == [False, True]
+    assert said(strict=True) == [True, True]
+
+
 def test_training_is_filled_in() -> None:
     training = Training(epochs=3, batch_size=8)
     made = plan(recipe_of({"prune": {"epochs": 5}}, "qat", training=training))

@@ -318,7 +318,7 @@ def test_contract_keys(report: Report) -> None:
         "higher_is_better": True,
         "is_share": True,
     }
-    assert int8["drop"] == {"value": 0.3, "p_value": 0.4}
+    assert int8["drop"] == {"value": 0.3, "p_value": 0.4, "low": None, "high": None}
     assert [row["loads"] for row in int8["runtimes"]] == [True, False]
     assert int8["runtimes"][0]["latency_ms"]["p99"] == 1.3 * 0.05
     assert not Path(int8["artifacts"][0]["file"]).is_absolute()
@@ -387,6 +387,24 @@ def test_refuses_what_is_no_report(report: Report, change: dict[str, Any], messa
 )
 def test_a_promise_in_words(promise: Promise, expected: str) -> None:
     assert words.promise_words(promise) == expected
+
+
+@pytest.mark.parametrize(
+    ("lost", "limit", "strict", "exceeds"),
+    [
+        (Difference(0.05, 1.0, -0.1, 0.2), 0.0, False, False),
+        (Difference(0.05, 1.0, -0.1, 0.2), 0.0, True, True),
+        (Difference(2.0, 0.01, 0.6, 3.4), 0.5, False, True),
+        (Difference(2.0, 0.01, 0.6, 3.4), 0.7, False, False),
+        (Difference(2.0, 0.01, 0.6, 3.4), 2.0, True, False),
+        (Difference(0.05), 0.0, False, True),  # no test applies
+        (Difference(math.nan, None, math.nan, math.nan), 0.0, True, False),
+    ],
+)
+def test_a_loss_exceeds_a_limit_where_the_whole_interval_does(
+    lost: Difference, limit: float, strict: bool, exceeds: bool
+) -> None:
+    assert lost.exceeds(limit, strict=strict) is exceeds
 
 
 @pytest.mark.parametrize(("measured", "slack", "kept"), [(100, 0, True), (101, 0, False), (102, 0.02, True)])

@@ -128,3 +128,25 @@ def test_permutation_swaps_rows_of_any_shape_together() -> None:
         return float((outputs.argmax(1) == targets).mean())
 
     assert statistics.paired_permutation((scores, labels), (worse, labels), accuracy) < 0.01
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5, 20])
+@pytest.mark.parametrize("samples", [50, 1000])
+def test_paired_shares(lost: int, samples: int) -> None:
+    before = np.ones(samples, bool)
+    after = before.copy()
+    after[:lost] = False
+    low, high = statistics.paired_shares(before, after)
+    assert low < lost / samples < high
+    # One sample shows nothing, however many there are; McNemar's test draws the line at six.
+    assert (low > 0) == (lost >= 5)
+    assert statistics.paired_shares(after, before) == pytest.approx((-high, -low))
+    assert high - low == pytest.approx(
+        2 * 1.96 * math.sqrt(lost + 1 - lost**2 / (samples + 2)) / (samples + 2), rel=1e-4
+    )
+
+
+def test_paired_bootstrap_draws_both_models_together() -> None:
+    errors = np.random.default_rng(1).exponential(size=400)
+    low, high = statistics.paired_bootstrap([errors + 0.01], [errors], lambda rows: float(rows.mean()))
+    assert (low, high) == pytest.approx((0.01, 0.01))

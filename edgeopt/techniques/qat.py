@@ -30,7 +30,9 @@ class QAT(TrainedStep):
     layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
     spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
     max_drop: float | None = option(
-        0.0, "Roll the step back when its file loses more than so many points against int8 after training.", low=0.0
+        0.0,
+        "Roll the step back when its file loses more than so many points against int8 after training, beyond chance.",
+        low=0.0,
     )
 
 
