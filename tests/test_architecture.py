@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "edgeopt"
 # From left to right; a module may import what stands to its left, and inside a package its own modules.
 FLOW: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "native_log", "progress", "user_code", "units"),
+    ("chance", "files", "native_log", "progress", "user_code", "units"),
     ("frameworks", "workers", "showing"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics"),

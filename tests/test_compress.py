@@ -17,6 +17,7 @@ from command_line import COMMAND, assert_clean, edgeopt, surroundings
 
 import edgeopt as toolkit
 from edgeopt import frameworks
+from edgeopt.api.optimize import data_of
 from edgeopt.errors import BudgetError, ConfigError, DataError, ModelError
 from edgeopt.recipe import Recipe, read_recipe, steps_from
 from edgeopt.report import Report, schema
@@ -237,6 +238,30 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path, output: str, steps: Any,
     with pytest.raises(ConfigError, match=words):
         toolkit.compress(tmp_path / "none.keras", "digits", tmp_path / output, steps)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_schemes_beside_a_recipe_are_planned_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Expected schemes that qat trains for, int8 or int8-float-io, got float16"):
+        toolkit.optimize(
+            tmp_path / "m.keras",
+            "digits",
+            tmp_path / "out",
+            recipe=Recipe(steps=steps_from(["qat"])),
+            schemes=("float16",),
+        )
+
+
+def test_data_and_seed_of_a_recipe_are_used_where_the_command_says_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("{data: gone.npz, seed: 5, steps: [prune]}")
+    done = edgeopt("optimize", "m.keras", "-o", "out", "--recipe", "mine.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "gone.npz" in done.stderr
+    done = edgeopt("optimize", "m.keras", "-o", "out", "--recipe", "pqat", folder=tmp_path)
+    assert "Expected --data, or a recipe that names data, got neither" in done.stderr
+    recipe = read_recipe("{data: digits, seed: 5}")
+    parts = [toolkit.load_data("digits", seed=seed).calibration.digest() for seed in (0, 5)]
+    assert data_of(recipe, None).calibration.digest() == data_of(recipe, "digits").calibration.digest() == parts[1]
+    assert parts[0] != parts[1]
 
 
 def test_a_layer_that_is_not_there_is_suggested(digits_model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from edgeopt import data, progress
 from edgeopt.data import Dataset
+from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError, EdgeoptError
 from edgeopt.frameworks import load
 from edgeopt.steps import DEFAULTS, Training
@@ -293,6 +294,19 @@ def test_the_model_s_own_penalties_count_with_a_teacher_and_without(tmp_path: Pa
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 
+def test_neighbouring_seeds_share_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = vectors().training
+
+    def epochs(seed: int, count: int) -> list[bytes]:
+        drawn = streams.stream(part, batch_size=len(part), seed=seed).take(count)
+        return [np.asarray(inputs).tobytes() for inputs, _ in drawn]
+
+    for hold in (streams.HOLD_BYTES, 0):  # held, and read anew each epoch
+        monkeypatch.setattr(streams, "HOLD_BYTES", hold)
+        several = [order for seed in (0, 1, 2) for order in epochs(seed, 3)]
+        assert len(set(several)) == 9
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
     def trained(seed: int, folder: str) -> np.ndarray:
         model = dense()
@@ -363,10 +377,11 @@ def test_early_stopping_keeps_the_best_weights_and_is_not_gone_on_with(tmp_path:
 
 
 def test_early_stopping_watches_training_samples_that_are_not_trained_on(tmp_path: Path) -> None:
-    from edgeopt.training.loop import HELD_OUT, _divided
+    from edgeopt.training.loop import HELD_OUT, _samples
 
     part = vectors(50).training
-    training, watched = _divided(part, 3)
+    training, watched = _samples(dense(), vectors(50), replace(QUICK, patience=1), 3)
+    assert watched is not None
     assert len(watched) == HELD_OUT * 50
     both = np.concatenate([training.arrays().inputs["x"], watched.arrays().inputs["x"]])
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(part.arrays().inputs["x"], axis=0))
@@ -602,3 +617,38 @@ def test_a_teacher_that_cannot_be_trained_here_is_named(tmp_path: Path) -> None:
 def test_hints_without_a_teacher_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Expected a teacher to take hints from, got none. Try without hints"):
         fit(dense(), vectors(), QUICK, hints=[Hint("hidden", "hidden")], folder=tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_class_numbers_that_are_stored_as_floats_are_trained_as_classes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    whole = vectors()
+    classes = whole.training.arrays().labels
+    x = whole.training.arrays().inputs["x"]
+    assert classes is not None
+    assert classes.max() > 1  # 0 and 1 alone are told from values anyway
+    floats = data.load({"x_train": x, "y_train": classes.astype(np.float32).reshape(shape), "x_test": x[:4]})
+    models = [dense(), dense()]
+    done = [fit(m, d, QUICK, folder=tmp_path / str(i)) for i, (m, d) in enumerate(zip(models, (whole, floats)))]
+    assert done[0].history[0].keys() == done[1].history[0].keys() >= {"accuracy"}
+    for a, b in zip(*(m.get_weights() for m in models)):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "fits"),
+    [
+        ([0.0, 2.0, 1.0], 3, True),
+        ([[0.0], [2.0]], 3, True),
+        ([0.0, 3.0], 3, False),
+        ([0.5, 1.0], 3, False),
+        ([-1.0, 1.0], 3, False),
+        ([0.0, 1.0], 1, False),
+        ([[0.0, 1.0], [1.0, 0.0]], 3, False),
+        ([np.nan, 1.0], 3, False),
+    ],
+)
+def test_which_numbers_are_classes(labels: Any, outputs: int, fits: bool) -> None:
+    found = class_numbers(np.asarray(labels, np.float32), outputs)
+    assert (found is not None) is fits
+    if found is not None:
+        np.testing.assert_array_equal(found, np.ravel(labels))

@@ -93,7 +93,7 @@ def compress(
         training=training or Training(),
         seed=seed,
     )
-    dataset, work = datasets.load(data), output.with_name(f".{output.name}.edgeopt")
+    dataset, work = datasets.load(data, seed=seed), output.with_name(f".{output.name}.edgeopt")
     plan(recipe, has_labels=dataset.training.has_labels, has_training=len(dataset.training) > 0)
     conditions = Conditions(metric=metric, custom_objects=custom_objects, trust=trust)
     with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:

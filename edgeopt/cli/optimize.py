@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,10 @@ from edgeopt.steps import Training
 from edgeopt.units import parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
 
+if TYPE_CHECKING:
+    from edgeopt.data import Dataset
+    from edgeopt.recipe import Recipe
+
 
 def _recipes() -> Iterable[str]:
     from edgeopt.recipe import packaged
@@ -29,7 +33,7 @@ def _recipes() -> Iterable[str]:
 @click.command("optimize", short_help="Make every scheme, measure it on real runtimes, recommend one.")
 @common.model_argument
 @common.output_option
-@common.data_options(required=True)
+@common.data_options(required=False)
 @click.option(
     "--recipe",
     metavar="RECIPE",
@@ -54,7 +58,7 @@ def _recipes() -> Iterable[str]:
 @common.delegate_options
 @common.shape_option
 @common.model_options
-@common.seed_option
+@click.option("--seed", type=int, help="Of every random choice; the recipe's, or 0, if not given.")
 @common.force_option
 @common.json_option
 @common.quiet_option
@@ -75,7 +79,7 @@ def command(
     shapes: tuple[str, ...],
     custom_objects: Path | None,
     trust: bool,
-    seed: int,
+    seed: int | None,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -98,7 +102,9 @@ def command(
     import edgeopt
 
     training = said(Training, options)
-    chosen = None if recipe is None else replace(edgeopt.load_recipe(recipe).with_training(training), seed=seed)
+    chosen = None if recipe is None else edgeopt.load_recipe(recipe).with_training(training)
+    if chosen is not None and seed is not None:
+        chosen = replace(chosen, seed=seed)
     if training and chosen is None:
         raise ConfigError(
             f"Expected --recipe with --{next(iter(training)).replace('_', '-')}: nothing is trained without."
@@ -113,7 +119,7 @@ def command(
     with common.progress_shown(quiet=quiet or as_json):
         report = edgeopt.optimize(
             model,
-            common.required_data(seed=seed, **options),
+            _data(chosen, seed, options),
             output,
             force=force,
             recipe=chosen,
@@ -151,3 +157,18 @@ def command(
             f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "
             f"{output / 'best.tflite'} all the same."
         )
+
+
+def _data(recipe: Recipe | None, seed: int | None, options: dict[str, Any]) -> Dataset:
+    """Returns the data that the options name, or else those that the recipe does.
+
+    Raises:
+        ConfigError: neither names any.
+    """
+    if recipe is not None and options["data"] is None:
+        options["data"] = recipe.data
+    own = 0 if recipe is None else recipe.seed
+    found = common.load_data(seed=own if seed is None else seed, **options)
+    if found is None:
+        raise ConfigError("Expected --data, or a recipe that names data, got neither. Try --data FILE.npz.")
+    return found

@@ -75,6 +75,19 @@ def recognize(
     return {**rest, **{split: Labels("classes", piece, classes, names) for split, piece in zip(raw, pieces)}}
 
 
+def class_numbers(labels: np.ndarray, outputs: int) -> np.ndarray | None:
+    """Returns labels [N] or [N, 1] as class numbers, int64 [N], for a model that tells `outputs` classes apart.
+
+    Whole numbers stand for classes there in whatever dtype they are stored; None where they do not fit.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or outputs < 2 or labels.dtype.kind not in "fiub":
+        return None
+    fits = bool(((labels >= 0) & (labels < outputs) & (labels == np.rint(labels))).all())
+    return labels.astype(np.int64) if fits else None
+
+
 def _class_ids(raw: np.ndarray, *, required: bool) -> tuple[np.ndarray | None, tuple[str, ...], int]:
     """Returns class numbers [N], names and the number of classes; None, (), 0 where these are values."""
     if raw.ndim == 2 and raw.shape[1] == 1:

@@ -62,6 +62,7 @@ class Chooser:
         by_sensitivity: spread the cut by what each group loses alone, else alike.
         layers: names of the layers that may lose channels; all when None.
         evenness: see `budget.within`.
+        seed: of what a criterion draws.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class Chooser:
         by_sensitivity: bool = True,
         layers: Collection[str] | None = None,
         evenness: float = budget.EVENNESS,
+        seed: int = 0,
     ) -> None:
         self._model, self._inputs, self._criterion, self._kinds = model, inputs, criterion, kinds
         self._multiple_of, self._by_sensitivity, self._layers = multiple_of, by_sensitivity, layers
-        self._evenness = evenness
+        self._evenness, self._seed = evenness, seed
         self._whole = Channels(model)
         measured = by_sensitivity or criterion == TAYLOR or BLOCKS in kinds
         self._probe = Probe(self._whole, inputs) if measured else None
@@ -153,7 +155,7 @@ class Chooser:
                 for group in channels.groups
                 if group.kind in self._kinds and (self._layers is None or set(group.layers) <= set(self._layers))
             )
-            worth = scores(channels, self._criterion, probe)
+            worth = scores(channels, self._criterion, probe, seed=self._seed)
             stage = _Stage(channels, groups, worth)
             if self._by_sensitivity and probe is not None:
                 known = self._first.losses if names else {}

@@ -39,7 +39,7 @@ BATCHNORM = "batchnorm"
 CRITERIA = (*WEIGHT_CRITERIA, BATCHNORM, TAYLOR)
 
 
-def scores(channels: Channels, criterion: str, probe: Probe | None = None) -> dict[str, np.ndarray]:
+def scores(channels: Channels, criterion: str, probe: Probe | None = None, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns for each group by name what its units are worth, [units].
 
     Args:
@@ -47,12 +47,13 @@ def scores(channels: Channels, criterion: str, probe: Probe | None = None) -> di
         criterion: of CRITERIA. "batchnorm" is |gamma| of the normalizations that the channels go through (Liu et al.,
             "Network Slimming", arXiv 1708.06519), and "l1" where there are none. "taylor" is `Probe.fisher`.
         probe: for "taylor".
+        seed: of what "taylor" draws.
 
     Layers that are tied count alike: each layer's values are divided by their mean before they are averaged.
     """
     if criterion == TAYLOR:
         assert probe is not None
-        worth = probe.fisher()
+        worth = probe.fisher(seed=seed)
     else:
         worth = _averaged(channels, _weighed(channels, "l1" if criterion == BATCHNORM else criterion))
         if criterion == BATCHNORM:

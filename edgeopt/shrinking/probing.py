@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import frameworks
+from edgeopt.chance import generator
 from edgeopt.errors import DataError
 from edgeopt.shrinking.blocks import Block
 from edgeopt.shrinking.channels import Channels, Cut
@@ -82,7 +83,7 @@ class Probe:
         does not vanish where the model is right.
         """
         tf = frameworks.load("tensorflow")
-        chance = np.random.default_rng(seed)
+        chance = generator(seed, "answers of a model")
         total = np.zeros(self.channels.units)
         gradient = tf.function(self._gradient, reduce_retracing=True)
         for batch, answers in zip(self._batches, self._answers):

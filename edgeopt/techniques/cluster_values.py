@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeopt.chance import seed_for
 from edgeopt.frameworks import load
 
 keras: Any = load("tf_keras")
@@ -59,7 +60,10 @@ class Clusterer(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the first values; where training goes on from a checkpoint they are those in its weights."""
-        self._states = [_State(goal, self._initialization, self._seed) for goal in self._goals]
+        self._states = [
+            _State(goal, self._initialization, seed_for(self._seed, "first values", number))
+            for number, goal in enumerate(self._goals)
+        ]
         self._follow = load("tensorflow").function(self._followed)
         for state in self._states:
             for _ in range(_ROUNDS):

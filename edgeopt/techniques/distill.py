@@ -156,7 +156,7 @@ def _student(step: Distill, model: Any, data: Dataset, carried: Carried) -> tupl
     if step.student is not None:
         return open_model(step.student, carried), ()
     if step.depth is not None:
-        return _shallower(model, data, step.depth)
+        return _shallower(model, data, step.depth, carried.seed)
     return _narrower(step, model)
 
 
@@ -205,7 +205,7 @@ def _channel_changes(channels: Any, cut: Mapping[str, Any]) -> Iterator[LayerCha
             yield LayerChange(name, kinds[name], reason=reason)
 
 
-def _shallower(model: Any, data: Dataset, share: float) -> tuple[Any, tuple[LayerChange, ...]]:
+def _shallower(model: Any, data: Dataset, share: float, seed: int) -> tuple[Any, tuple[LayerChange, ...]]:
     """Returns the model without those residual blocks that its answers need least."""
     from edgeopt.shrinking.blocks import blocks, drop
     from edgeopt.shrinking.channels import Channels
@@ -217,7 +217,7 @@ def _shallower(model: Any, data: Dataset, share: float) -> tuple[Any, tuple[Laye
         raise ConfigError(
             "Expected residual blocks to leave out, got a model whose layers all have to be there. Try --width 0.5."
         )
-    probe = Probe(Channels(model), some_inputs(model, data.training, PROBED))
+    probe = Probe(Channels(model), some_inputs(model, data.training, PROBED, seed=seed))
     losses = {block.name: probe.loss_without(block) for block in found}
     going = sorted(losses, key=lambda name: losses[name])[: len(found) - math.floor(share * len(found))]
     changes = tuple(

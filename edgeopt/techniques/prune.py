@@ -156,7 +156,7 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
     training = step.training(carried.training)
     validate(step, training)
     pruned = graph.flatten(model)
-    goals, changes, notes = _goals(step, pruned, data)
+    goals, changes, notes = _goals(step, pruned, data, carried.seed)
     masker = Masker(goals, lambda steps: _renewals(step, training, steps))
     per_epoch = steps_per_epoch(len(data.training), training.batch_size or 1)
     done = recover(
@@ -308,7 +308,9 @@ def _renewals(step: Prune, training: Training, steps_per_epoch: int) -> Renewals
     return renewals(begin, round(end), gradual=step.schedule == "polynomial")
 
 
-def _goals(step: Prune, model: Any, data: Dataset) -> tuple[tuple[Goal, ...], tuple[LayerChange, ...], tuple[str, ...]]:
+def _goals(
+    step: Prune, model: Any, data: Dataset, seed: int
+) -> tuple[tuple[Goal, ...], tuple[LayerChange, ...], tuple[str, ...]]:
     """Returns the goal of each kernel, what becomes of each layer, and what is worth saying.
 
     Raises:
@@ -334,7 +336,7 @@ def _goals(step: Prune, model: Any, data: Dataset) -> tuple[tuple[Goal, ...], tu
     if not taken:
         found = set(reasons.values()) or {"it has no layers with kernels"}
         raise ConfigError(f"Expected a model with layers to prune, got none: {'; '.join(sorted(found))}.")
-    sparsities, notes = _sparsities(step, model, taken, data)
+    sparsities, notes = _sparsities(step, model, taken, data, seed)
     goals = tuple(
         Goal(variable, sparsities[layer.name], n_of_m, block) for layer, variables in taken for variable in variables
     )
@@ -414,7 +416,7 @@ def _xnnpack_policy(step: Prune, model: Any) -> Any:
 
 
 def _sparsities(
-    step: Prune, model: Any, taken: list[tuple[Any, list[Any]]], data: Dataset
+    step: Prune, model: Any, taken: list[tuple[Any, list[Any]]], data: Dataset, seed: int
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Returns layer → sparsity, and what was measured to find it."""
     from edgeopt.techniques.selection import is_named, named_layers
@@ -433,7 +435,7 @@ def _sparsities(
         from edgeopt.techniques import prune_sensitivity
 
         free = {layer.name: variables for layer, variables in taken if layer.name not in said}
-        losses = prune_sensitivity.measure(model, free, data.training)
+        losses = prune_sensitivity.measure(model, free, data.training, seed=seed)
         sizes = {name: sum(map(_size, variables)) for name, variables in free.items()}
         found.update(prune_sensitivity.spread(losses, sizes, min(step.sparsity, prune_sensitivity.HIGHEST)))
         notes = tuple(

@@ -23,20 +23,23 @@ HIGHEST = SPARSITIES[-1]
 _GRID = 191
 
 
-def measure(model: Any, kernels: Mapping[str, Sequence[Any]], part: Part) -> dict[str, tuple[float, ...]]:
+def measure(
+    model: Any, kernels: Mapping[str, Sequence[Any]], part: Part, *, seed: int = 0
+) -> dict[str, tuple[float, ...]]:
     """Returns how far the model's outputs move when the smallest weights of one layer alone are zero.
 
     Args:
         model: a functional tf_keras model; its weights are changed and put back.
         kernels: layer → its variables.
         part: samples; SAMPLES of them are taken. Labels are not looked at.
+        seed: of which.
 
     Returns:
         Layer → for each of SPARSITIES, the squared difference of the outputs over their variance: 0 nothing lost,
         1 nothing left.
     """
     tf = load("tensorflow")
-    taken = some_inputs(model, part, SAMPLES)
+    taken = some_inputs(model, part, SAMPLES, seed=seed)
     inputs = graph.structured_inputs(model, [tf.constant(values) for values in taken])
     call = tf.function(lambda: graph.leaves(model(inputs, training=False)))
     reference = [output.numpy() for output in call()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import data as datasets
 from edgeopt import graph
+from edgeopt.chance import seed_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from edgeopt.data import Part
 
 
-def some_inputs(model: Any, part: Part, count: int, *, seed: int = 0) -> list[np.ndarray]:
+def some_inputs(model: Any, part: Part, count: int, *, seed: int) -> list[np.ndarray]:
     """Returns `count` samples of `part`, drawn with `seed`, as one array for each of the model's inputs, in order."""
     specs = graph.input_specs(model)
-    batch = datasets.bind(part, specs).take(count, seed=seed).arrays()
+    batch = datasets.bind(part, specs).take(count, seed=seed_for(seed, "samples to probe with")).arrays()
     return [batch.inputs[spec.name] for spec in specs]
 
 

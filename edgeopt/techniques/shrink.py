@@ -110,7 +110,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     count, share = step.budget
     notes: list[str] = []
     if count == "latency":
-        count, share, note = _macs_for_latency(step, model, inputs)
+        count, share, note = _macs_for_latency(step, model, inputs, carried.seed)
         notes.append(note)
     whole = before.cost()
     history: list[Mapping[str, float]] = []
@@ -119,7 +119,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
         folder = carried.folder / f"round-{number}" if step.rounds > 1 else carried.folder
         # Equal factors: each round takes the same share of what is left.
         left = share ** (number / step.rounds)
-        chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder)
+        chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder, carried.seed)
         notes += _measured_words(measured) if number == 1 else []
         smaller = chosen.model()
         what = "recovering" if step.rounds == 1 else f"recovering, round {number} of {step.rounds}"
@@ -212,7 +212,7 @@ _PARAMETERS = "parameters"
 _BYTES = "bytes of int8 weights, biases and scales"
 
 
-def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:
+def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> Chooser:
     from edgeopt.shrinking import Chooser
     from edgeopt.shrinking.budget import EVENNESS
 
@@ -226,6 +226,7 @@ def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> Chooser:
         layers=_meant(step, model),
         # What all rounds together leave of a group.
         evenness=EVENNESS ** (1 / step.rounds),
+        seed=seed,
     )
 
 
@@ -239,7 +240,7 @@ def _meant(step: Shrink, model: Any) -> set[str] | None:
 
 
 def _chosen(
-    step: Shrink, model: Any, inputs: Sequence[np.ndarray], goal: tuple[str, float, Any], folder: Path
+    step: Shrink, model: Any, inputs: Sequence[np.ndarray], goal: tuple[str, float, Any], folder: Path, seed: int
 ) -> tuple[Chosen, Sequence[Any]]:
     """Returns what goes in a round, and what was measured for it; what was decided before the run was killed stays."""
     import numpy as np
@@ -252,7 +253,7 @@ def _chosen(
         known = json.loads(decided.read_text())
         channels = Channels(drop(model, known["dropped"]) if known["dropped"] else model)
         return Chosen(tuple(known["dropped"]), channels, {k: np.array(v) for k, v in known["cut"].items()}), ()
-    chooser = _chooser(step, model, inputs)
+    chooser = _chooser(step, model, inputs, seed)
     count, share, whole = goal
     chosen = chooser.uniform(share) if count == "width" else chooser.within(count, share * getattr(whole, count))
     folder.mkdir(parents=True, exist_ok=True)
@@ -330,11 +331,11 @@ def _int8_bytes(file: FileFacts) -> int:
     return sum(tensor.size_bytes + _SCALE_BYTES * tensor.scales for tensor in stored)
 
 
-def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray]) -> tuple[str, float, str]:
+def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> tuple[str, float, str]:
     """Returns the largest share of the MACs with which the model takes the share of its time that is asked for."""
 
     assert step.latency is not None
-    chooser = _chooser(step, model, inputs)
+    chooser = _chooser(step, model, inputs, seed)
     total = chooser.channels.cost().macs
     fits, too_slow = 0.0, 1.0
     tried = []

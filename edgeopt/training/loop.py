@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from edgeopt import data as datasets
 from edgeopt import graph
+from edgeopt.chance import generator, seed_for
+from edgeopt.data.labels import Labels, class_numbers
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.training.hints import Hint
@@ -81,7 +83,6 @@ def fit(
         DataError: there are no training samples, or labels are missing or do not fit.
     """
     from edgeopt.training.callbacks import Keeper, Watch, with_model
-    from edgeopt.training.optimizers import optimizer_for
 
     start = time.perf_counter()
     # TrainedStep.training left nothing unsaid.
@@ -89,35 +90,33 @@ def fit(
     assert training.batch_size
     assert training.augment
     assert training.learning_rate
-    part = _bound(model, data.training)
-    if not len(part):
-        raise DataError("Expected training samples, got none. Try --train-data, or data with a train split.")
-    load("tf_keras").utils.set_random_seed(seed)
-    watched = None
-    if training.patience is not None:
-        part, watched = _divided(part, seed)
-    aim = objective(model, part, training, taught=bool(teachers))
-    trainee: Any = model
-    beside: tuple[np.ndarray, ...] = ()
-    if teachers:
-        from edgeopt.training.teaching import distiller
 
-        trainee, beside = distiller(model, part, training, teachers, aim, hints=hints, hint_weight=hint_weight)
-    elif hints:
-        raise ConfigError("Expected a teacher to take hints from, got none. Try without hints.")
-    per_epoch, epochs = steps_per_epoch(len(part), training.batch_size), training.epochs
-    optimizer = optimizer_for(training, epochs * per_epoch, trainee.trainable_variables)
-    trainee.compile(
-        optimizer, loss=aim.loss if aim and not teachers else None, metrics=list(aim.metrics) if aim else None
-    )
-    keeper = Keeper(
-        {"model": trainee, "optimizer": optimizer},
-        folder,
-        _key(model, part, training, seed, [len(teachers), [asdict(hint) for hint in hints], hint_weight]),
-    )
-    anew = keeper.restore()
+    # Whom it learns from, and what.
+    part, watched = _samples(model, data, training, seed)
+    load("tf_keras").utils.set_random_seed(seed_for(seed, "dropout and new weights"))
+    aim = objective(model, part, training, taught=bool(teachers))
+    trainee, answers = _trainee(model, part, training, teachers, aim, hints, hint_weight)
+    steps = steps_per_epoch(len(part), training.batch_size)
+    optimizer = _compiled(trainee, training, aim, training.epochs * steps, taught=bool(teachers))
+
+    # What a killed one had done.
+    beside = [len(teachers), [asdict(hint) for hint in hints], hint_weight]
+    keeper = Keeper({"model": trainee, "optimizer": optimizer}, folder, _key(model, part, training, seed, beside))
+    begun_anew = keeper.restore()
+
     if not keeper.state.finished:
         done = len(keeper.state.history)
+        watch = Watch(
+            keeper,
+            what=what,
+            steps=steps,
+            epochs=training.epochs,
+            peak=training.learning_rate,
+            logs=folder / "logs",
+            validate=None if watched is None else _loss_on(watched, trainee, aim),
+            patience=training.patience,
+            settled_epoch=min(settled_epoch, training.epochs - 1),
+        )
         trainee.fit(
             stream(
                 part,
@@ -125,46 +124,83 @@ def fit(
                 augment=training.augment,
                 seed=seed,
                 first_epoch=done,
-                beside=beside,
+                beside=answers,
                 one_hot=None if aim is None else aim.one_hot,
                 labels=aim is not None,
             ),
             initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=per_epoch,
+            epochs=training.epochs,
+            steps_per_epoch=steps,
             shuffle=False,
             verbose=0,
-            callbacks=[
-                *(with_model(callback, model) for callback in callbacks),
-                Watch(
-                    keeper,
-                    what=what,
-                    steps=per_epoch,
-                    epochs=epochs,
-                    peak=training.learning_rate,
-                    logs=folder / "logs",
-                    validate=None if watched is None else _loss_on(watched, trainee, aim),
-                    patience=training.patience,
-                    settled_epoch=min(settled_epoch, epochs - 1),
-                ),
-            ],
+            callbacks=[*(with_model(callback, model) for callback in callbacks), watch],
         )
-    notes = (*([anew] if anew else []), *keeper.state.notes)
+    notes = (begun_anew, *keeper.state.notes) if begun_anew else tuple(keeper.state.notes)
     return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes)
 
 
-def _bound(model: Any, part: Part) -> Part:
-    return datasets.bind(part, graph.input_specs(model))
+def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[Part, Part | None]:
+    """Returns what is trained on, bound to the model's inputs, and what early stopping watches, where it is asked for.
 
-
-def _divided(part: Part, seed: int) -> tuple[Part, Part]:
-    order = np.random.default_rng(seed).permutation(len(part))
+    Raises:
+        DataError: there are too few samples.
+    """
+    part = datasets.bind(data.training, graph.input_specs(model))
+    if not len(part):
+        raise DataError("Expected training samples, got none. Try --train-data, or data with a train split.")
+    part = _with_classes(part, model)
+    if training.patience is None:
+        return part, None
+    order = generator(seed, "samples held out").permutation(len(part))
     held_out = max(1, round(HELD_OUT * len(part)))
     if held_out >= len(part):
         raise DataError(
             f"Expected samples to train on and to watch for early stopping, got {len(part)}. Try without patience."
         )
     return part.subset(order[held_out:]), part.subset(order[:held_out])
+
+
+def _with_classes(part: Part, model: Any) -> Part:
+    """Returns the part with class numbers, where its values are such for a model that tells classes apart."""
+    shape = model.outputs[0].shape[1:]
+    if part.labels.kind != "values" or len(model.outputs) != 1 or len(shape) != 1 or shape[0] is None:
+        return part
+    targets = part.table.targets()
+    numbers = None if targets is None else class_numbers(targets, shape[0])
+    return part if numbers is None else replace(part, labels=Labels("classes", numbers, shape[0]))
+
+
+def _trainee(
+    model: Any,
+    part: Part,
+    training: Training,
+    teachers: Sequence[Any],
+    aim: Objective | None,
+    hints: Sequence[Hint],
+    hint_weight: float,
+) -> tuple[Any, tuple[np.ndarray, ...]]:
+    """Returns what is trained, the model or what teaches it, and the teachers' answers that are known beforehand.
+
+    Raises:
+        ConfigError: there are hints, and nobody to give them.
+    """
+    if not teachers:
+        if hints:
+            raise ConfigError("Expected a teacher to take hints from, got none. Try without hints.")
+        return model, ()
+    from edgeopt.training.teaching import distiller
+
+    return distiller(model, part, training, teachers, aim, hints=hints, hint_weight=hint_weight)
+
+
+def _compiled(trainee: Any, training: Training, aim: Objective | None, steps: int, *, taught: bool) -> Any:
+    """Compiles what is trained, for so many steps, and returns its optimizer; what is taught has a loss of its own."""
+    from edgeopt.training.optimizers import optimizer_for
+
+    optimizer = optimizer_for(training, steps, trainee.trainable_variables)
+    loss = aim.loss if aim and not taught else None
+    trainee.compile(optimizer, loss=loss, metrics=list(aim.metrics) if aim else None)
+    return optimizer
 
 
 def _key(model: Any, part: Part, training: Training, seed: int, more: Sequence[Any]) -> str:

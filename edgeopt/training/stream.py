@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
 from edgeopt.training.augmentation import augmented
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Larger parts are read anew each epoch.
 HOLD_BYTES = 2**29
+_ORDER, _VARIATION = "order of training samples", "augmentation"
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -102,10 +104,12 @@ def _held(
         inputs = [tf.constant(everything.inputs[spec.name]) for spec in part.specs]
         targets = [tf.constant(values) for values in (*((everything.labels,) if given else ()), *beside)]
 
+    of_order, of_variation = seed_for(seed, _ORDER), seed_for(seed, _VARIATION)
+
     def epoch_of(epoch: Any) -> Any:
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([of_order, epoch]))
         draws = tf.stack(
-            [tf.fill([steps], tf.cast(seed, tf.int64)), epoch * count + tf.range(steps, dtype=tf.int64)], 1
+            [tf.fill([steps], tf.cast(of_variation, tf.int64)), epoch * count + tf.range(steps, dtype=tf.int64)], 1
         )
         return tf.data.Dataset.from_tensor_slices((draws, tf.reshape(order[: steps * size], [steps, size])))
 
@@ -122,8 +126,9 @@ def _read(part: Part, size: int, seed: int, first_epoch: int, given: bool, prepa
 
     def batches() -> Iterator[Any]:
         for epoch in itertools.count(first_epoch):
-            for step, batch in enumerate(part.batches(size, shuffle=True, seed=seed + epoch, drop_remainder=True)):
-                draw = np.asarray((seed, epoch * len(part) + step), np.int64)
+            order = seed_for(seed, _ORDER, epoch)
+            for step, batch in enumerate(part.batches(size, shuffle=True, seed=order, drop_remainder=True)):
+                draw = np.asarray((seed_for(seed, _VARIATION), epoch * len(part) + step), np.int64)
                 yield draw, tuple(batch.inputs[spec.name] for spec in part.specs), (batch.labels,) if given else ()
 
     first = next(part.batches(1))
