@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeopt.conversion.unconvertible import unconvertible
 from edgeopt.prospects import Advice, ModelFacts, Prospect, change
 from edgeopt.schemes import SCHEMES, SMALLEST_DYNAMIC
 from edgeopt.techniques import TECHNIQUES
@@ -41,9 +42,14 @@ def of_scheme(scheme: Scheme, facts: ModelFacts) -> Prospect:
     """Returns what a scheme would bring, by its fields."""
     if (nothing := _nothing_to_do(facts, trained=False)) is not None:
         return nothing
-    if scheme.dynamic:
-        return _dynamic(scheme, facts)
-    return _static(scheme, facts) if scheme.algorithm else _narrow_floats(facts)
+    if words := unconvertible(facts.kinds, scheme):
+        return Prospect("none", f"no file in this scheme holds {words}", possible=False)
+    make = _dynamic if scheme.dynamic else _static if scheme.algorithm else _narrow_floats
+    prospect = make(scheme, facts)
+    if prospect.possible and facts.foreign:
+        doubt = f"whether the converter takes {', '.join(facts.foreign)}, which is not Keras's own, is not known"
+        return Prospect(prospect.gain, f"{doubt}; {prospect.reason}", possible=None)
+    return prospect
 
 
 def _nothing_to_do(facts: ModelFacts, *, trained: bool = True) -> Prospect | None:
@@ -55,7 +61,7 @@ def _nothing_to_do(facts: ModelFacts, *, trained: bool = True) -> Prospect | Non
     return None
 
 
-def _narrow_floats(facts: ModelFacts) -> Prospect:
+def _narrow_floats(scheme: Scheme, facts: ModelFacts) -> Prospect:
     after = facts.float_bytes - 2 * facts.parameters + _WIDENING_BYTES * facts.tensors
     return Prospect(
         f"{change(facts.float_bytes, after)}; no faster on a CPU",

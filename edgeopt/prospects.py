@@ -45,6 +45,8 @@ class ModelFacts:
         layers: Keras class → how many layers with weights.
         loops: the names of recurrent layers that become loops in the file.
         fused_lstm: whether an LSTM becomes one fused operator.
+        kinds: Keras classes of all layers, those without weights too.
+        foreign: those of them that are not Keras's own.
     """
 
     untrainable: str
@@ -57,6 +59,8 @@ class ModelFacts:
     layers: Mapping[str, int]
     loops: tuple[str, ...] = ()
     fused_lstm: bool = False
+    kinds: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 from edgeopt import comparison, data, frameworks, graph, parity, runtimes
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.errors import ConfigError
-from edgeopt.fake_quantization import channels_of, is_fake_quantized, prepare, save_fake_quantized
+from edgeopt.fake_quantization import Switched, channels_of, is_fake_quantized, prepare, save_fake_quantized
 from edgeopt.loading import load_model
 from edgeopt.runtimes import RUNTIMES, open_session
 from edgeopt.runtimes.numbers import dequantize, quantize
@@ -229,6 +229,40 @@ def test_what_is_spared_stays_float_and_becomes_int8_after_training(tmp_path: Pa
     converter = Converter(load_model(tmp_path / "model"), ConvertOptions(calibration=dataset.calibration))
     tensors = read(converter.to_bytes(scheme("int8"))).main.tensors
     assert not any(t.is_float for t in tensors)
+
+
+def _padded(masking: str) -> tuple[Any, np.ndarray]:
+    """A model whose mask comes with a tensor, and samples whose last steps it leaves out."""
+    chaos = np.random.default_rng(0)
+    if masking == "Masking":
+        samples = chaos.normal(size=(16, 6, 4)).astype(np.float32)
+        x = inputs = keras.Input((6, 4), name="x")
+        x = L.Masking(0.0)(x)
+    else:
+        samples = chaos.integers(1, 20, (16, 6)).astype(np.int32)
+        x = inputs = keras.Input((6,), dtype="int32", name="x")
+        x = L.Embedding(20, 4, mask_zero=True)(x)
+    samples[:, 3:] = 0
+    x = L.Dense(8, activation="relu")(x)
+    x = L.LSTM(5, unroll=True)(x) if masking == "Embedding, LSTM" else L.GlobalAveragePooling1D()(x)
+    return graph.flatten(keras.Model(inputs, L.Dense(3, activation="softmax")(x))), samples
+
+
+@pytest.mark.parametrize("masking", ["Masking", "Embedding", "Embedding, LSTM"])
+def test_masks_pass_through_what_rounds(masking: str, tmp_path: Path) -> None:
+    model, samples = _padded(masking)
+    prepared = prepare(model, [[samples]]).model
+    expected = model(samples).numpy()
+    np.testing.assert_allclose(prepared(samples, training=False), expected, atol=0.01)
+    prepared.compile("sgd", "sparse_categorical_crossentropy")
+    prepared.fit(samples, np.arange(16) % 3, epochs=1, verbose=0)
+    trained = prepared(samples, training=False).numpy()
+    save_fake_quantized(prepared, tmp_path / "model")
+    saved = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    (found,) = saved(tf.constant(samples)).values()
+    np.testing.assert_allclose(found, trained, atol=1e-5)
+    (switched,) = Switched(prepared)(tf.constant(samples))
+    np.testing.assert_allclose(switched, expected, atol=0.05)
 
 
 def test_a_batchnorm_made_a_convolution_computes_the_same() -> None:

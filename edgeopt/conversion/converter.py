@@ -16,8 +16,9 @@ from edgeopt.conversion.calibrating import Calibrated, calibrate
 from edgeopt.conversion.foreign import understood
 from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
 from edgeopt.conversion.refusals import in_words, layer_in
+from edgeopt.conversion.unconvertible import unconvertible
 from edgeopt.conversion.unrolling import unrolled
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import compact
@@ -101,6 +102,8 @@ class Converter:
             ConversionError: the quantizer refused, or made something else than the scheme says.
         """
         scheme = _scheme(scheme)
+        if words := unconvertible(self.summary().layer_kinds, scheme):
+            raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
         with in_words(scheme):
             content = quantizers.quantize(self._form_for(scheme), scheme)
         content = content if scheme.weights == "float32" else compact(content)

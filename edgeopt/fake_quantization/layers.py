@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,15 +96,33 @@ class Participation(tfmot.quantization.keras.QuantizeConfig):
         return {"weights": self.weights, "output": self.output}
 
 
+class Wrapper(tfmot.quantization.keras.QuantizeWrapperV2):
+    """tfmot's wrapper, through which the masks of Embedding and Masking pass as through the layer that it holds."""
+
+    def __init__(self, layer: Any, quantize_config: Any, **kwargs: Any) -> None:
+        super().__init__(layer, quantize_config, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
+        """Returns what the layer computes; it gets the mask where it takes one."""
+        if "mask" in inspect.signature(self.layer.call).parameters:
+            kwargs["mask"] = mask
+        return tfmot.quantization.keras.QuantizeWrapperV2.call(self, inputs, training=training, **kwargs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask of the output."""
+        return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
+
+
 def with_rounded_weights(layer: Any, weights: Sequence[tuple[str, Sequence[int]]]) -> Any:
     """Returns a built layer wrapped so that it computes with rounded weights."""
-    return tfmot.quantization.keras.QuantizeWrapperV2(layer, Participation(weights), name=f"{layer.name}_int8")
+    return Wrapper(layer, Participation(weights), name=f"{layer.name}_int8")
 
 
 def range_layer(name: str) -> Any:
     """Returns a layer that rounds what goes through it to int8; `set_range` before it is used."""
     identity = keras.layers.Activation("linear", name=f"{name}_identity")
-    return tfmot.quantization.keras.QuantizeWrapperV2(identity, Participation(output=True), name=name)
+    return Wrapper(identity, Participation(output=True), name=name)
 
 
 def set_range(layer: Any, low: float, high: float) -> None:
@@ -122,8 +141,7 @@ def range_of(layer: Any) -> tuple[float, float] | None:
 
 def is_wrapper(layer: Any) -> bool:
     """Whether a layer was made here."""
-    wrapper = tfmot.quantization.keras.QuantizeWrapperV2
-    return isinstance(layer, wrapper) and isinstance(layer.quantize_config, Participation)
+    return isinstance(layer, Wrapper)
 
 
 def weights_of(layer: Any) -> list[tuple[str, Any, tuple[int, ...]]]:

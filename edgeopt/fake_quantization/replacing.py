@@ -34,6 +34,18 @@ class Replaced:
         return layer(*args, **kwargs)
 
 
+def keeping_masks(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns `function` of a tensor, whose result carries the mask that came with it, as Keras's layers do."""
+
+    def computed(tensor: Any) -> Any:
+        result = function(tensor)
+        if (mask := getattr(tensor, "_keras_mask", None)) is not None:
+            result._keras_mask = mask
+        return result
+
+    return computed
+
+
 def without_rounding(wrapper: Any, shape: Any) -> Any:
     """Returns the layer that a wrapper of weights holds, built anew with its bias; its weights are to be set."""
     layer = graph.clone(wrapper.layer)

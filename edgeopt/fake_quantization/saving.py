@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeopt import graph
 from edgeopt.fake_quantization.preparation import RANGE
-from edgeopt.fake_quantization.replacing import Replaced, without_rounding
+from edgeopt.fake_quantization.replacing import Replaced, keeping_masks, without_rounding
 from edgeopt.frameworks import load
 
 SIGNATURE = "serving_default"
@@ -45,7 +45,7 @@ def _frozen(wrapper: Any, shape: Any) -> Callable[..., Any]:
     limits = layers.range_of(wrapper)
     if limits is not None:
         rounding = load("tensorflow").quantization.fake_quant_with_min_max_args
-        return lambda tensor: rounding(tensor, *limits, name=f"{wrapper.name}/FakeQuant")
+        return keeping_masks(lambda tensor: rounding(tensor, *limits, name=f"{wrapper.name}/FakeQuant"))
     layer = without_rounding(wrapper, shape)
     for name, variable, axes in layers.weights_of(wrapper):
         getattr(layer, name).assign(layers.rounded(variable, axes))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeopt.fake_quantization.preparation import RANGE
-from edgeopt.fake_quantization.replacing import Replaced, without_rounding
+from edgeopt.fake_quantization.replacing import Replaced, keeping_masks, without_rounding
 from edgeopt.frameworks import load
 
 
@@ -31,7 +31,7 @@ class Switched(Replaced):
         on = self.switches.setdefault(name, tf.Variable(0.0, trainable=False))
         if limits is not None:
             rounding = tf.quantization.fake_quant_with_min_max_args
-            return lambda tensor: tf.where(on > 0, rounding(tensor, *limits), tensor)
+            return keeping_masks(lambda tensor: tf.where(on > 0, rounding(tensor, *limits), tensor))
         layer = without_rounding(wrapper, shape)
 
         def computed(tensor: Any) -> Any:

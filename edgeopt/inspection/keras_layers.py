@@ -34,6 +34,7 @@ class KerasCount:
         self._layers: Counter[str] = Counter()
         self._loops: list[str] = []
         self._fused_lstm = False
+        self._kinds: dict[str, bool] = {}
         self._zeros = 0
         self._tensors = 0
         counted: set[int] = set()
@@ -60,10 +61,13 @@ class KerasCount:
             layers=self._layers,
             loops=tuple(self._loops),
             fused_lstm=self._fused_lstm,
+            kinds=tuple(sorted(self._kinds)),
+            foreign=tuple(sorted(kind for kind, own in self._kinds.items() if not own)),
         )
 
     def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], again: bool) -> None:
         kind = type(layer).__name__
+        self._kinds[kind] = type(layer).__module__.partition(".")[0] in ("keras", "tf_keras")
         weights = [np.asarray(w) for w in layer.get_weights()] if hasattr(layer, "get_weights") else []
         kinds = [_weight_kind(variable) for variable in getattr(layer, "weights", [])]
         kernels = [w for w, kind in zip(weights, kinds) if kind == "weights"]

@@ -1,0 +1,79 @@
+"""What is said to be refused is refused by the converter itself, and what is not is made: all is converted here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from compressed_models import loaded_of
+
+from edgeopt import data
+from edgeopt.advice import of_scheme
+from edgeopt.conversion import Converter, ConvertOptions, unconvertible
+from edgeopt.errors import ConversionError
+from edgeopt.frameworks import load
+from edgeopt.inspection.keras_layers import KerasCount
+from edgeopt.schemes import SCHEMES
+
+keras = load("tf_keras")
+L = keras.layers
+VOLUME, STEPS = (4, 4, 4, 2), (8, 4)
+# Layer → the shape and dtype that it takes, and how it is made.
+LAYERS: dict[str, tuple[tuple[int, ...], str, Any]] = {
+    "CategoryEncoding": ((6,), "int64", lambda: L.CategoryEncoding(8, output_mode="multi_hot")),
+    "Hashing": ((6,), "int64", lambda: L.Hashing(5)),
+    "IntegerLookup": ((6,), "int64", lambda: L.IntegerLookup(vocabulary=[3, 4, 5], output_mode="multi_hot")),
+    "StringLookup": ((6,), "string", lambda: L.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot")),
+    "TextVectorization": ((1,), "string", lambda: L.TextVectorization(vocabulary=["a", "b"], output_mode="multi_hot")),
+    "AveragePooling3D": (VOLUME, "float32", L.AveragePooling3D),
+    "MaxPooling3D": (VOLUME, "float32", L.MaxPooling3D),
+    "Conv3D": (VOLUME, "float32", lambda: L.Conv3D(4, 3)),
+    "Conv3DTranspose": (VOLUME, "float32", lambda: L.Conv3DTranspose(4, 3)),
+    "LocallyConnected1D": (STEPS, "float32", lambda: L.LocallyConnected1D(4, 3)),
+    "PReLU": (STEPS, "float32", L.PReLU),
+    "LayerNormalization": (STEPS, "float32", L.LayerNormalization),
+    "GlobalMaxPooling3D": (VOLUME, "float32", L.GlobalMaxPooling3D),
+}
+TRIED = ("float32", "int8", "int16x8")
+
+
+def test_every_refusal_is_tried() -> None:
+    said = {kind for refusal in unconvertible.REFUSALS for kind in refusal.kinds}
+    assert said <= set(LAYERS)
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def converter(request: pytest.FixtureRequest) -> tuple[str, Converter, Any]:
+    shape, dtype, make = LAYERS[request.param]
+    inputs = keras.Input(shape, dtype=dtype, name="x")
+    model = keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(make()(inputs))))
+    if dtype == "float32":
+        samples = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
+        calibration = data.load({"x_train": samples, "x_test": samples}).calibration
+    else:
+        calibration = None
+    return request.param, Converter(loaded_of(model), ConvertOptions(calibration=calibration)), model
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_the_converter_agrees(
+    converter: tuple[str, Converter, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, converter_of, model = converter
+    scheme = SCHEMES[name]
+    if scheme.needs_calibration and model.inputs[0].dtype != "float32":
+        pytest.skip("calibrated on floats here, and refused as float32 already")
+    words = unconvertible.unconvertible([kind, "Dense"], scheme)
+    told = of_scheme(scheme, KerasCount(model).facts(""))
+    assert (told.possible is False) is bool(words)
+    if not words:
+        assert converter_of.to_bytes(scheme)
+        return
+    assert words in told.reason
+    with pytest.raises(ConversionError, match=f"Expected layers that a .tflite in {name} can hold, got {kind}: "):
+        converter_of.to_bytes(scheme)
+    monkeypatch.setattr(unconvertible, "REFUSALS", ())
+    # An AssertionError is TensorFlow's own word for tables that it cannot export.
+    with pytest.raises((ConversionError, AssertionError)):
+        converter_of.to_bytes(scheme)
