@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union, cast
 
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import ConfigError, place, setting, suggestion
 
 Said = TypeVar("Said", bound="Choices")
 
@@ -115,7 +115,7 @@ def from_mapping(kind: type[Said], values: Any, where: str) -> Said:
     try:
         return kind(**values)
     except ConfigError as error:
-        raise ConfigError(f"At {where}: {error}") from None
+        raise ConfigError(f"{place(where)}{error.marked}") from None
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:
@@ -148,7 +148,7 @@ def _chosen(key: Key, value: Any) -> Any:
     choices = key.option.choices
     if choices and value not in choices:
         raise ConfigError(
-            f"Expected one of {', '.join(choices)} as {key.name}, got {value!r}.{suggestion(value, choices)}"
+            f"Expected one of {', '.join(choices)} as {setting(key.name)}, got {value!r}.{suggestion(value, choices)}"
         )
     return value
 
@@ -183,7 +183,7 @@ def _limited(key: Key, value: float) -> float:
 
 def _unexpected(key: Key, expected: str, value: Any) -> ConfigError:
     hint = f" Try {key.option.hint}." if key.option.hint else ""
-    return ConfigError(f"Expected {expected} as {key.name}, got {value!r}.{hint}")
+    return ConfigError(f"Expected {expected} as {setting(key.name)}, got {value!r}.{hint}")
 
 
 def _without_none(hint: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeopt.errors import ConfigError, DataError
+from edgeopt.errors import ConfigError, DataError, place, setting
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques import TECHNIQUES, Need, Technique, technique
@@ -27,7 +27,7 @@ _LOST = {
 # What to try where something is missing.
 _REMEDIES = {
     Need.TRAINING: "--train-data, or a recipe without steps, such as no-training-data",
-    Need.LABELS: "data with labels, or alpha: 1 with a teacher: then the model learns from the teacher's answers alone",
+    Need.LABELS: f"data with labels, or {setting('alpha', 1)}: then the model learns from its teacher alone",
     Need.CALIBRATION: "--calibration-data, or data with samples to calibrate with",
 }
 
@@ -201,12 +201,12 @@ def _require_sense(row: Technique, step: Step, training: Training | None, where:
     if training.teacher == "none" and training.alpha == 1.0:
         raise ConfigError(
             f"Expected a teacher at {where}.{row.name}, got teacher none with alpha 1: there is nobody to learn "
-            "from. Try teacher: original, or a smaller alpha."
+            f"from. Try {setting('teacher', 'original')}, or a smaller {setting('alpha')}."
         )
     try:
         row.validate(step, training)
     except ConfigError as error:
-        raise ConfigError(f"At {where}.{row.name}: {error}") from None
+        raise ConfigError(f"{place(f'{where}.{row.name}')}{error.marked}") from None
 
 
 def _needs(row: Technique, training: Training | None) -> tuple[Need, ...]:

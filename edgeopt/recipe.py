@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import runtimes
 from edgeopt.choices import Choices, from_mapping, keys, option
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import ConfigError, place, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Step, TrainedStep, Training
@@ -195,7 +195,7 @@ def _step(value: Any, where: str) -> Step:
     try:
         row = technique(str(name))
     except ConfigError as error:
-        raise ConfigError(f"At {where}: {error}") from None
+        raise ConfigError(f"{place(where)}{error.marked}") from None
     return from_mapping(row.step, settings, f"{where}.{name}")
 
 

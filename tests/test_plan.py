@@ -177,7 +177,7 @@ def test_steps_of_one_technique_have_names_of_their_own_also_in_what_is_left() -
     assert [(step.name, step.properties_before) for step in left] == [("prune-2", frozenset()), ("cluster", {SPARSE})]
     # What an earlier step would have given is not there where it was rolled back; places stay those of the recipe.
     wrong = recipe_of("qat", {"prune": {"begin_epoch": 9, "epochs": 2}})
-    with pytest.raises(ConfigError, match=r"At steps\[1\]\.prune: Expected .*begin_epoch 9"):
+    with pytest.raises(ConfigError, match=r"At steps\[1\]\.prune: Expected .*begin_epoch: 9"):
         plan(wrong, start=1)
 
 

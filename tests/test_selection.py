@@ -56,7 +56,7 @@ def test_an_unknown_word_is_refused_with_a_suggestion(model: Any, key: str) -> N
 
 
 def test_sparing_everything_is_refused(model: Any) -> None:
-    with pytest.raises(ConfigError, match="some layers to be left, got --layers Dense and --spare hidden scores"):
+    with pytest.raises(ConfigError, match="some layers to be left, got layers: Dense and spare: hidden scores"):
         select_layers(model, ("Dense",), ("hidden", "scores"))
 
 

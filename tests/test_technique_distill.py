@@ -202,7 +202,7 @@ def test_without_labels_the_teacher_teaches_alone(teacher: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("said", "match"),
     [
-        ({}, r"Expected one way to a student \(student, width, macs or depth\), got none. Try --width 0.5"),
+        ({}, r"Expected one way to a student \(student, width, macs or depth\), got none. Try width: 0.5"),
         ({"width": 0.5, "depth": 0.5}, "Expected one way to a student .*, got width and depth"),
         ({"width": 0.5, "teacher": "other.keras"}, "Expected the model itself to be the teacher, got teacher other"),
     ],

@@ -303,7 +303,7 @@ def test_a_schedule_must_fit_the_training(choices: dict[str, Any], steps: int | 
 
 def test_a_schedule_in_steps_is_looked_at_when_they_are_known(model: Any, run: Any) -> None:
     validate(Prune(end_step=10_000), DEFAULTS)
-    with pytest.raises(ConfigError, match=f"got end_step 10000, which lies after the {320 // 32} steps"):
+    with pytest.raises(ConfigError, match=f"got end_step: 10000, which lies after the {320 // 32} steps"):
         run(model, epochs=1, end_step=10_000)
 
 

@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_logits_where_outputs_are_logits(tmp_path: Path) -> 
         (
             lambda: data.load({"x": np.ones((8, 6), np.float32)}),
             lambda: dense(),
-            "Expected labels to train on, got samples without. Try data with y_train, or a teacher, and --alpha 1",
+            "Expected labels to train on, got samples without. Try data with y_train, or a teacher, and alpha: 1",
         ),
         (
             lambda: vectors(),
@@ -156,7 +156,7 @@ def test_several_inputs_and_outputs_are_learned_from_a_teacher_alone(tmp_path: P
     assert done.history[-1]["loss"] < 0.1 * done.history[0]["loss"]
 
     one_of_two = {"x_left": np.ones((8, 3)), "x_right": np.ones((8, 2)), "y": np.arange(8) % 2}
-    with pytest.raises(DataError, match=r"Expected a model with one output to train on labels, got 2. Try --alpha 1"):
+    with pytest.raises(DataError, match=r"Expected a model with one output to train on labels, got 2. Try alpha: 1"):
         fit(two_headed(), data.load(one_of_two), QUICK, teachers=[teacher], folder=tmp_path / "labels")
 
 
@@ -274,7 +274,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else() -> None:
 
 
 def test_weight_decay_of_an_optimizer_that_has_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Expected optimizer adamw with weight_decay 0.1, got sgd. Try --optimizer"):
+    with pytest.raises(ConfigError, match=r"Expected optimizer adamw with weight_decay 0.1, got sgd. Try optimizer"):
         fit(dense(), vectors(), replace(QUICK, optimizer="sgd", weight_decay=0.1), folder=tmp_path)
 
 
@@ -354,7 +354,7 @@ def test_nan_stops_with_the_last_good_weights_and_is_not_gone_on_with(tmp_path: 
 def test_nan_in_the_first_epoch_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"Expected pruning to converge, got a loss that is no number in epoch 1 at --learning-rate 0.01. Try 0.0",
+        match=r"Expected pruning to converge, got a loss that is no number in epoch 1 at learning_rate: 0.01. Try 0.0",
     ):
         fit(dense(), vectors(), QUICK, callbacks=[Poison(0)], folder=tmp_path, what="pruning")
 

@@ -10,7 +10,7 @@ import click
 
 from edgeopt.choices import Choices, Key, keys
 from edgeopt.cli import common
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.steps import DEFAULTS, TrainedStep
 
 
@@ -66,5 +66,5 @@ def _pairs(name: str, values: tuple[str, ...]) -> dict[str, str]:
     pairs = [value.partition("=") for value in values]
     for key, separator, value in pairs:
         if not separator or not key:
-            raise ConfigError(f"Expected NAME=VALUE as {name}, got {key or value!r}.")
+            raise ConfigError(f"Expected NAME=VALUE as {setting(name)}, got {key or value!r}.")
     return {key: value for key, _, value in pairs}

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from edgeopt import progress, showing
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import ConfigError, EdgeoptError, suggestion
 from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
@@ -241,6 +241,16 @@ def delegate_from(library: Path | None, settings: tuple[str, ...]) -> Delegate |
         if not separator or not key:
             raise ConfigError(f"Expected --delegate-option KEY=VALUE, got {key!r}.")
     return Delegate(library, {key: value for key, _, value in pairs})
+
+
+@contextlib.contextmanager
+def spoken_as_options() -> Iterator[None]:
+    """Lets the errors of the block speak of options, where these are what was typed, and not of a recipe's keys."""
+    try:
+        yield
+    except EdgeoptError as error:
+        error.args = (error.on_command_line,)
+        raise
 
 
 def print_json(result: Any) -> None:

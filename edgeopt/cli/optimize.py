@@ -102,7 +102,9 @@ def command(
     import edgeopt
 
     training = said(Training, options)
-    chosen = None if recipe is None else edgeopt.load_recipe(recipe).with_training(training)
+    chosen = None if recipe is None else edgeopt.load_recipe(recipe)
+    with common.spoken_as_options():
+        chosen = chosen and chosen.with_training(training)
     if chosen is not None and seed is not None:
         chosen = replace(chosen, seed=seed)
     if training and chosen is None:

@@ -54,8 +54,8 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     ) -> None:
         import edgeopt
 
-        step = row.step(**said(row.step, options))
-        with common.progress_shown(quiet=quiet or as_json):
+        with common.progress_shown(quiet=quiet or as_json), common.spoken_as_options():
+            step = row.step(**said(row.step, options))
             result = edgeopt.compress(
                 model,
                 common.required_data(seed=seed, **options),

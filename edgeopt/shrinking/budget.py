@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeopt import progress
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.shrinking.channels import CHANNELS, COUNTS, Channels, Cut, Group
 from edgeopt.shrinking.probing import Probe
 
@@ -119,7 +119,8 @@ def within(
     if spent(smallest) > limit:
         raise ConfigError(
             f"Expected to get down to {limit:,.0f} {count}, got {spent(smallest):,.0f} with every group of channels "
-            f"cut as far as may be at once. Try a larger share, multiple_of {max(1, multiple_of // 2)} or more rounds."
+            f"cut as far as may be at once. Try a larger share, "
+            f"{setting('multiple_of', max(1, multiple_of // 2))} or more {setting('rounds')}."
         )
     alike = next(
         (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import PRUNABLE, ModelFacts, Prospect
 from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -58,7 +58,8 @@ def apply(step: Cluster, model: Any, data: Dataset, carried: Carried) -> tuple[A
     sparse = Property.SPARSE in carried.properties
     if sparse and step.clusters == 2:
         raise ConfigError(
-            "Expected at least 3 clusters for a pruned model, whose zeros are one of them, got 2. Try --clusters 3."
+            "Expected at least 3 clusters for a pruned model, whose zeros are one of them, got 2. "
+            f"Try {setting('clusters', 3)}."
         )
     clustered = graph.flatten(model)
     goals, changes = _goals(step, clustered, sparse)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -72,12 +72,12 @@ def validate(step: Distill, training: Training) -> None:
     if len(said) != 1:
         raise ConfigError(
             f"Expected one way to a student (student, width, macs or depth), got {' and '.join(said) or 'none'}. "
-            "Try --width 0.5: half of the channels."
+            f"Try {setting('width', 0.5)}, half of the channels."
         )
     if step.teacher not in (None, "original"):
         raise ConfigError(
             f"Expected the model itself to be the teacher, got teacher {step.teacher}. "
-            "Try --teachers for others beside it."
+            f"Try {setting('teachers')} for others beside it."
         )
 
 
@@ -189,7 +189,7 @@ def _narrower(step: Distill, model: Any) -> tuple[Any, tuple[LayerChange, ...]]:
     reasons = "; ".join(f"{layer}: {reason}" for layer, reason in channels.untouchable.items())
     raise problem or ConfigError(
         f"Expected layers with channels to leave out, got a model without ({reasons or 'it makes none'}). "
-        "Try --student with a model of your own."
+        f"Try {setting('student')} with a model of your own."
     )
 
 
@@ -215,7 +215,8 @@ def _shallower(model: Any, data: Dataset, share: float, seed: int) -> tuple[Any,
     found = blocks(model)
     if not found:
         raise ConfigError(
-            "Expected residual blocks to leave out, got a model whose layers all have to be there. Try --width 0.5."
+            "Expected residual blocks to leave out, got a model whose layers all have to be there. "
+            f"Try {setting('width', 0.5)}."
         )
     probe = Probe(Channels(model), some_inputs(model, data.training, PROBED, seed=seed))
     losses = {block.name: probe.loss_without(block) for block in found}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import PRUNABLE, SPARSE_KERNEL_ZEROS, ModelFacts, Prospect, gzipped_share
 from edgeopt.steps import Step, TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -61,12 +61,13 @@ class Prune(TrainedStep):
         super().__post_init__()
         for when in ("begin", "end"):
             if getattr(self, f"{when}_epoch") is not None and getattr(self, f"{when}_step") is not None:
-                raise ConfigError(f"Expected {when}_epoch or {when}_step, got both. Try {when}_epoch alone.")
+                epoch, step = setting(f"{when}_epoch"), setting(f"{when}_step")
+                raise ConfigError(f"Expected {epoch} or {step}, got both. Try {epoch} alone.")
         ends = self.end_epoch is not None or self.end_step is not None
         if self.schedule == "constant" and ends:
             raise ConfigError(
                 "Expected no end for a constant schedule, which is at its goal at once, got one. "
-                "Try --schedule polynomial."
+                f"Try {setting('schedule', 'polynomial')}."
             )
         n_of_m, _ = _pattern(self.pattern)
         if n_of_m is not None:
@@ -80,7 +81,7 @@ class Prune(TrainedStep):
         if self.by_sensitivity or self.layer_sparsity:
             raise ConfigError(
                 f"Expected one sparsity for every layer, that of the pattern {self.pattern}, got "
-                f"{'by_sensitivity' if self.by_sensitivity else 'layer_sparsity'}. Try without it."
+                f"{setting('by_sensitivity' if self.by_sensitivity else 'layer_sparsity')}. Try without it."
             )
         if self.sparsity not in (type(self).sparsity, zeros / group):
             raise ConfigError(
@@ -91,12 +92,13 @@ class Prune(TrainedStep):
     def _check_for_xnnpack(self) -> None:
         if self.pattern is not None:
             raise ConfigError(
-                f"Expected no pattern with for_xnnpack, whose kernels take zeros anywhere, got {self.pattern}."
+                f"Expected no pattern with {setting('for_xnnpack')}, whose kernels take zeros anywhere, got "
+                f"{self.pattern}."
             )
         if self.sparsity <= SPARSE_KERNEL_ZEROS:
             raise ConfigError(
-                f"Expected a sparsity of more than {SPARSE_KERNEL_ZEROS:.2f} with for_xnnpack, where its sparse "
-                f"kernels begin, got {self.sparsity:g}. Try 0.8."
+                f"Expected a sparsity of more than {SPARSE_KERNEL_ZEROS:.2f} with {setting('for_xnnpack')}, where its "
+                f"sparse kernels begin, got {self.sparsity:g}. Try 0.8."
             )
 
 
@@ -126,7 +128,8 @@ def _checked_time(step: Prune, when: str, epochs: int, steps_per_epoch: int | No
     if epoch is not None:
         if epoch > epochs or (when == "begin" and epoch == epochs):
             raise ConfigError(
-                f"Expected a schedule inside the training, got {when}_epoch {epoch:g}, which lies after the {epochs} "
+                f"Expected a schedule inside the training, got "
+                f"{setting(f'{when}_epoch', f'{epoch:g}')}, which lies after the {epochs} "
                 f"epochs of it. Try an earlier {when}, or more epochs."
             )
         return epoch if steps_per_epoch is None else round(epoch * steps_per_epoch)
@@ -135,8 +138,8 @@ def _checked_time(step: Prune, when: str, epochs: int, steps_per_epoch: int | No
     total = epochs * steps_per_epoch
     if number > total or (when == "begin" and number == total):
         raise ConfigError(
-            f"Expected a schedule inside the training, got {when}_step {number}, which lies after the {total} steps of "
-            f"it ({epochs} epochs of {steps_per_epoch}). Try an earlier {when}, or more epochs."
+            f"Expected a schedule inside the training, got {setting(f'{when}_step', number)}, which lies after the "
+            f"{total} steps of it ({epochs} epochs of {steps_per_epoch}). Try an earlier {when}, or more epochs."
         )
     return number
 
@@ -410,7 +413,7 @@ def _xnnpack_policy(step: Prune, model: Any) -> Any:
     except ValueError as error:
         raise ConfigError(
             f"Expected a model that XNNPACK runs on its sparse kernels, got one that it does not: {error}. "
-            "Try without for_xnnpack: smaller when compressed, no faster."
+            f"Try without {setting('for_xnnpack')}: smaller when compressed, no faster."
         ) from None
     return policy.allow_pruning
 

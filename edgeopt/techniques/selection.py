@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeopt import graph
-from edgeopt.errors import ConfigError, suggestion
+from edgeopt.errors import ConfigError, setting, suggestion
 
 # What the layers of tf_keras call the weights that multiply; biases, statistics and scales are called otherwise.
 KERNELS = ("kernel", "recurrent_kernel", "embeddings", "pointwise_kernel", "depthwise_kernel")
@@ -29,8 +29,9 @@ def select_layers(model: Any, layers: Sequence[str] = (), spare: Sequence[str] =
     asked -= {id(layer) for layer in named_layers(model, spare, "spare")}
     if not asked:
         raise ConfigError(
-            f"Expected some layers to be left, got --layers {' '.join(layers) or '(all)'} and --spare "
-            f"{' '.join(spare)}. Try sparing fewer."
+            "Expected some layers to be left, got "
+            f"{setting('layers', ' '.join(layers) or '(all)')} and {setting('spare', ' '.join(spare))}. "
+            "Try sparing fewer."
         )
     return [layer for layer in there if id(layer) in asked]
 
@@ -49,7 +50,8 @@ def named_layers(model: Any, words: Sequence[str], key: str) -> list[Any]:
         if not any(is_named(layer, (word,)) for layer in there):
             names = [layer.name for layer in there] + sorted({type(layer).__name__ for layer in there})
             raise ConfigError(
-                f"Expected names, kinds or globs of layers as {key}, got {word!r}, which no layer of the model has."
+                f"Expected names, kinds or globs of layers as {setting(key)}, got {word!r}, which no layer of the "
+                "model has."
                 f"{suggestion(word, names)}"
             )
     return [layer for layer in there if is_named(layer, words)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt import progress
 from edgeopt.choices import option
-from edgeopt.errors import ConfigError, ModelError, suggestion
+from edgeopt.errors import ConfigError, ModelError, setting, suggestion
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -77,7 +77,7 @@ class Shrink(TrainedStep):
         if len(given) != 1:
             raise ConfigError(
                 f"Expected one of {', '.join(BUDGETS)} as the share to keep, got {' and '.join(given) or 'none'}. "
-                "Try macs: 0.5."
+                f"Try {setting('macs', 0.5)}."
             )
         for unit in self.units:
             if unit not in UNITS:
@@ -86,8 +86,9 @@ class Shrink(TrainedStep):
             raise ConfigError(f"Expected some of {', '.join(UNITS)} as units, got none. Try channels.")
         if "blocks" in self.units and (given == ["width"] or not self.by_sensitivity):
             raise ConfigError(
-                "Expected a budget of macs, parameters or latency and by_sensitivity with units: blocks, which go by "
-                "what they lose for what they save. Try macs: 0.5."
+                f"Expected a budget of macs, parameters or latency and {setting('by_sensitivity')} with "
+                f"{setting('units', 'blocks')}, which go by what they lose for what they save. "
+                f"Try {setting('macs', 0.5)}."
             )
 
     @property
@@ -198,7 +199,8 @@ def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
     """
     if epochs < rounds:
         raise ConfigError(
-            f"Expected at least one epoch for each of {rounds} rounds, got {epochs}. Try epochs: {2 * rounds}."
+            f"Expected at least one epoch for each of {rounds} rounds, got {epochs}. "
+            f"Try {setting('epochs', 2 * rounds)}."
         )
     if rounds == 1:
         return [epochs]
@@ -351,7 +353,7 @@ def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray], se
     if not fits:
         raise ConfigError(
             f"Expected to get down to {step.latency:.0%} of the time, got {'; '.join(tried) or 'no cut that deep'}. "
-            f"Try a larger share, or multiple_of {max(1, step.multiple_of // 2)}."
+            f"Try a larger share, or {setting('multiple_of', max(1, step.multiple_of // 2))}."
         )
     return "macs", fits, "; ".join(tried)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import files, progress
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
 
 keras: Any = load("tf_keras")
@@ -220,7 +220,7 @@ class Watch(keras.callbacks.Callback):
         if self._good is None:
             raise ConfigError(
                 f"Expected {self._what} to converge, got a loss that is no number in epoch {self._epoch + 1} at "
-                f"--learning-rate {self._peak:g}. Try {self._peak / 10:g}."
+                f"{setting('learning_rate', f'{self._peak:g}')}. Try {self._peak / 10:g}."
             )
         self._stop(
             self._good,

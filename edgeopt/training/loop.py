@@ -16,7 +16,7 @@ from edgeopt import data as datasets
 from edgeopt import graph
 from edgeopt.chance import generator, seed_for
 from edgeopt.data.labels import Labels, class_numbers
-from edgeopt.errors import ConfigError, DataError
+from edgeopt.errors import ConfigError, DataError, setting
 from edgeopt.frameworks import load
 from edgeopt.training.hints import Hint
 from edgeopt.training.objective import Objective, objective
@@ -155,7 +155,8 @@ def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[
     held_out = max(1, round(HELD_OUT * len(part)))
     if held_out >= len(part):
         raise DataError(
-            f"Expected samples to train on and to watch for early stopping, got {len(part)}. Try without patience."
+            f"Expected samples to train on and to watch for early stopping, got {len(part)}. "
+            f"Try without {setting('patience')}."
         )
     return part.subset(order[held_out:]), part.subset(order[:held_out])
 

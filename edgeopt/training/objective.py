@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt.errors import DataError
+from edgeopt.errors import DataError, setting
 from edgeopt.frameworks import load
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def objective(model: Any, part: Part, training: Training, *, taught: bool) -> Ob
     outputs = len(model.outputs)
     if taught and training.alpha == 1.0:
         return None
-    way_out = "--alpha 1" if taught else "a teacher, and --alpha 1"
+    way_out = f"{'' if taught else 'a teacher, and '}{setting('alpha', 1)}"
     if not part.has_labels:
         raise DataError(
             "Expected labels to train on, got samples without. "

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
 from edgeopt.steps import Training
 
@@ -62,7 +62,7 @@ def optimizer_for(training: Training, steps: int, variables: Sequence[Any]) -> A
     if training.weight_decay and training.optimizer != "adamw":
         raise ConfigError(
             f"Expected optimizer adamw with weight_decay {training.weight_decay:g}, got {training.optimizer}. "
-            "Try --optimizer adamw."
+            f"Try {setting('optimizer', 'adamw')}."
         )
     schedule = WarmupDecay(training.learning_rate, round(training.warmup * steps), steps, training.decay)
     if training.optimizer == "adamw":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeopt.chance import seed_for
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
 from edgeopt.training.augmentation import augmented
 
@@ -68,7 +68,9 @@ def stream(
     tf = load("tensorflow")
     if augment != "none" and all(len(spec.shape) != 3 for spec in part.specs):
         shapes = ", ".join(str(spec.shape) for spec in part.specs)
-        raise ConfigError(f"Expected images or spectrograms to augment, got samples {shapes}. Try --augment none.")
+        raise ConfigError(
+            f"Expected images or spectrograms to augment, got samples {shapes}. Try {setting('augment', 'none')}."
+        )
     size = min(batch_size, len(part))
     reconstructs = labels and part.labels.kind == "inputs"
     given = labels and part.has_labels and not reconstructs
