@@ -31,6 +31,9 @@ def of_technique(name: str, facts: ModelFacts) -> Prospect:
     """Returns what a technique would bring, by its typical step."""
     if (nothing := _nothing_to_do(facts)) is not None:
         return nothing
+    refusals = [unconvertible(facts.kinds, scheme) for scheme in SCHEMES.values()]
+    if all(refusals):
+        return Prospect("none", f"no file holds {refusals[0]}", possible=False)
     row = TECHNIQUES[name]
     prospect = row.predict(row.typical, facts)
     if facts.untrainable:

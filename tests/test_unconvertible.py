@@ -9,7 +9,7 @@ import pytest
 from compressed_models import loaded_of
 
 from edgeopt import data
-from edgeopt.advice import of_scheme
+from edgeopt.advice import of_scheme, of_technique
 from edgeopt.conversion import Converter, ConvertOptions, unconvertible
 from edgeopt.errors import ConversionError
 from edgeopt.frameworks import load
@@ -71,6 +71,8 @@ def test_the_converter_agrees(
         assert converter_of.to_bytes(scheme)
         return
     assert words in told.reason
+    everywhere = all(unconvertible.unconvertible([kind], each) for each in SCHEMES.values())
+    assert (of_technique("prune", KerasCount(model).facts("")).possible is False) is everywhere
     with pytest.raises(ConversionError, match=f"Expected layers that a .tflite in {name} can hold, got {kind}: "):
         converter_of.to_bytes(scheme)
     monkeypatch.setattr(unconvertible, "REFUSALS", ())
