@@ -224,7 +224,9 @@ def test_the_choices_of_augmentation_are_those_there_are() -> None:
 
 
 def test_vectors_cannot_be_augmented(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Expected images or spectrograms to augment, got samples \(6,\). Try augment"):
+    with pytest.raises(
+        ConfigError, match=r"Expected images or spectrograms to augment, got samples \(6,\). Try augment"
+    ):
         fit(dense(), vectors(), replace(QUICK, augment="image"), folder=tmp_path)
 
 
