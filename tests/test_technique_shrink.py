@@ -212,7 +212,7 @@ def test_every_size_that_a_group_may_have_was_measured(model: Any, inputs: list[
 def test_a_budget_out_of_reach_says_what_can_be_had(model: Any, inputs: list[np.ndarray]) -> None:
     chooser = Chooser(model, inputs, criterion="l1", kinds=("channels",), multiple_of=16)
     with pytest.raises(
-        ConfigError, match=r"Expected to get down to 10 macs, got [0-9,]+ with every group .* multiple_of 8"
+        ConfigError, match=r"Expected to get down to 10 macs, got [0-9,]+ with every group .* multiple_of: 8"
     ):
         chooser.within("macs", 10)
 
