@@ -102,7 +102,7 @@ class Converter:
             ConversionError: the quantizer refused, or made something else than the scheme says.
         """
         scheme = _scheme(scheme)
-        if words := unconvertible(self.summary().layer_kinds, scheme):
+        if words := unconvertible(self.summary().layer_kinds, scheme, dying=True):
             raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
         with in_words(scheme):
             content = quantizers.quantize(self._form_for(scheme), scheme)

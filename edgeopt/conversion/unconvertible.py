@@ -19,11 +19,13 @@ class Refusal:
         kinds: their classes.
         schemes: in which schemes.
         reason: why not, and the way round.
+        dies: whether the converter fails without a word that names them.
     """
 
     kinds: frozenset[str]
     schemes: Callable[[Scheme], bool]
     reason: str
+    dies: bool = False
 
 
 REFUSALS = (
@@ -31,6 +33,7 @@ REFUSALS = (
         frozenset({"CategoryEncoding", "Hashing", "IntegerLookup", "StringLookup", "TextVectorization"}),
         lambda scheme: True,
         "texts and tables have no operators: let the app do this, and the model begin behind it",
+        dies=True,
     ),
     Refusal(
         frozenset({"AveragePooling3D", "MaxPooling3D"}),
@@ -45,8 +48,15 @@ REFUSALS = (
 )
 
 
-def unconvertible(kinds: Iterable[str], scheme: Scheme) -> str:
-    """Returns which of these layers no file in `scheme` can hold and why, in words; "" where there are none."""
+def unconvertible(kinds: Iterable[str], scheme: Scheme, *, dying: bool = False) -> str:
+    """Returns which of these layers no file in `scheme` can hold and why, in words; "" where there are none.
+
+    Args:
+        kinds: of the model's layers.
+        scheme: of the file.
+        dying: only those that the converter does not name by itself.
+    """
     there = set(kinds)
-    found = ((sorted(refusal.kinds & there), refusal) for refusal in REFUSALS if refusal.schemes(scheme))
+    refusals = (r for r in REFUSALS if r.schemes(scheme) and (r.dies or not dying))
+    found = ((sorted(refusal.kinds & there), refusal) for refusal in refusals)
     return "; ".join(f"{', '.join(names)}: {refusal.reason}" for names, refusal in found if names)
