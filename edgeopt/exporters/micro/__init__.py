@@ -8,8 +8,9 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeopt import frameworks
 from edgeopt.choices import Choices, option
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, UnavailableError
 from edgeopt.exporters import streaming
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ def project(source: Source, settings: Micro) -> Project:
     """
     from edgeopt.exporters.micro.fitness import require_fit, require_room
 
+    if settings.runtime == "tflm" and frameworks.installed_version("tflite_micro") is None:
+        raise UnavailableError(
+            "Expected tflite-micro, whose interpreter measures the arena and proves the file, got none here. "
+            "Try: pip install 'edgeopt[micro]', or --runtime c99, which does without."
+        )
     require_fit(source, settings.runtime)
     made = _maker(settings.runtime)(source, settings)
     if settings.target is not None:
