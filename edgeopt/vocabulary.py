@@ -126,10 +126,10 @@ class Availability:
 
 @dataclass(frozen=True)
 class OperatorUse:
-    """An operator of a `.tflite` file: builtin name, the version written in the file, how often it is used."""
+    """An operator of a converted file: its name, the version written there if there is one, how often it is used."""
 
     name: str
-    version: int
+    version: int | None
     count: int
 
 

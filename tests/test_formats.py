@@ -5,19 +5,27 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tflite_models as models
+from test_targets import MINIMAL
 
-from edgeopt import formats
+import edgeopt
+from edgeopt import formats, pipeline, targets
+from edgeopt.compilers import COMPILERS, Compiler
 from edgeopt.errors import ModelError
-from edgeopt.formats import FORMATS
+from edgeopt.formats import FORMATS, Format
 from edgeopt.formats.tflite import facts_of
+from edgeopt.inspection import inspection_tables
+from edgeopt.recipe import Recipe
+from edgeopt.report import ModelFacts, Report
+from edgeopt.techniques import distill
 from edgeopt.tflite import reader
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Artifact
+from edgeopt.vocabulary import Artifact, OnTarget, Promise, StepRecord, Variant
 
 # Of the CNN, in order: output channels first, input channels last.
 KERNELS = {
@@ -115,3 +123,66 @@ def test_a_written_file_as_an_artifact(file: Path) -> None:
         len(gzip.compress(file.read_bytes(), 9)),
         "tensorflow",
     )
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Format:
+    row = Format("toy", ".toy", "toy_format", "a format for tests", magic=(0, b"TOY"))
+    monkeypatch.setitem(FORMATS, row.name, row)
+    return row
+
+
+def test_a_new_format_is_one_file_and_one_line(toy: Format, tmp_path: Path) -> None:
+    file = tmp_path / "model.toy"
+    file.write_text("TOY\nmatmul 40\nmatmul 2\n")
+    assert formats.format_of(file.rename(tmp_path / "model")) is toy
+    file = (tmp_path / "model").rename(file)
+    artifact = formats.artifact(file, tmp_path)
+    assert (artifact.format, artifact.size_bytes) == ("toy", len("TOY\nmatmul 40\nmatmul 2\n"))
+
+    found = edgeopt.inspect(file)
+    assert (found.format, found.quantization, found.parameters) == ("toy", "full toy", 40 + 2)
+    assert [(row.kind, row.macs) for row in found.rows] == [("matmul", 40), ("matmul", 2)]
+    assert found.verdicts == {}, "no runtime takes it"
+    assert inspection_tables(found)
+
+    record = StepRecord("shrink", promises=(Promise("multiply-accumulates", limit=42),))
+    (promise,) = distill.check(distill.Distill(width=0.5), record, formats.facts(file))
+    assert promise.kept is True
+
+
+def test_a_new_compiler_is_one_file_and_one_line(
+    toy: Format, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Compiler(
+        "toycc",
+        "Toycc",
+        "a toy",
+        "toy_compiler",
+        takes="tflite",
+        makes=toy.name,
+        suffix=".toy",
+        needs="litert",
+        settings=("weights",),
+        marks=frozenset({"toy-core"}),
+        summary="a compiler for tests",
+    )
+    monkeypatch.setitem(COMPILERS, row.name, row)
+    told = 'kind: npu\ncompiler: toycc\ncompiler_settings: {weights: "7"}\nlatency: {kind: compiler}'
+    (tmp_path / "device.yaml").write_text(MINIMAL.replace("kind: board", told))
+    best = Variant("int8", "int8", (formats.artifact(file, tmp_path),), on_target=OnTarget())
+    report = Report("0", "2026-11-28", ModelFacts("m.keras"), variants=(best,), best="int8")
+
+    recipe = Recipe(target=str(tmp_path / "device.yaml"))
+    (variant,) = pipeline._compiled(report, recipe, tmp_path).variants
+    plain, compiled = variant.artifacts
+    assert plain == best.artifacts[0]
+    assert (compiled.format, compiled.file, compiled.made_by) == ("toy", "model.toy", "toycc")
+    assert (tmp_path / "best.toy").read_bytes() == (tmp_path / "model.toy").read_bytes()
+    assert edgeopt.inspect(tmp_path / "best.toy").parameters == 7
+    found = targets.assess(targets.target(str(recipe.target)), read(file))
+    assert (found.runs, found.estimate.notes) == (True, ("the compiler tells no time: measure it on the device",))
+
+    foreign = replace(report, variants=(replace(best, artifacts=(compiled,)),))
+    (why,) = pipeline._compiled(foreign, recipe, tmp_path).warnings
+    assert why == "int8 was not compiled for device: Toycc takes tflite files only"

@@ -17,7 +17,7 @@ import tflite_models as models
 from edgeopt import files, frameworks
 from edgeopt.advice import advice
 from edgeopt.errors import ModelError
-from edgeopt.inspection import Inspection, inspect_keras, inspect_tflite, inspection_tables
+from edgeopt.inspection import Inspection, inspect_converted, inspect_keras, inspection_tables
 from edgeopt.prospects import Advice
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.tflite.rewrite import compact
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _inspect(folder: Path, *source: Any) -> Inspection:
     path = folder / f"{'-'.join(getattr(part, '__name__', part) for part in source)}.tflite"
     path.write_bytes(models.convert(*source))
-    return inspect_tflite(path)
+    return inspect_converted(path)
 
 
 def _inspect_keras(folder: Path, model: Any, **fields: Any) -> Inspection:
@@ -84,7 +84,7 @@ def test_weight_only_and_mixed_files(folder: Path) -> None:
     pytest.importorskip("ai_edge_quantizer")
     path = folder / "weight-only.tflite"
     path.write_bytes(models.requantized("weight_only_wi8_afp32"))
-    assert inspect_tflite(path).quantization.startswith("weight-only int8: widened to float32 at each inference")
+    assert inspect_converted(path).quantization.startswith("weight-only int8: widened to float32 at each inference")
     inspection = _inspect(folder, models.with_a_float_operator, "int8-float-io")
     assert inspection.quantization == "mixed: int8, but CUMSUM in float32, float32 inputs and outputs"
 
@@ -107,7 +107,7 @@ def test_a_file_in_full(folder: Path) -> None:
     assert sum(r.parameters for r in inspection.rows) == inspection.parameters
     assert sum(r.macs for r in inspection.rows) == inspection.macs
     assert inspection.inputs[0].quantization is not None
-    assert inspection.unsupported_by_tflm == ()
+    assert inspection.verdicts == dict.fromkeys(("litert", "tflite-runtime", "tflm", "c99"), ())
     assert inspection.runtime is not None
     assert inspection.runtime.version == "2.14"
     plain = json.loads(json.dumps(inspection.to_dict()))
@@ -125,7 +125,7 @@ def test_rows_of_pruned_and_clustered_files(folder: Path) -> None:
 
 
 def test_shared_model(shared: Path) -> None:
-    inspection = inspect_tflite(shared / "models" / "kws_ref_model.tflite")
+    inspection = inspect_converted(shared / "models" / "kws_ref_model.tflite")
     assert inspection.quantization == "full int8, int8 inputs and outputs"
     assert not any(each.possible for each in advice(inspection.facts))
     assert "start from the float model" in _advice(inspection)["int8"].reason
@@ -222,7 +222,7 @@ def test_tables_show_it_and_nothing_steers_the_terminal(folder: Path) -> None:
     path = folder / "names.tflite"
     path.write_bytes(models.convert(models.cnn, "int8").replace(b"pointwise", b"[b]\x1b[31m."))
     shown = io.StringIO()
-    for table in inspection_tables(inspect_tflite(path)):
+    for table in inspection_tables(inspect_converted(path)):
         Console(file=shown, width=200).print(table)
     text = shown.getvalue()
     assert "\x1b" not in text
@@ -246,9 +246,9 @@ def test_a_file_is_inspected_without_tensorflow_and_fast(folder: Path) -> None:
 
     path.write_bytes(with_metadata(content, "PADDING", kernel.tobytes()))
     code = (
-        "import sys, time; from edgeopt.inspection import inspect_tflite; from edgeopt import frameworks\n"
+        "import sys, time; from edgeopt.inspection import inspect_converted; from edgeopt import frameworks\n"
         "frameworks.load('litert_schema')\n"
-        "start = time.process_time(); inspect_tflite(sys.argv[1]); took = time.process_time() - start\n"
+        "start = time.process_time(); inspect_converted(sys.argv[1]); took = time.process_time() - start\n"
         "print(took, [m for m in ('tensorflow', 'keras', 'tf_keras') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -262,4 +262,4 @@ def test_a_file_is_inspected_without_tensorflow_and_fast(folder: Path) -> None:
 
 def test_a_missing_file_is_said() -> None:
     with pytest.raises(ModelError, match="does not exist"):
-        inspect_tflite("none.tflite")
+        inspect_converted("none.tflite")

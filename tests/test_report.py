@@ -484,6 +484,13 @@ def test_refuses_other_files(tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
+def test_how_a_scheme_computes_is_told_apart(report: Report) -> None:
+    told = {name: render._arithmetic(Variant(name, name)) for name in ("dynamic", "int8", "float16", "int16x8")}
+    assert told["dynamic"] == "int8 weights, activations quantized at each inference"
+    assert told["int8"] == "int8 weights, int8 arithmetic"
+    assert len(set(told.values())) == len(told)
+
+
 def test_refuses_two_variants_of_one_name(report: Report) -> None:
     with pytest.raises(DataError, match=r"Expected variants of different names, got \['float32', 'float32'\]"):
         replace(report, variants=(report.variants[0], report.variants[0]), best=None)

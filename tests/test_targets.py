@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,57 @@ def test_verdicts() -> None:
 
 
 # --- what fits -------------------------------------------------------------------------------------------------------
+
+
+def relabeled(file: str, **dtypes: str) -> TFLiteModel:
+    """The file with other dtypes in its tensors, as older converters wrote them."""
+    model = read(models()[file])
+    tensors = tuple(replace(t, dtype=dtypes.get(t.dtype, t.dtype)) for t in model.main.tensors)
+    return replace(model, subgraphs=(replace(model.main, tensors=tensors), *model.subgraphs[1:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "runs", "verdict"),
+    [
+        ("cortex-m4", False, "refused"),
+        ("edge-tpu", True, "well"),
+        ("raspberry-pi-4", True, "runs"),
+        ("android-gpu", None, "unknown"),
+    ],
+)
+def test_uint8_of_older_files_is_not_int8(name: str, runs: bool | None, verdict: str) -> None:
+    found = targets.assess(target(name), relabeled("int8", int8="uint8"))
+    assert found.runs is runs
+    rows = {row.operator: row for row in found.operators}
+    assert (rows["CONV_2D"].arithmetic, rows["CONV_2D"].verdict) == ("uint8", verdict)
+
+
+def test_a_device_without_runtimes_judges_operators_by_its_own_list() -> None:
+    model = read(models()["int8"])
+    operators = tuple(replace(o, name="GELU") if o.name == "CONV_2D" else o for o in model.main.operators)
+    odd = replace(model, subgraphs=(replace(model.main, operators=operators),))
+    found = targets.assess(target("edge-tpu"), odd)
+    rows = {row.operator: row for row in found.operators}
+    assert rows["GELU"].verdict == "runs"
+    assert rows["GELU"].reason == "the host's CPU runs it, and everything that follows it"
+    assert rows["DEPTHWISE_CONV_2D"].verdict == "well"
+    unknown = targets.assess(target("android-npu"), model)
+    assert unknown.runs is None
+    assert {row.verdict for row in unknown.operators} == {"unknown"}
+    assert "the vendor's compiler decides" in unknown.operators[0].reason
+
+
+def test_a_device_may_ask_for_fixed_shapes_of_few_dimensions() -> None:
+    model = read(models()["int8"])
+    first, *others = model.main.tensors
+    free = replace(first, signature=(None, None, *first.signature[2:]))
+    batch = replace(first, shape=(4, *first.shape[1:]))
+    reasons = {}
+    for name, tensor in (("free", free), ("batch", batch)):
+        changed = replace(model, subgraphs=(replace(model.main, tensors=(tensor, *others)),))
+        (reasons[name],) = targets.refusal(target("edge-tpu"), changed)
+    assert "has dimensions that the file does not tell" in reasons["free"]
+    assert "only the last 3 dimensions may be greater than 1" in reasons["batch"]
 
 
 def test_what_fits() -> None:

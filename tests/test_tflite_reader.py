@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
-from edgeopt.inspection import quantization
 from edgeopt.runtimes import RUNTIMES, open_session
-from edgeopt.tflite import rewrite
+from edgeopt.tflite import arithmetic, rewrite
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.op_versions import minimum_runtime, unsupported_by
 from edgeopt.tflite.reader import read
@@ -330,7 +329,7 @@ def _everything(content: bytes) -> str | None:
         count_macs(model)
         minimum_runtime(model)
         unsupported_by(model, "tflm")
-        quantization.in_words(model)
+        arithmetic.in_words(model)
         rewrite.normalized(content)
         for tensor in model.main.tensors:
             if tensor.sparsity is not None:

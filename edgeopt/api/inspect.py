@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import targets, workers
+from edgeopt import formats, targets, workers
 from edgeopt.advice import advice
 from edgeopt.api.models import as_path
 from edgeopt.errors import ConfigError, ModelError
-from edgeopt.inspection import Inspection, inspect_tflite
-from edgeopt.tflite.reader import IDENTIFIER, read
+from edgeopt.inspection import Inspection, inspect_converted
+from edgeopt.tflite.reader import read
 
 
 def inspect(
@@ -30,12 +30,13 @@ def inspect(
     """
     device = None if target is None else targets.target(target)
     with as_path(model) as path:
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(8)[4:] == IDENTIFIER or path.suffix == ".tflite":
-                    found = inspect_tflite(path)
-                    found = replace(found, advice=advice(found.facts))
-                    return found if device is None else replace(found, target=targets.assess(device, read(path)))
+        if formats.is_converted(path):
+            found = inspect_converted(path)
+            found = replace(found, advice=advice(found.facts))
+            if device is None:
+                return found
+            costs = targets.assess(device, read(path))
+            return replace(found, target=costs, verdicts={**found.verdicts, device.name: costs.problems})
         if device is not None:
             raise ConfigError(
                 f"Expected a .tflite with --target, got {path}: the file that ships is what has a cost. "

@@ -27,4 +27,7 @@ from __future__ import annotations
 from edgeopt.c99.generation import ROUNDINGS, Library, generate, unsupported
 from edgeopt.c99.memory import Placement
 
-__all__ = ["ROUNDINGS", "Library", "Placement", "generate", "unsupported"]
+# Key of `formats.FORMATS`.
+TAKES = "tflite"
+
+__all__ = ["ROUNDINGS", "TAKES", "Library", "Placement", "generate", "unsupported"]

@@ -54,11 +54,16 @@ def format_of(path: Path) -> Format:
     Raises:
         ModelError: it has none of FORMATS.
     """
-    found = _by_content(path) or next((row for row in FORMATS.values() if row.suffix == path.suffix), None)
+    found = _known(path)
     if found is None:
         known = " or ".join(f"{row.suffix} ({row.summary})" for row in FORMATS.values())
         raise ModelError(f"Expected a converted file, {known}, got {path}. Try `edgeopt convert`.")
     return found
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a path holds what a converter wrote, rather than a model to convert; a missing one by its suffix."""
+    return not path.is_dir() and _known(path) is not None
 
 
 def facts(path: Path) -> FileFacts:
@@ -101,6 +106,10 @@ def artifact(file: Path, folder: Path, *, made_by: str = "") -> Artifact:
 def _read(row: Format, path: Path) -> FileFacts:
     found: FileFacts = importlib.import_module(row.module).facts(path)
     return found
+
+
+def _known(path: Path) -> Format | None:
+    return _by_content(path) or next((row for row in FORMATS.values() if row.suffix == path.suffix), None)
 
 
 def _by_content(path: Path) -> Format | None:

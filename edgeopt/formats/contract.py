@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeopt.vocabulary import Shape, StoredWeight, TensorSpec
+from edgeopt.vocabulary import OperatorUse, Shape, StoredWeight, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from edgeopt.tflite.op_versions import RuntimeNeed
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class OperatorFacts:
         macs: multiply-accumulates of one inference, the bodies of loops once.
         weights: the stored weights and biases that it computes with; another operator may share them.
         version: as the file asks for it; None where the format knows no versions of operators.
+        kind: "convolution", "pointwise", "depthwise", "transposed", "dense", "attention", "embedding", "recurrent",
+            "loop" or "other".
         graph: which graph of the file it is in; 0 is the one that runs.
     """
 
@@ -35,6 +40,7 @@ class OperatorFacts:
     weights: tuple[StoredWeight, ...] = ()
     version: int | None = None
     graph: int = 0
+    kind: str = "other"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,9 @@ class FileFacts:
         bytes_by_kind: where the bytes are: "weights", "biases", "constants", "metadata", "graph"; they add up to the
             file.
         size_bytes: of the file.
+        computes: how, in words: "full int8, float32 inputs and outputs".
+        runtime: the oldest that loads it, where the format can tell.
+        notes: what else there is to say of it.
         is_quantized: whether anything in it, stored or computed, has a scale.
         read: returns the stored values of one of `weights` as `values` says.
     """
@@ -64,6 +73,9 @@ class FileFacts:
     size_bytes: int
     is_quantized: bool
     read: Callable[[StoredWeight], np.ndarray] = field(repr=False, compare=False)
+    computes: str = ""
+    runtime: RuntimeNeed | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -76,6 +88,12 @@ class FileFacts:
         counted = [t for t in self.weights if t.kind == "weights" and t.zeros is not None]
         elements = sum(t.elements for t in counted)
         return sum(t.zeros or 0 for t in counted) / elements if elements else None
+
+    @property
+    def operator_uses(self) -> tuple[OperatorUse, ...]:
+        """Each operator and version with the number of its uses, most used first."""
+        uses = Counter((operator.name, operator.version) for operator in self.operators)
+        return tuple(OperatorUse(name, version, count) for (name, version), count in uses.most_common())
 
     @property
     def float_operators(self) -> tuple[str, ...]:

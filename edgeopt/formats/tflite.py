@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from edgeopt.errors import ModelError
 from edgeopt.formats.contract import FileFacts, OperatorFacts
+from edgeopt.tflite import arithmetic
 from edgeopt.tflite.macs import count_macs, operator_macs
 from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
+from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read_once
-from edgeopt.tflite.weights import WeightTensor, output_axis, stored_operand, trained_operands, weigh
+from edgeopt.tflite.weights import Weights, WeightTensor, output_axis, stored_operand, trained_operands, weigh
 from edgeopt.vocabulary import StoredWeight
 
+_KINDS = {
+    "CONV_2D": "convolution",
+    "CONV_3D": "convolution",
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "TRANSPOSE_CONV": "transposed",
+    "FULLY_CONNECTED": "dense",
+    "BATCH_MATMUL": "attention",
+    "EMBEDDING_LOOKUP": "embedding",
+    "GATHER": "embedding",
+    "LSTM": "recurrent",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "recurrent",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "recurrent",
+    "WHILE": "loop",
+}
 # It widens what integers have computed.
 _WIDENS = "DEQUANTIZE"
 
@@ -34,7 +51,7 @@ def facts_of(model: TFLiteModel) -> FileFacts:
 
 
 def _facts(model: TFLiteModel, again: Callable[[], TFLiteModel]) -> FileFacts:
-    weights = weigh(model)
+    weights, macs = weigh(model), count_macs(model)
     stored = {tensor.buffer: tensor for tensor in weights.tensors}
     return FileFacts(
         format="tflite",
@@ -42,11 +59,14 @@ def _facts(model: TFLiteModel, again: Callable[[], TFLiteModel]) -> FileFacts:
         outputs=model.outputs,
         operators=tuple(fact for graph in model.subgraphs for fact in _operators(graph, stored)),
         weights=weights.tensors,
-        macs=count_macs(model).total,
+        macs=macs.total,
         bytes_by_kind=weights.bytes_by_kind,
         size_bytes=model.size_bytes,
         is_quantized=any(tensor.quantization is not None for graph in model.subgraphs for tensor in graph.tensors),
         read=lambda weight: _values(again(), weight),
+        computes=arithmetic.in_words(model),
+        runtime=minimum_runtime(model),
+        notes=tuple(_notes(model, weights, macs.loops)),
     )
 
 
@@ -63,7 +83,15 @@ def _operators(graph: Subgraph, stored: dict[int, WeightTensor]) -> Iterator[Ope
             weights=tuple(_own(graph, operator, makers, stored)),
             version=operator.version,
             graph=graph.index,
+            kind=_kind(graph, operator),
         )
+
+
+def _kind(graph: Subgraph, operator: Operator) -> str:
+    weight = graph.operand(operator, 1)
+    if operator.name == "CONV_2D" and weight is not None and prod(weight.shape[1:3]) == 1:
+        return "pointwise"
+    return _KINDS.get(operator.name, "other")
 
 
 def _own(
@@ -93,3 +121,21 @@ def _values(model: TFLiteModel, weight: StoredWeight) -> np.ndarray:
         f"Expected the weight {weight.name!r} in the file where it was found, got another file there. Try again, and "
         "write files under new names or in one piece."
     )
+
+
+def _notes(model: TFLiteModel, weights: Weights, loops: int) -> list[str]:
+    notes = []
+    if len(model.subgraphs) > 1:
+        notes.append(
+            f"{len(model.subgraphs)} graphs; signatures: {', '.join(s.key for s in model.signatures) or 'none'}"
+        )
+    if loops:
+        notes.append(f"{loops} loops: the file does not tell their rounds, so their MACs count once")
+    batches = {spec.shape[0] for spec in model.inputs if spec.shape}
+    if fixed := {b for b in batches if b is not None and b > 1}:
+        notes.append(f"the batch is fixed at {max(fixed)}: MACs are those of the whole batch")
+    if any(None in spec.shape[1:] for spec in model.inputs):
+        notes.append("free dimensions count as 1 in the MACs")
+    if unread := sum(t.operator == "" for t in weights.tensors):
+        notes.append(f"{unread} stored tensors are read by no operator")
+    return notes

@@ -28,7 +28,7 @@ def target_table(found: Assessment) -> Table:
     time = found.estimate
     latency = "not known" if time.latency_ms is None else f"{time.latency_ms:.3g} ms ({time.how})"
     rows = {
-        "runs there": "yes" if found.runs else "no",
+        "runs there": {True: "yes", False: "no", None: "not known"}[found.runs],
         "refused": "\n".join(found.refusals),
         "no room for": "\n".join(found.fit.problems),
         "flash": _of(found.fit.flash_bytes, found.fit.flash_limit_bytes),
@@ -36,6 +36,7 @@ def target_table(found: Assessment) -> Table:
         "latency": latency,
         "runs well": _operators(found, "well"),
         "runs": _operators(found, "runs"),
+        "not known": _operators(found, "unknown"),
         **found.techniques,
         "notes": "\n".join((*time.notes, *found.notes)),
     }
@@ -77,9 +78,8 @@ def _summary(inspection: Inspection) -> Table:
         "zero weights": "" if inspection.sparsity is None else f"{inspection.sparsity:.1%}",
         "operators": ", ".join(f"{o.count} {o.name} v{o.version}" for o in inspection.operators),
         "oldest runtime": _runtime(inspection),
-        "tflm": ""
-        if inspection.unsupported_by_tflm is None
-        else "; ".join(inspection.unsupported_by_tflm) or "has every operator",
+        "may run on": ", ".join(name for name, reasons in inspection.verdicts.items() if not reasons),
+        **{f"not on {name}": "\n".join(reasons) for name, reasons in inspection.verdicts.items()},
         "notes": "\n".join(inspection.notes),
     }
     for name, value in rows.items():

@@ -166,7 +166,8 @@ def _arithmetic(variant: Variant) -> str:
     name = "" if variant.scheme == variant.name else f"{variant.scheme}: "
     if scheme is None:
         return variant.scheme if name else ""
-    return f"{name}{scheme.weights} weights, {scheme.activations} arithmetic"
+    computed = "activations quantized at each inference" if scheme.dynamic else f"{scheme.activations} arithmetic"
+    return f"{name}{scheme.weights} weights, {computed}"
 
 
 def _worst(variant: Variant) -> list[LayerError]:

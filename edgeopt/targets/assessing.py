@@ -20,7 +20,7 @@ class Assessment:
     """A file on a target.
 
     Attributes:
-        runs: whether the target takes the file and has room for it.
+        runs: whether the target takes the file and has room for it; None where that is not known of an operator.
         refusals: why it does not take it, in words.
         memory_how: "measured", "simulated" or "estimated".
         operators: a verdict for each operator and arithmetic.
@@ -30,7 +30,7 @@ class Assessment:
 
     target: str
     summary: str
-    runs: bool
+    runs: bool | None
     refusals: tuple[str, ...]
     fit: Fit
     memory_how: str
@@ -63,15 +63,19 @@ def assess(target: Target, model: TFLiteModel, *, compiled: Compiled | None = No
     needs = memory(target, model, compiled=compiled)
     room = fit(target, flash_bytes=needs.flash_bytes, ram_bytes=needs.ram_bytes, peak=needs.peak)
     figures = None if compiled is None else compiled.figures
+    verdicts = on_cpu(judge(target, model), figures.on_cpu if figures else ())
+    runs = None if any(row.verdict == "unknown" for row in verdicts) else True
+    if refusals or not room.fits:
+        runs = False
     return Assessment(
         target.name,
         target.summary,
-        not refusals and room.fits,
+        runs,
         refusals,
         room,
         needs.how,
         guess,
-        on_cpu(judge(target, model), figures.on_cpu if figures else ()),
+        verdicts,
         target.techniques,
         figures,
         target.notes,

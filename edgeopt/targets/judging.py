@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgeopt import runtimes
@@ -34,7 +34,7 @@ class Verdict:
         operator: its builtin name.
         arithmetic: one of `model.ARITHMETICS`, "" for what moves or rescales values.
         count: how many of them the file has.
-        verdict: "well", "runs" or "refused".
+        verdict: "well", "runs", "refused", or "unknown" where no public source tells.
     """
 
     operator: str
@@ -75,6 +75,7 @@ def refusal(target: Target, model: TFLiteModel) -> tuple[str, ...]:
         if row.verdict == "refused":
             refused.setdefault((row.arithmetic, row.reason), []).append(f"{row.count} {row.operator}")
     reasons = [f"{kind} ({', '.join(names)}): {reason}" for (kind, reason), names in refused.items()]
+    reasons += _refused_shapes(target, model)
     made_by = compiled_by(operator.name for operator in model.main.operators)
     if made_by is not None and made_by.name != target.compiler:
         reasons.append(
@@ -87,6 +88,18 @@ def refusal(target: Target, model: TFLiteModel) -> tuple[str, ...]:
         package = "tflm" if request.runtime.name == "tflm" else FRAMEWORKS[request.runtime.package].distribution
         reasons += unsupported_by(model, package, request.version or "")
     return tuple(dict.fromkeys(reasons))
+
+
+def _refused_shapes(target: Target, model: TFLiteModel) -> Iterator[str]:
+    """Yields the first tensor whose shape the target does not take, by each of its rules."""
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors if not tensor.is_constant]
+    free = next((t for t in tensors if None in t.signature[1:]), None)
+    if target.fixed_shapes and free is not None:
+        yield f"{free.name!r} has dimensions that the file does not tell, and its shapes have to be fixed"
+    most = target.inner_dimensions
+    outer = next((t for t in tensors if most is not None and any(size > 1 for size in t.shape[:-most])), None)
+    if outer is not None:
+        yield f"{outer.name!r} is {list(outer.shape)}, and only the last {most} dimensions may be greater than 1"
 
 
 def refuse_scheme(target: Target, scheme: Scheme) -> None:
@@ -109,7 +122,9 @@ def arithmetic(graph: Subgraph, operator: Operator) -> str:
     weights = {t.dtype for t in operands if t.is_constant}
     if dtype.startswith("float"):
         return "dynamic" if weights & {"int8", "uint8", "int4", "int2"} else dtype.replace("float64", "float32")
-    if dtype in ("int8", "uint8"):
+    if dtype == "uint8":
+        return dtype
+    if dtype == "int8":
         return "int4" if weights & {"int4", "int2"} else "int8"
     return "int16x8" if dtype == "int16" else ""
 
@@ -117,6 +132,12 @@ def arithmetic(graph: Subgraph, operator: Operator) -> str:
 def _verdict(target: Target, operator: str, kind: str) -> tuple[str, str]:
     if kind in target.refused:
         return "refused", target.refused[kind]
+    if kind and kind not in target.well and kind not in target.runs:
+        return "unknown", f"nothing is known of {kind} there"
+    if not (target.operators or target.runtimes or target.compiler):
+        return "unknown", target.others or "which operators it takes is not known"
+    if target.others and operator not in target.operators:
+        return "runs", target.others
     if kind in target.runs:
         return "runs", target.runs[kind]
     if not kind:

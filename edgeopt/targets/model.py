@@ -14,6 +14,8 @@ from edgeopt.schemes import SCHEMES
 KINDS = ("microcontroller", "npu", "board", "phone", "browser", "host")
 # What an operator computes with: its activations and, where those differ, its weights.
 ARITHMETICS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+# Of older files; what a target does not say of them is not known.
+OLD_ARITHMETICS = ("uint8",)
 TECHNIQUES = ("sparsity", "clusters", "int4", "int16x8")
 # cycles: from published figures; compiler: by its model of the hardware; measured: here; adb: on a phone that is
 # plugged in; none: not known.
@@ -90,7 +92,10 @@ class Target(Choices):
     well: Mapping[str, str] = option({}, "What it computes with fast, and why.")
     runs: Mapping[str, str] = option({}, "What it computes with slowly, and why.")
     refused: Mapping[str, str] = option({}, "What it cannot compute with, and why.")
-    operators: tuple[str, ...] = option((), "What it has fast kernels for; all others run, where anything does.")
+    operators: tuple[str, ...] = option((), "What it has fast kernels for.")
+    others: str = option("", "What becomes of all other operators; without it they run where its runtimes have them.")
+    fixed_shapes: bool = option(False, "Every dimension has to be told in the file.")
+    inner_dimensions: int | None = option(None, "Only so many dimensions of a tensor, the last, may exceed 1.", low=1)
     techniques: Mapping[str, str] = option({}, "What sparsity, clusters, int4 and int16x8 bring there, and why.")
     latency: LatencyModel = option(LatencyModel(), "How the time of an inference is found.")  # noqa: RUF009 - frozen
     sources: tuple[Source, ...] = option((), "Public documents, and what was taken from each.")
@@ -102,7 +107,7 @@ class Target(Choices):
             if not getattr(self, key):
                 raise ConfigError(f"Expected {key}, got nothing. Try the data file of another target as a pattern.")
         said = [name for key in ("well", "runs", "refused") for name in getattr(self, key)]
-        for names, known in ((said, ARITHMETICS), (self.techniques, TECHNIQUES)):
+        for names, known in ((said, (*ARITHMETICS, *OLD_ARITHMETICS)), (self.techniques, TECHNIQUES)):
             for name in names:
                 if name not in known:
                     raise ConfigError(f"Expected one of {', '.join(known)}, got {name!r}.{suggestion(name, known)}")
