@@ -23,6 +23,7 @@ from edgeopt.targets import TARGETS, read_target, target
 from edgeopt.targets.model import KINDS, LATENCY_KINDS
 from edgeopt.tflite.lifetimes import peak
 from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
+from edgeopt.tflite.op_versions import unsupported_by
 from edgeopt.tflite.reader import read
 
 # Every kind of device, and every way to find a latency.
@@ -251,6 +252,8 @@ def relabeled(file: str, **dtypes: str) -> TFLiteModel:
 def test_uint8_of_older_files_is_not_int8(name: str, runs: bool | None, verdict: str) -> None:
     found = targets.assess(target(name), relabeled("int8", int8="uint8"))
     assert found.runs is runs
+    reasons = unsupported_by(relabeled("int8", int8="uint8"), "tflm")
+    assert "tflm's CONV_2D takes int8, not the uint8 of older files" in reasons
     rows = {row.operator: row for row in found.operators}
     assert (rows["CONV_2D"].arithmetic, rows["CONV_2D"].verdict) == ("uint8", verdict)
 

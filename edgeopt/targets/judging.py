@@ -114,7 +114,8 @@ def refuse_scheme(target: Target, scheme: Scheme) -> None:
 
 def arithmetic(graph: Subgraph, operator: Operator) -> str:
     """Returns what an operator computes with: a name of `model.ARITHMETICS`, or "" where it moves or rescales."""
-    if operator.name in _BETWEEN | _MOVING:
+    # What a compiler made reads its commands as bytes: they are no arithmetic.
+    if operator.name in _BETWEEN | _MOVING or compiled_by([operator.name]):
         return ""
     operands = [graph.tensors[i] for i in operator.inputs if i >= 0]
     activations = next((t for t in operands if not t.is_constant), None)

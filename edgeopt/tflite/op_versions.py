@@ -247,7 +247,9 @@ def _refused_operands(graph: Subgraph, operator: Operator) -> Iterator[str]:
         elif activations.is_per_channel:
             yield "tflm's DEQUANTIZE reads one scale of weights that have one for each channel: wrong values"
     elif operator.name in _COMPUTING and weights is not None:
-        if activations.dtype == "float32" and not weights.is_float:
+        if activations.dtype == "uint8":
+            yield f"tflm's {operator.name} takes int8, not the uint8 of older files"
+        elif activations.dtype == "float32" and not weights.is_float:
             yield f"tflm has no dynamic-range kernels: {operator.name} has float inputs and {weights.dtype} weights"
         elif weights.dtype == "int4" and (operator.name == "TRANSPOSE_CONV" or activations.dtype != "int8"):
             yield f"tflm's {operator.name} takes no int4 weights with {activations.dtype} inputs"
