@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import fidelity_models as models
 import numpy as np
 import pytest
 import scored_models
+from command_line import edgeopt
 
+import edgeopt as api
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError
 from edgeopt.evaluation import Predictor, evaluate
@@ -247,7 +250,7 @@ def test_equal_files_are_equal() -> None:
     found = measured("heads", "float32")
     assert {output.sqnr_db for output in found.outputs} == {math.inf}
     assert found.problems == found.inputs == ()
-    assert words.summary(found) == "beside the float model: the same outputs (300 samples)"
+    assert words.summary(found) == "beside float32 on 300 samples: the same outputs"
 
 
 def test_a_summary_has_score_and_classes() -> None:
@@ -256,8 +259,9 @@ def test_a_summary_has_score_and_classes() -> None:
     assert output.agreement is not None
     assert found.metric is not None
     assert words.summary(found) == (
-        f"beside the float model: SQNR {output.sqnr_db:.1f} dB, the same class for {100 * output.agreement.value:.1f} "
-        f"%, top1 {100 * found.metric.value:.2f} %, the float model's 100.00 % (300 samples)"
+        f"beside float32 on 300 samples: SQNR {output.sqnr_db:.1f} dB, "
+        f"same class {100 * output.agreement.value:.1f} %, "
+        f"top1 {100 * found.metric.value:.2f} % (float32 100.00 %)"
     )
 
 
@@ -276,6 +280,33 @@ def test_what_a_graph_joins_is_found_behind_what_carries_it() -> None:
         "whole": (-1, [(0, 55, "score")]),
         "flat": (-1, [(0, 447, "value")]),
     }
+
+
+# --- where it is told ------------------------------------------------------------------------------------------------
+
+
+def test_convert_tells_what_the_file_has_lost(tmp_path: Path) -> None:
+    x, y = models.columns("columns")
+    np.savez(tmp_path / "columns.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    words = ("--data", "columns.npz", "--scheme", "int8")
+    shown = edgeopt("convert", models.models() / "columns.h5", "-o", "columns.tflite", *words, folder=tmp_path)
+    assert shown.returncode == 0
+    assert "  beside float32 on 100 samples: SQNR " in shown.stdout
+    assert "(float32 100.00 %)" in shown.stdout
+    assert "  PROBLEM: top1 is " in shown.stdout
+    assert "of input 'row' spans 0.00" in shown.stdout
+
+
+def test_convert_tells_it_to_python_as_numbers(tmp_path: Path) -> None:
+    x, y = models.columns("normalized")
+    model = models.models() / "normalized.h5"
+    done = api.convert(model, tmp_path / "with.tflite", scheme="int8", data=(x, y))
+    assert done.fidelity is not None
+    assert done.fidelity.problems == ()
+    assert done.fidelity.metric is not None
+    assert done.fidelity.metric.samples == done.fidelity.samples
+    assert api.convert(model, tmp_path / "float.tflite", data=(x, y)).fidelity is None
+    assert api.convert(model, tmp_path / "without.tflite", scheme="dynamic").fidelity is None
 
 
 # --- no verdict without evidence -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,16 @@ from edgeopt import files, parity, targets
 from edgeopt.api.models import as_path
 from edgeopt.compilers import COMPILERS
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
-from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.data import Dataset
+from edgeopt.errors import ConfigError, ConversionError, DataError, ModelError, UnavailableError
+from edgeopt.fidelity import measure
 from edgeopt.runtimes import parse
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import RuntimeResult, Shape, TensorSpec
+from edgeopt.vocabulary import Fidelity, RuntimeResult, Scheme, Shape, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Conversion(Shown):
         runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
         notes: what was done to the model on the way.
         target: what it costs on the device asked for.
+        fidelity: how faithful it is to the float model; None without data, and for float32.
     """
 
     file: Path
@@ -47,6 +51,7 @@ class Conversion(Shown):
     runtimes: tuple[RuntimeResult, ...]
     notes: tuple[str, ...]
     target: targets.Assessment | None = None
+    fidelity: Fidelity | None = None
 
 
 def convert(
@@ -64,6 +69,8 @@ def convert(
     force: bool = False,
 ) -> Conversion:
     """Writes `model` as a `.tflite` in one scheme, and verifies the file by running it.
+
+    With data it is held against the float model, too: `problems` of its `fidelity` are what it is shown to have lost.
 
     Args:
         model: a path, or a Keras model at hand.
@@ -109,6 +116,7 @@ def convert(
         rows = parity.check(temporary, promises or (parse("litert"),), dataset.calibration if dataset else None)
         if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, output, file.inputs))
+        faithful, unknown = _fidelity(converter, wanted, temporary, dataset)
         found = None if device is None else _made_for(device, file, temporary)
         content = temporary.read_bytes()
     compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
@@ -128,9 +136,26 @@ def convert(
         "" if compiler else minimum_runtime(file).version,
         _float_operators(file) if wanted.needs_calibration else (),
         rows,
-        (*summary.notes, *done, *warnings, *compiled),
+        (*summary.notes, *done, *warnings, *unknown, *compiled),
         found,
+        faithful,
     )
+
+
+def _fidelity(
+    converter: IsolatedConverter, scheme: Scheme, file: Path, dataset: Dataset | None
+) -> tuple[Fidelity | None, tuple[str, ...]]:
+    """Returns how faithful `file` is to the float model, or in words why that is not known."""
+    if dataset is None or scheme.maker == "unquantized":
+        return None, ()
+    part = dataset.validation if len(dataset.validation) else dataset.calibration
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        reference = Path(folder) / "float32.tflite"
+        try:
+            converter.convert("float32", reference)
+            return measure(reference, file, part), ()
+        except (ConversionError, DataError, ModelError, UnavailableError) as error:
+            return None, (f"not held against the float model: {error}",)
 
 
 def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets.Assessment:

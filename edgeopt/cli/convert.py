@@ -45,6 +45,8 @@ def command(
 ) -> None:
     """Convert a model in one scheme, calibrated with your data, and verify the file by running it.
 
+    With --data it is held against the float model on up to 300 samples, and what it has lost is told.
+
     With --runtime the file is promised to load and compute correctly there; with --target also that it fits the
     device, and for an Ethos-U the file is what Vela makes of it.
 
@@ -72,6 +74,8 @@ def command(
 
 
 def _show(result: Conversion) -> None:
+    from edgeopt.report import fidelity
+
     console = common.console()
     console.print(
         f"{result.file}: {result.scheme}, {result.size_bytes:,} bytes ({result.gzip_bytes:,} gzipped), "
@@ -82,9 +86,15 @@ def _show(result: Conversion) -> None:
             console.print(f"  {role} {common.describe_spec(spec)}")
     for row in result.runtimes:
         console.print(f"  {row.name} {row.version}: {common.describe_runtime(row)}")
+    if result.fidelity is not None:
+        console.print(f"  {fidelity.summary(result.fidelity)}")
     if result.float_operators:
         console.print(f"  in float: {', '.join(result.float_operators)}")
     if result.target is not None:
         console.print(f"  {common.describe_assessment(result.target)}")
-    for note in (*result.notes, *(result.target.estimate.notes if result.target else ())):
+    if result.fidelity is not None:
+        for problem in result.fidelity.problems:
+            console.print(f"  PROBLEM: {fidelity.problem(problem, result.fidelity)}", style="bold red")
+    unscored = () if result.fidelity is None else result.fidelity.notes
+    for note in (*result.notes, *unscored, *(result.target.estimate.notes if result.target else ())):
         console.print(f"  note: {note}")

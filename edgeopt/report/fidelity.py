@@ -10,6 +10,7 @@ from edgeopt.vocabulary import Fidelity, InputComponent, MetricValue, OutputComp
 
 # Of a long list.
 _SHOWN = 3
+_EQUAL = "the same outputs"
 
 # What mends a fault, by the keys of `Problem.ways_out`; each was tried on the kind of fault it is named for.
 WAYS_OUT: dict[str, str] = {
@@ -26,16 +27,15 @@ WAYS_OUT: dict[str, str] = {
 
 
 def summary(found: Fidelity) -> str:
-    """Returns "beside the float model: 42.7 dB, the same class for 99.7 %, top1 98.33 % and 98.33 % (300 samples)"."""
+    """Returns "beside float32 on 300 samples: SQNR 42.7 dB, same class 99.7 %, top1 98.33 % (float32 98.67 %)"."""
     words = [_loudness(found)]
     agreements = [output.agreement for output in found.outputs if output.agreement is not None]
-    if agreements:
-        words.append(f"the same class for {_percent(min(one.value for one in agreements), 1)}")
+    if agreements and words[0] != _EQUAL:
+        words.append(f"same class {_percent(min(one.value for one in agreements), 1)}")
     if found.metric is not None and found.reference_metric is not None:
-        words.append(
-            f"{printable(found.metric.name)} {_value(found.metric)}, the float model's {_value(found.reference_metric)}"
-        )
-    return f"beside the float model: {', '.join(words)} ({_samples(found)})"
+        name, theirs = printable(found.metric.name), _value(found.reference_metric)
+        words.append(f"{name} {_value(found.metric)} (float32 {theirs})")
+    return f"beside float32 on {_samples(found)}: {', '.join(words)}"
 
 
 def problem(told: Problem, found: Fidelity) -> str:
@@ -124,7 +124,7 @@ def _steps(column: InputComponent) -> str:
 def _loudness(found: Fidelity) -> str:
     decibels = [output.sqnr_db for output in found.outputs if not math.isnan(output.sqnr_db)]
     least = min(decibels, default=math.inf)
-    return f"SQNR {least:.1f} dB" if math.isfinite(least) else "the same outputs" if least > 0 else "nothing is left"
+    return f"SQNR {least:.1f} dB" if math.isfinite(least) else _EQUAL if least > 0 else "nothing is left"
 
 
 def _samples(found: Fidelity) -> str:
