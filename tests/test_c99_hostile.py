@@ -20,6 +20,7 @@ from edgeopt import c99
 from edgeopt.c99 import checking
 from edgeopt.c99.operators import OPERATORS
 from edgeopt.errors import EdgeoptError, ModelError
+from edgeopt.tflite import rewrite
 from edgeopt.tflite.reader import read
 
 SAME, VALID = 0, 1
@@ -274,3 +275,18 @@ def test_more_than_int32_can_address() -> None:
         g.operator("RESHAPE", [small], [share])
     with pytest.raises(ModelError, match=r"2 GiB at once, or less, got [\d,]+ bytes at MAX_POOL_2D"):
         c99.generate(read(g.build(inputs, shares)), name="net")
+
+
+def test_damaged_files_are_rewritten_or_refused() -> None:
+    """Among them one whose second graph has no tensors."""
+    damaged = list(tflite_mutations.mutations(_files()[:3], 120, seed=4))
+    for content in (rewrite.changed(_files()[0], _without_tensors), *damaged):
+        for change in (rewrite.with_truthful_versions, rewrite.normalized, rewrite.compact):
+            try:
+                change(content)
+            except EdgeoptError:
+                continue
+
+
+def _without_tensors(model: Any, schema: Any) -> None:
+    model.subgraphs.append(schema.SubGraphT())

@@ -71,7 +71,7 @@ def compact(content: bytes) -> bytes:
     """
 
     def change(model: Any, schema: Any) -> None:
-        for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors):
+        for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors or []):
             ranges = tensor.quantization
             if ranges is not None and ranges.scale is not None and len(ranges.scale):
                 ranges.min = ranges.max = None
