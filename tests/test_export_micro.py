@@ -490,6 +490,15 @@ def test_files_that_no_microcontroller_runs(tmp_path, name, why, runtime):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("runtime", ["tflm", "c99"])
+def test_uint8_of_older_files_is_refused_alike(runtime):
+    model = read(models()["int8"])
+    tensors = tuple(replace(t, dtype=t.dtype.replace("int8", "uint8")) for t in model.main.tensors)
+    old = replace(model, subgraphs=(replace(model.main, tensors=tensors),))
+    with pytest.raises(ModelError, match=r"int8.tflite holds the uint8 weights of older files.*Try .*--scheme int8"):
+        require_fit(Source(models()["int8"], b"", old, "net"), runtime)
+
+
 def changed(name: str, **changes) -> Source:
     """A Source of a model whose tensors are changed: {tensor name: fields}, or the inputs' specs."""
     model = read(models()[name])

@@ -7,6 +7,7 @@ from edgeopt.errors import ConfigError, ModelError
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.tflite import lifetimes
 from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
+from edgeopt.tflite.weights import trained_operands
 
 # What C and TFLM's tensors have at the edge of a model, by NumPy's names.
 C_TYPES: dict[str, str] = {
@@ -39,6 +40,7 @@ def require_fit(source: Source, runtime: str) -> None:
             _dynamic(source.model),
         ),
         ("holds int8 weights for float kernels, which TFLM computes wrongly", _weight_only(source.model)),
+        ("holds the uint8 weights of older files, and microcontroller kernels take int8", _uint8(source.model)),
     ):
         if found:
             raise ModelError(f"{name} {why}: {found!r}. Expected an int8 or float32 model. Try {_INT8}.")
@@ -122,4 +124,15 @@ def _weight_only(model: TFLiteModel) -> str:
             operand = graph.operand(operator, 0)
             if operator.name == "DEQUANTIZE" and operand is not None and operand.is_constant:
                 return operand.name
+    return ""
+
+
+def _uint8(model: TFLiteModel) -> str:
+    """Returns the first stored weight of a kernel that computes in uint8."""
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            for position in trained_operands(operator)[0]:
+                operand = graph.operand(operator, position)
+                if operand is not None and operand.is_constant and operand.dtype == "uint8" and operand.quantization:
+                    return operand.name
     return ""
