@@ -21,7 +21,7 @@ from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableErr
 from edgeopt.machine import Machine
 from edgeopt.runtimes import Delegate, Runtime, isolated, module, open_session, parse
 from edgeopt.runtimes.isolation import crashed, died_words
-from edgeopt.runtimes.samples import from_data, generated
+from edgeopt.runtimes.samples import arbitrary, from_data, generated
 from edgeopt.showing.values import Shown
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
@@ -90,6 +90,7 @@ def benchmark(
     warmup: int = 10,
     min_seconds: float = 0.5,
     inputs: Part | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     profile: bool = False,
     seed: int = 0,
 ) -> Benchmark:
@@ -107,6 +108,8 @@ def benchmark(
         warmup: untimed runs at least; more until the median is steady within 5 %, for up to a second.
         min_seconds: timed for each file, where `runs` is None.
         inputs: data whose first sample is run; seeded random inputs where None.
+        shapes: of random inputs, the batch first, by name or by "" for the only input, where a file leaves sizes
+            free; they are 64 otherwise.
         profile: time every operator as well, in a second session (see `runtimes.profiler`).
         seed: of the order of blocks, the random inputs and the intervals.
 
@@ -131,7 +134,7 @@ def benchmark(
             if "time" in runtime.can:
                 lane.clock = _Clock(file, runtime, threads=threads, delegate=lane.delegate)
                 stack.callback(lane.clock.close)
-            _open(lane, inputs, warmup=warmup, seed=seed)
+            _open(lane, inputs, shapes=shapes, warmup=warmup, seed=seed)
             lanes.append(lane)
         order = _take_turns(lanes, runs=runs, min_seconds=min_seconds, seed=seed)
         if profile:
@@ -162,15 +165,15 @@ class _Clock:
         self._given = file, runtime, threads, delegate
         self._stopwatch: workers.Remote | None = None
 
-    def first(self, inputs: Part | None, *, seed: int) -> RuntimeResult:
+    def first(self, inputs: Part | None, *, shapes: Mapping[str, tuple[int, ...]] | None, seed: int) -> RuntimeResult:
         """Opens the file, runs it once and returns all that is known but the latency."""
         file, runtime, threads, delegate = self._given
         with self._deaths():
             self._stopwatch = self._worker.create(
                 "edgeopt.benchmarking:Stopwatch", file, runtime, threads=threads, delegate=delegate
             )
-            given = None if inputs is None else from_data(inputs, self._stopwatch.get("inputs"))[0]
-            return self._stopwatch.call("first", given, seed=seed)
+            given = None if inputs is None else from_data(inputs, self._stopwatch.get("declared"))[0]
+            return self._stopwatch.call("first", given, shapes=shapes, seed=seed)
 
     def call(self, method: str, *args: Any) -> Any:
         """Calls a method of the Stopwatch."""
@@ -228,13 +231,15 @@ class _Lane:
             self.clock = None
 
 
-def _open(lane: _Lane, inputs: Part | None, *, warmup: int, seed: int) -> None:
+def _open(
+    lane: _Lane, inputs: Part | None, *, shapes: Mapping[str, tuple[int, ...]] | None, warmup: int, seed: int
+) -> None:
     """Opens a lane's file, and measures all that needs no turns."""
     with lane.mishaps():
         if lane.clock is None:
             lane.result = _footprint(lane.file, lane.runtime, inputs, seed=seed)
         else:
-            lane.result = lane.clock.first(inputs, seed=seed)
+            lane.result = lane.clock.first(inputs, shapes=shapes, seed=seed)
             lane.median_ns = lane.clock.call("warm_up", warmup)
 
 
@@ -287,11 +292,21 @@ class Stopwatch:
         start = time.perf_counter_ns()
         self._session = open_session(file, runtime, threads=threads, delegate=delegate)
         self._load_ms = (time.perf_counter_ns() - start) / 1e6
-        self.inputs: tuple[TensorSpec, ...] = self._session.inputs
+        self.declared: tuple[TensorSpec, ...] = self._session.declared
 
-    def first(self, inputs: Mapping[str, np.ndarray] | None, *, seed: int) -> RuntimeResult:
+    def first(
+        self,
+        inputs: Mapping[str, np.ndarray] | None,
+        *,
+        shapes: Mapping[str, tuple[int, ...]] | None,
+        seed: int,
+    ) -> RuntimeResult:
         """Runs once and returns all that is known but the latency; random inputs where `inputs` is None."""
-        self._inputs = dict(inputs) if inputs is not None else generated(self.inputs, seed=seed)
+        if inputs is None:
+            self._session.reshape(arbitrary(self._session, shapes))
+            inputs = generated(self._session.inputs, seed=seed)
+        self._session.reshape({name: array.shape for name, array in inputs.items()})
+        self._inputs = dict(inputs)
         start = time.perf_counter_ns()
         self._session.run(self._inputs)
         first_ms = (time.perf_counter_ns() - start) / 1e6

@@ -22,6 +22,7 @@ from edgeopt.files import sha256
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.runtimes.samples import sizes
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import Tensor, TFLiteModel
 from edgeopt.tflite.reader import read
@@ -365,6 +366,7 @@ def _tensor_runs(
     """Yields for each sample its activations as real numbers, by tensor name."""
     session = runtimes.open_session(file, runtime, keep_intermediates=True)
     try:
+        session.reshape(sizes(part, session))
         session.resize(1)
         specs = {tensor.name: tensor.spec for tensor in model.main.tensors}
         for batch in bind(part, session.inputs).head(samples).batches(1):

@@ -27,6 +27,7 @@ from edgeopt.metrics import Rows
 from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.runtimes.samples import sizes
 from edgeopt.vocabulary import Batch, Difference, MetricValue, TensorSpec
 
 if TYPE_CHECKING:
@@ -227,7 +228,10 @@ class Predictor:
         wanted = threads or _cores()
         several = "threads" in runtime.can and delegate is None
         self.notes: tuple[str, ...] = ()
-        self._open = partial(runtimes.open_session, file, runtime, threads=1 if several else wanted, delegate=delegate)
+        self._opening = partial(
+            runtimes.open_session, file, runtime, threads=1 if several else wanted, delegate=delegate
+        )
+        self.part = part
         self._sessions = [self._open()]
         own = _batch_of(self._sessions[0])
         if not self._sessions[0].resize(1):
@@ -246,6 +250,12 @@ class Predictor:
         self._idle: queue.SimpleQueue[Session] = queue.SimpleQueue()
         for one in self._sessions:
             self._idle.put(one)
+
+    def _open(self) -> Session:
+        """Opens the file once more, for samples of the data's size."""
+        session = self._opening()
+        session.reshape(sizes(self.part, session))
+        return session
 
     def raw(self, batch: Batch) -> dict[str, np.ndarray]:
         """Returns the outputs as the runtime stores them, [N, ...]; any number of threads may call it at once."""

@@ -18,7 +18,7 @@ from edgeopt import formats, runtimes, workers
 from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.runtimes import FAMILIES, RUNTIMES, Delegate, Request, Runtime
 from edgeopt.runtimes.numbers import dequantize
-from edgeopt.runtimes.samples import from_data, generated, take
+from edgeopt.runtimes.samples import arbitrary, from_data, generated, sizes, take
 from edgeopt.vocabulary import RuntimeResult
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def run_here(
     """Runs `count` samples of `part`, or generated ones, one by one on `runtime` in this process."""
     session = runtimes.open_session(file, runtime, delegate=delegate)
     try:
+        session.reshape(arbitrary(session) if part is None else sizes(part, session))
         if part is None:
             samples = [generated(session.inputs, seed=seed) for seed in range(count)]
         else:

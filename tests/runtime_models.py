@@ -15,7 +15,7 @@ from edgeopt import frameworks, workers
 
 @functools.cache
 def models() -> dict[str, Path]:
-    """Returns name to file: one net in float32, float16, dynamic, int8, int8-float-io; lstm, mixing, two; `_ring`s."""
+    """Returns name to file: one net in float32, float16, dynamic, int8, int8-float-io; any-size, lstm …; `_ring`s."""
     folder = Path(tempfile.mkdtemp(prefix="edgeopt-runtime-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with workers.fresh() as worker:
@@ -66,6 +66,11 @@ def build(folder: Path) -> None:
     rows = layers.Input((4,), name="rows")
     mean = layers.Lambda(lambda t: t - tf.reduce_mean(t, axis=0, keepdims=True))(rows)
     write("mixing", keras.Model(rows, mean))
+
+    # Any height and width, as of super-resolution.
+    any_size = layers.Input((None, None, 3), name="photo")
+    sharper = layers.Conv2D(3, 3, name="sharper")(any_size)
+    write("any-size", keras.Model(any_size, layers.UpSampling2D(name="larger")(sharper)))
 
     a, b = layers.Input((8,), name="a"), layers.Input((8,), name="b")
     write("two", keras.Model([a, b], [layers.Add(name="plus")([a, b]), layers.Subtract(name="minus")([a, b])]))

@@ -15,6 +15,7 @@ from edgeopt.plain import to_plain
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.runtimes.numbers import quantize
 from edgeopt.runtimes.samples import from_data
+from edgeopt.units import parse_shapes
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 HAS_COMPILER = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
@@ -150,6 +151,16 @@ def test_the_first_sample_of_the_data(tmp_path):
     spec = TensorSpec("picture", (1, 8, 8, 1), "int8", Quantization((0.5,), (1,)))
     given = from_data(part, [spec])[0]["picture"]
     np.testing.assert_array_equal(given, quantize(next(part.batches(1)).inputs[part.specs[0].name], spec))
+
+
+def test_free_sizes_are_the_datas_or_as_asked_for():
+    file = models()["any-size"]
+    for settings in ({}, {"shapes": parse_shapes(["1,20,16,3"])}, {"shapes": parse_shapes(["photo=1,20,16,3"])}):
+        (row,) = benchmarking.benchmark([file], runs=10, profile=True, **settings).rows
+        assert (row.result.status, row.result.reason) == ("ok", "")
+        assert any("takes no further delegate into any-size.tflite, whose sizes" in note for note in row.notes)
+    (row,) = benchmarking.benchmark([file], runs=10, shapes={"picture": (1, 4, 4, 3)}).rows
+    assert "Expected --shape with one of the inputs photo, got picture. Try --shape photo=SIZES" in row.result.reason
 
 
 def test_wishes_that_make_no_sense():

@@ -13,7 +13,8 @@ import runtime_models
 import scored_models
 import sklearn.metrics
 
-from edgeopt import data, evaluation, frameworks, progress, runtimes
+from edgeopt import data, evaluation, frameworks, parity, progress, runtimes
+from edgeopt.comparison import compare
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, evaluate, evaluate_keras
@@ -126,6 +127,26 @@ def test_no_sample_sees_the_state_that_another_left(runtime: str) -> None:
     part = data.load((frames, runtime_models.ring_output(frames)), validation_share=1).validation
     result = evaluate(runtime_models.models()["ring"], part, runtime=runtime, threads=2)
     assert (result.metric.name, result.metric.value) == ("mse", 0)
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-reference", "tflite-runtime"])
+def test_a_file_of_any_size_takes_that_of_the_data(runtime: str) -> None:
+    if not (found := runtimes.available(RUNTIMES[runtime])).available:
+        pytest.skip(found.reason)
+    file = runtime_models.models()["any-size"]
+    photos = np.random.default_rng(0).normal(size=(9, 12, 10, 3)).astype(np.float32)
+    session = runtimes.open_session(file, RUNTIMES["litert-builtin"])
+    session.reshape({"photo": (1, 12, 10, 3)})
+    targets = np.concatenate([next(iter(session.run({"photo": photo[None]}).values())) for photo in photos])
+    part = data.load((photos, targets), validation_share=1).validation
+    result = evaluate(file, part, runtime=runtime, threads=2)
+    assert (result.metric.name, result.samples) == ("mse", 9)
+    assert result.metric.value < 1e-10
+    rows = parity.check(file, runtimes.to_try([], form="tflite")[:4], part)
+    assert [row.matches_reference for row in rows] == [True] * 4
+    assert all(row.matches_reference for row in parity.check(file, runtimes.to_try([], form="tflite")[:4]))
+    found = compare(file, file, part, runtime_b=runtime)
+    assert found.outputs[0].sqnr_db > 100
 
 
 def test_two_files_are_compared_in_pairs(models: dict[str, Path], digits: Part) -> None:

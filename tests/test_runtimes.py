@@ -136,6 +136,28 @@ def test_state_is_found_where_operators_write_it():
     assert not state(replace(ring, subgraphs=(main, *ring.subgraphs[1:]))).resources
 
 
+def test_free_sizes_are_set_where_a_runtime_can(opened, runtime):
+    with pytest.raises(
+        ModelError, match=rf"{runtime.name} takes \[(1|any), 8, 8, 1\] as the input 'picture', got \[1, 12,"
+    ):
+        opened("float32").reshape({"picture": (1, 12, 12, 1)})
+    if "resize" not in runtime.can:
+        with pytest.raises(ModelError, match="Non-constant >size< tensor is not supported"):
+            opened("any-size")
+        return
+    session = opened("any-size")
+    wanted = {"photo": (1, 12, 9, 3)}
+    assert session.declared[0].shape[1:] == (None, None, 3)
+    session.reshape(wanted)
+    x = generated(session.inputs, seed=0)
+    alone = session.run(x)
+    assert [array.shape for array in alone.values()] == [(1, 2 * (12 - 2), 2 * (9 - 2), 3)]
+    assert session.resize(2)  # and the sizes stay
+    assert session.inputs[0].shape == (2, 12, 9, 3)
+    with pytest.raises(ModelError, match=r"got \[1, 12, 9, 4\]\. Try data or --shape of that size"):
+        session.reshape({"photo": (1, 12, 9, 4)})
+
+
 def test_computes_what_litert_reference_does(opened):
     reference = runtimes.open_session(models()["float32"], RUNTIMES["litert-reference"])
     session = opened("float32")

@@ -91,12 +91,14 @@ def test_fewer_samples_than_a_batch_are_refused(upscaling: dict[str, Path]) -> N
 
 
 def test_sizes_that_are_free_are_the_first_thing_to_try(tmp_path: Path) -> None:
-    keras = frameworks.load("keras")
+    keras = frameworks.load("tf_keras")
     picture = keras.Input((None, None, 3), name="picture")
-    x = keras.layers.Conv2DTranspose(3, 2, strides=2)(keras.layers.MaxPooling2D()(picture))
-    keras.Model(picture, keras.layers.Concatenate()([x, picture])).save(tmp_path / "even.keras")
-    message = r"does not run in its smallest sizes, .* Try --shape picture=1,N,N,3, or --data, whose sizes are taken\."
+    x = keras.layers.Conv2DTranspose(3, 3, strides=3)(keras.layers.MaxPooling2D(3)(picture))
+    model = keras.Model(picture, keras.layers.Concatenate()([x, picture]))  # 64 is no multiple of 3
+    converter = frameworks.load("tensorflow").lite.TFLiteConverter.from_keras_model(model)
+    (tmp_path / "thirds.tflite").write_bytes(converter.convert())
+    message = r"does not run in sizes of 64, .* Try --shape picture=1,N,N,3, or --data, whose sizes are taken\."
     with pytest.raises(ConversionError, match=message):
-        convert(tmp_path / "even.keras", tmp_path / "even.tflite")
-    result = convert(tmp_path / "even.keras", tmp_path / "even.tflite", shapes={"": (1, 8, 8, 3)})
-    assert result.outputs[0].shape == (1, 8, 8, 3 + 3)
+        convert(tmp_path / "thirds.tflite", tmp_path / "out.tflite", scheme="float16")
+    result = convert(tmp_path / "thirds.tflite", tmp_path / "out.tflite", scheme="float16", shapes={"": (1, 9, 9, 3)})
+    assert result.outputs[0].shape[1:] == (9, 9, 3 + 3)

@@ -17,6 +17,7 @@ from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ConversionError, DataError, ModelError, UnavailableError
 from edgeopt.fidelity import measure
 from edgeopt.runtimes import parse
+from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
@@ -198,7 +199,7 @@ def _broken_promises(rows: Sequence[RuntimeResult], output: Path, inputs: Sequen
     if free := next((spec for spec in inputs if None in spec.shape[1:]), None):
         sizes = ",".join(str(size or (1 if number == 0 else "N")) for number, size in enumerate(free.shape))
         return (
-            f"{output.name} was not written, as it does not run in its smallest sizes, which it leaves free: {told}. "
+            f"{output.name} was not written, as it does not run in sizes of {FREE_SIZE}, which it leaves free: {told}. "
             f"Try --shape {free.name}={sizes}, or --data, whose sizes are taken."
         )
     return f"{output.name} was not written: {told}. Try another --scheme, or a newer runtime."

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--runs", type=click.IntRange(1), help="Timed inferences of each file; by default half a second's worth.")
 @click.option("--warmup", type=click.IntRange(0), default=10, show_default=True, help="Untimed ones first, at least.")
 @click.option("--profile", is_flag=True, help="Time every operator too.")
+@common.shape_option
 @common.delegate_options
 @devices.device_options
 @common.seed_option
@@ -37,6 +38,7 @@ def command(
     runs: int | None,
     warmup: int,
     profile: bool,
+    shapes: tuple[str, ...],
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
     device: str | None,
@@ -58,6 +60,7 @@ def command(
       edgeopt benchmark model.float32.tflite model.int8.tflite --runtime litert --threads 2
     """
     import edgeopt
+    from edgeopt.units import parse_shapes
 
     dataset = common.load_data(**data)
     with common.progress_shown(quiet=quiet or as_json):
@@ -74,6 +77,7 @@ def command(
                 profile=profile,
                 delegate=common.delegate_from(delegate, delegate_settings),
                 inputs=None if dataset is None else dataset.calibration,
+                shapes=parse_shapes(shapes),
                 seed=data["seed"],
             )
     result = devices.combined(here, there)

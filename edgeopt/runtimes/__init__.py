@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeopt import formats, workers
-from edgeopt.errors import ConfigError, UnavailableError, suggestion
+from edgeopt.errors import ConfigError, ModelError, UnavailableError, suggestion
 from edgeopt.vocabulary import Availability, Footprint, OperatorTime, TensorSpec
 
 if TYPE_CHECKING:
@@ -92,6 +92,15 @@ class Runtime:
         able = [row.name for row in RUNTIMES.values() if ability in row.can and set(row.takes) & set(self.takes)]
         advice = f" Try --runtime {' or '.join(able)}." if able else ""
         return UnavailableError(f"{self.name} {ABILITIES[ability]}.{advice}")
+
+    def refuses_shape(self, spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]], why: str = "") -> ModelError:
+        """Returns the error of giving an input a shape that it cannot have."""
+        reason = f" ({why})" if why else ""
+        taken = ", ".join("any" if n is None else str(n) for n in spec.shape)
+        return ModelError(
+            f"{self.name} takes [{taken}] as the input {spec.name!r}, got {list(shapes[spec.name])}{reason}. "
+            "Try data or --shape of that size, or --batch-size 1 where the first dimension differs."
+        )
 
 
 _LITERT = frozenset({"time", "profile", "tensors", "resize", "threads"})
@@ -177,7 +186,7 @@ class Session(abc.ABC):
     Attributes:
         runtime: the row.
         inputs, outputs: by the names of the file's signature, or the tensors' own where it has none; shapes are
-            those that `run` takes and gives now, and follow `resize`.
+            those that `run` takes and gives now, and follow `resize` and `reshape`.
         threads: how many the runtime really uses.
         delegated_share: share of the file's operators (of its main graph) that the delegate took, 0 to 1: the
             external one where one was asked for, else the runtime's own (XNNPACK); None where it has none.
@@ -192,6 +201,11 @@ class Session(abc.ABC):
     delegated: tuple[str, ...] = ()
     undelegated: tuple[str, ...] = ()
 
+    @property
+    def declared(self) -> tuple[TensorSpec, ...]:
+        """The inputs as the file has them: None for what it leaves free."""
+        return self.inputs
+
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one batch from a fresh state. Arrays have the dtype and shape of `inputs`; outputs are copies."""
@@ -203,6 +217,15 @@ class Session(abc.ABC):
         within 1e-4 of the largest.
         """
         return all(bool(spec.shape) and spec.shape[0] == batch_size for spec in self.inputs)
+
+    def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Sets the shapes of inputs, as far as the file leaves them free.
+
+        Raises:
+            ModelError: the graph or runtime does not take them.
+        """
+        if unlike := [spec for spec in self.inputs if spec.shape != shapes[spec.name]]:
+            raise self.runtime.refuses_shape(unlike[0], shapes)
 
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """Sets the inputs once, in a fresh state, then times `runs` bare invocations: int64 nanoseconds [runs]."""

@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate, Runtime, Session
-from edgeopt.runtimes.samples import generated
+from edgeopt.runtimes.samples import FREE_SIZE, generated
 from edgeopt.runtimes.state import state
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
@@ -42,6 +43,7 @@ class InterpreterSession(Session):
 
     _interpreter: Any
     _fresh: bool
+    _declared: tuple[TensorSpec, ...]
 
     def __init__(
         self,
@@ -92,10 +94,31 @@ class InterpreterSession(Session):
             self._batches = self._batch_is_its_samples(shapes)
             if not self._batches:
                 self._open()  # what failed half-way may have left anything behind
+                self._reshape(before)
                 return False
             return True
         self._reshape(shapes)
         return True
+
+    @property
+    def declared(self) -> tuple[TensorSpec, ...]:
+        """See Session.declared."""
+        return self._declared
+
+    def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """See Session.reshape."""
+        for spec in self._declared:
+            shape = shapes[spec.name]
+            if len(shape) != len(spec.shape) or any(w not in (None, n) for n, w in zip(shape[1:], spec.shape[1:])):
+                raise self.runtime.refuses_shape(spec, shapes)
+        if all(spec.shape == shapes[spec.name] for spec in self.inputs):
+            return
+        log = NativeLog()
+        try:
+            with native_log() as log:
+                self._reshape([shapes[spec.name] for spec in self.inputs])
+        except REFUSALS as error:
+            raise self.runtime.refuses_shape(self._declared[0], shapes, log.words or one_line(error)) from error
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""
@@ -140,12 +163,22 @@ class InterpreterSession(Session):
         self._interpreter = None
 
     def attach(self, library: Path, options: Mapping[str, str]) -> tuple[Node, ...]:
-        """Applies one more delegate to the graph as it runs now, and returns all its nodes."""
-        with native_log():
-            delegate = self._module.load_delegate(str(library), dict(options))
-            self._interpreter._interpreter.ModifyGraphWithDelegate(delegate._get_native_delegate_pointer())
-            self._interpreter._delegates = [*self._interpreter._delegates, delegate]
-            self._interpreter.allocate_tensors()
+        """Applies one more delegate to the graph as it runs now, and returns all its nodes.
+
+        Raises:
+            UnavailableError: the graph takes none, as one whose sizes are only known while it runs.
+        """
+        try:
+            with native_log():
+                delegate = self._module.load_delegate(str(library), dict(options))
+                self._interpreter._interpreter.ModifyGraphWithDelegate(delegate._get_native_delegate_pointer())
+                self._interpreter._delegates = [*self._interpreter._delegates, delegate]
+                self._interpreter.allocate_tensors()
+        except REFUSALS as error:
+            raise UnavailableError(
+                f"{self._name} takes no further delegate into {self._file.name}, whose sizes it only knows while it "
+                "runs. Try --runtime litert-builtin, or a model with fixed sizes."
+            ) from error
         return _nodes(self._interpreter)
 
     def layer(self, node: Node) -> str:
@@ -169,6 +202,11 @@ class InterpreterSession(Session):
             model_content=self._content, experimental_delegates=delegates, **self._options
         )
         self._external_nodes = [node for node in _nodes(self._interpreter) if node.is_delegate]
+        for details in self._interpreter.get_input_details():
+            free = [n < 0 for n in details["shape_signature"][1:]]
+            if any(free):  # the 1 that stands for it in the file is less than most kernels are wide
+                sizes = [FREE_SIZE if is_free else n for is_free, n in zip(free, details["shape"][1:])]
+                self._interpreter.resize_tensor_input(details["index"], [*details["shape"][:1], *sizes])
         self._interpreter.allocate_tensors()
         self._fresh = True
 
@@ -197,6 +235,10 @@ class InterpreterSession(Session):
         self._input_indices = [details["index"] for details in inputs]
         self._output_indices = [details["index"] for details in outputs]
         self.inputs = tuple(_spec(details, in_names) for details in inputs)
+        self._declared = tuple(
+            replace(spec, shape=tuple(None if n < 0 else n for n in map(int, details["shape_signature"])) or spec.shape)
+            for spec, details in zip(self.inputs, inputs)
+        )
         self.outputs = tuple(_spec(details, out_names) for details in outputs)
         self._index_of = {spec.name: index for spec, index in zip(self.inputs, self._input_indices)}
 

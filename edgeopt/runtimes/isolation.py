@@ -12,7 +12,7 @@ import numpy as np
 from edgeopt import workers
 from edgeopt.errors import ModelError
 from edgeopt.runtimes import Delegate, Runtime, Session
-from edgeopt.vocabulary import Footprint
+from edgeopt.vocabulary import Footprint, TensorSpec
 
 
 class IsolatedSession(Session):
@@ -35,6 +35,7 @@ class IsolatedSession(Session):
                 keep_intermediates=keep_intermediates,
             )
             self._refresh()
+            self._declared: tuple[TensorSpec, ...] = self._remote.get("declared")
             self.threads = self._remote.get("threads")
             self.delegated_share = self._remote.get("delegated_share")
             self.delegated = self._remote.get("delegated")
@@ -50,6 +51,16 @@ class IsolatedSession(Session):
         done = bool(self._call("resize", batch_size))
         self._refresh()
         return done
+
+    @property
+    def declared(self) -> tuple[TensorSpec, ...]:
+        """See Session.declared."""
+        return self._declared
+
+    def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """See Session.reshape."""
+        self._call("reshape", dict(shapes))
+        self._refresh()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""

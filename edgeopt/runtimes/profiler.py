@@ -37,6 +37,7 @@ def profiled(
     Raises:
         UnavailableError: no C compiler is here, or it cannot build the profiler.
     """
+    session.reshape({name: array.shape for name, array in inputs.items()})
     with compiled() as library:
         nodes = session.attach(library, {"runs": str(runs)})
         functions = ctypes.CDLL(str(library))

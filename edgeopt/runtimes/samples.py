@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from edgeopt import data as datasets
+from edgeopt.errors import ConfigError
 from edgeopt.runtimes.numbers import quantize
 from edgeopt.vocabulary import TensorSpec
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
+    from edgeopt.runtimes import Session
+
+# Height, width or steps of random inputs, where a file takes any.
+FREE_SIZE = 64
 
 
 def from_data(part: Part, specs: Sequence[TensorSpec], *, count: int = 1) -> list[dict[str, np.ndarray]]:
@@ -28,6 +33,42 @@ def from_data(part: Part, specs: Sequence[TensorSpec], *, count: int = 1) -> lis
         {spec.name: quantize(_filled(batch.inputs[spec.name], size), spec) for spec in specs}
         for batch in datasets.bind(part.head(count * size), specs).batches(size)
     ]
+
+
+def sizes(part: Part, session: Session) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a session's inputs with what the file leaves free as the data have it; one sample, if any.
+
+    Raises:
+        DataError: names or shapes do not fit.
+    """
+    found = {spec.name: spec.shape for spec in datasets.bind(part, session.declared).specs}
+    batch = {spec.name: spec.shape[:1] for spec in session.inputs}
+    return {name: cast("tuple[int, ...]", (*batch[name], *shape)) for name, shape in found.items()}
+
+
+def arbitrary(session: Session, wanted: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
+    """Returns shapes for random inputs: what the file leaves free, but the batch, is as wanted, else FREE_SIZE.
+
+    Args:
+        session: an open one.
+        wanted: shapes by input name, or by "" for the only input; the batch first.
+
+    Raises:
+        ConfigError: no input has that name.
+    """
+    wanted, found = dict(wanted or {}), {}
+    names = [spec.name for spec in session.inputs]
+    if "" in wanted and len(names) == 1:
+        wanted = {names[0]: wanted[""]}
+    if unknown := [name for name in wanted if name not in names]:
+        raise ConfigError(
+            f"Expected --shape with one of the inputs {', '.join(names)}, got {unknown[0] or 'no name'}. "
+            f"Try --shape {names[0]}=SIZES."
+        )
+    for spec, free in zip(session.inputs, session.declared):
+        own = (*spec.shape[:1], *(FREE_SIZE if n is None else n for n in free.shape[1:]))
+        found[spec.name] = wanted.get(spec.name) or cast("tuple[int, ...]", own)
+    return found
 
 
 def take(part: Part, count: int) -> Part:
