@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
 from edgeopt.runtimes import RUNTIMES, open_session
-from edgeopt.tflite import arithmetic, rewrite
+from edgeopt.tflite import arithmetic, interface, rewrite
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.op_versions import minimum_runtime, unsupported_by
 from edgeopt.tflite.reader import read
@@ -192,7 +192,7 @@ def test_a_signature_names_each_tensor_once() -> None:
 
 
 def test_no_name_reaches_a_terminal_with_codes_that_it_obeys(tmp_path: Path) -> None:
-    codes = "\x1b[2J\x07\u202e"
+    codes, schema = "\x1b[2J\x07\u202e", frameworks.load("litert_schema")
 
     def name(model: Any, schema: Any) -> None:
         graph = model.subgraphs[0]
@@ -220,6 +220,9 @@ def test_no_name_reaches_a_terminal_with_codes_that_it_obeys(tmp_path: Path) -> 
     assert f"{clean}ü" in names
     file = tmp_path / "named.tflite"
     file.write_bytes(rewrite.changed(content, named))
+    # What is written anew carries the names that were read: apps look tensors up by them.
+    rewritten = schema.ModelT.InitFromPackedBuf(rewrite.normalized(file.read_bytes()), 0)
+    assert [e.name.decode() for e in rewritten.signatureDefs[0].inputs] == [spec.name for spec in read(file).inputs]
     for row in (RUNTIMES["litert"], RUNTIMES["tflm"]):
         with closing(open_session(file, row)) as session:
             read_names = [[spec.name for spec in side] for side in (read(file).inputs, read(file).outputs)]
@@ -331,6 +334,11 @@ def _everything(content: bytes) -> str | None:
         unsupported_by(model, "tflm")
         arithmetic.in_words(model)
         rewrite.normalized(content)
+        interface.with_static_shapes(content)
+        for dtype in interface.KINDS:
+            # What has no scale for the dtype is refused, and the next one is tried.
+            with suppress(ModelError):
+                interface.with_interface(content, dtype)
         for tensor in model.main.tensors:
             if tensor.sparsity is not None:
                 model.values(tensor)

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeopt.errors import ModelError
 from edgeopt.tflite import reader, rewrite
+from edgeopt.tflite.model import printable
 
 KINDS = ("float32", "uint8")
 # What is converted at the edges; indices, flags and strings stay.
@@ -94,7 +95,8 @@ class _Edges:
             return new
         # A float input that is quantized first: the operator can start from the bytes as well.
         users = [o for o in self._graph.operators if index in list(o.inputs)]
-        if not users or any(self._kind(user) != "QUANTIZE" for user in users) or index in self._graph.outputs:
+        quantized = all(self._kind(user) == "QUANTIZE" and len(user.outputs) == 1 for user in users)
+        if not users or not quantized or index in self._graph.outputs:
             raise self._without_a_scale(tensor)
         target = self._graph.tensors[users[0].outputs[0]]
         tensor.type, tensor.quantization = self._type, self._parameters(target)
@@ -109,7 +111,7 @@ class _Edges:
             return new
         source = next((o for o in self._graph.operators if index in list(o.outputs)), None)
         users = [o for o in self._graph.operators if index in list(o.inputs)]
-        if source is None or self._kind(source) != "DEQUANTIZE" or users:
+        if source is None or self._kind(source) != "DEQUANTIZE" or len(source.inputs) != 1 or users:
             raise self._without_a_scale(tensor)
         tensor.type, tensor.quantization = self._type, self._parameters(self._graph.tensors[source.inputs[0]])
         source.opcodeIndex = self._code("QUANTIZE")
@@ -117,20 +119,20 @@ class _Edges:
 
     def _without_a_scale(self, tensor: Any) -> ModelError:
         return ModelError(
-            f"Expected a file quantized to int8 for {self._dtype} inputs and outputs, got {tensor.name.decode()!r}, "
+            f"Expected a file quantized to int8 for {self._dtype} inputs and outputs, got {printable(tensor.name)!r}, "
             "which is computed in float. Try a file made by `edgeopt convert --scheme int8`."
         )
 
     def _kind(self, operator: Any) -> str:
         code = self._model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        return next(name for name, value in vars(self._schema.BuiltinOperator).items() if value == number)
+        return next((name for name, value in vars(self._schema.BuiltinOperator).items() if value == number), "")
 
     def _beside(self, tensor: Any) -> int:
         """Adds a tensor of the wanted dtype with the shape and name of `tensor`, which gets another name."""
         new = self._schema.TensorT()
         new.shape, new.shapeSignature, new.hasRank = tensor.shape, tensor.shapeSignature, tensor.hasRank
-        new.name, tensor.name = tensor.name, (tensor.name or b"") + b"_" + self._names[tensor.type].encode()
+        new.name, tensor.name = tensor.name, tensor.name + b"_" + self._names[tensor.type].encode()
         new.type, new.quantization = self._type, self._parameters(tensor)
         self._graph.tensors.append(new)
         return len(self._graph.tensors) - 1
@@ -145,7 +147,8 @@ class _Edges:
             raise self._without_a_scale(tensor)
         new = self._schema.QuantizationParametersT()
         offset = _OFFSET if tensor.type == self._schema.TensorType.INT8 else 0
-        new.scale, new.zeroPoint = stored.scale, np.asarray(stored.zeroPoint, np.int64) + offset
+        zero_point = 0 if stored.zeroPoint is None or not len(stored.zeroPoint) else stored.zeroPoint[0]
+        new.scale, new.zeroPoint = stored.scale, np.array([zero_point + offset], np.int64)
         return new
 
     def _operator(self, kind: str, source: int, target: int) -> Any:

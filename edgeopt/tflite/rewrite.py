@@ -9,7 +9,7 @@ from edgeopt import frameworks
 from edgeopt.errors import ModelError
 from edgeopt.tflite import op_versions, reader
 from edgeopt.tflite.inlining import LARGEST_FLATBUFFER
-from edgeopt.tflite.model import TFLiteModel
+from edgeopt.tflite.model import TFLiteModel, printable
 
 # Kernels and TFLM read weights in place; the schema asks for this alignment.
 _ALIGNMENT = 16
@@ -111,7 +111,7 @@ def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     schema = frameworks.load("litert_schema")
     try:
         model = schema.ModelT.InitFromPackedBuf(_inside(parsed), 0)
-        model.buffers = model.buffers or [schema.BufferT()]
+        _fill_in(model, schema)
     except reader.CORRUPT as error:
         raise _unreadable() from error
     change(model, schema)
@@ -126,7 +126,7 @@ def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
 
 def _used(model: Any, *, but: Any = None) -> set[int]:
     """Returns the buffers that tensors and metadata entries name, several of them perhaps the same one."""
-    tensors = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors or []}
+    tensors = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     return tensors | {entry.buffer for entry in model.metadata or [] if entry is not but}
 
 
@@ -137,6 +137,22 @@ def _inside(model: TFLiteModel) -> bytes:
             "Try quantizing it first: --scheme dynamic makes it a quarter as large."
         )
     return model.content.tobytes()
+
+
+def _fill_in(model: Any, schema: Any) -> None:
+    """Puts empty lists where the file has none, and the names that the reader tells, so that both know the same."""
+    model.buffers = model.buffers or [schema.BufferT()]
+    model.operatorCodes = model.operatorCodes or []
+    for graph in model.subgraphs:
+        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
+        for tensor in graph.tensors:
+            tensor.name = printable(tensor.name).encode()
+        for operator in graph.operators:
+            operator.inputs = [] if operator.inputs is None else operator.inputs
+            operator.outputs = [] if operator.outputs is None else operator.outputs
+    for signature in model.signatureDefs or []:
+        for entry in (*(signature.inputs or []), *(signature.outputs or [])):
+            entry.name = printable(entry.name).encode()
 
 
 def _unreadable() -> ModelError:
