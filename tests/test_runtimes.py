@@ -480,6 +480,26 @@ def test_quantize_is_the_interpreters_own():
         np.testing.assert_array_equal(dequantize(got["kind"], given_out), real.run(x)["kind"])
 
 
+def test_texts_are_no_generated_inputs():
+    with pytest.raises(ModelError, match=r"Expected inputs of numbers, got string for 'words'\. Try a model whose"):
+        generated([TensorSpec("words", (1,), "string", None)], seed=0)
+
+
+def test_an_output_that_nothing_computes(tmp_path):
+    def add(model, schema):
+        tensor, entry = schema.TensorT(), schema.TensorMapT()
+        tensor.name, tensor.shape, entry.name, entry.tensorIndex = "none", [3], "none", len(model.subgraphs[0].tensors)
+        model.subgraphs[0].tensors.append(tensor)
+        model.subgraphs[0].outputs = [*model.subgraphs[0].outputs, entry.tensorIndex]
+        model.signatureDefs[0].outputs.append(entry)
+
+    file = tmp_path / "none.tflite"
+    file.write_bytes(rewrite.changed(models()["float32"].read_bytes(), add))
+    session = runtimes.open_session(file, LITERT)
+    with pytest.raises(ModelError, match=r"litert could not run none\.tflite: Tensor data is null"):
+        session.run(generated(session.inputs, seed=0))
+
+
 def test_tflm_opens_what_crashes_in_a_small_arena(tmp_path):
     """Kernels write the scales of their channels wherever the allocator says, also where it says nowhere."""
     if not runtimes.available(RUNTIMES["tflm"]).available:

@@ -127,12 +127,13 @@ class InterpreterSession(Session):
         interpreter = self._interpreter
         try:
             interpreter.invoke()
+            # Where nothing computes an output there is none to take.
+            return {spec.name: interpreter.get_tensor(i) for spec, i in zip(self.outputs, self._output_indices)}
         except REFUSALS as error:
             raise ModelError(
                 f"{self._name} could not run {self._file.name}: {one_line(error)}. Expected a file that runs as well "
                 "as it loads; try another runtime or scheme."
             ) from error
-        return {spec.name: interpreter.get_tensor(i) for spec, i in zip(self.outputs, self._output_indices)}
 
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """See Session.invoke_ns. The call's way through Python, about half a microsecond, is part of each time."""

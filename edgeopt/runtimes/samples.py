@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from edgeopt import data as datasets
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ModelError
 from edgeopt.runtimes.numbers import quantize
+from edgeopt.tflite.model import BITS
 from edgeopt.vocabulary import TensorSpec
 
 if TYPE_CHECKING:
@@ -82,10 +83,19 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray]:
-    """Returns seeded random inputs: normal floats, integers of all values where they are quantized, else 0 and 1."""
+    """Returns seeded random inputs: normal floats, integers of all values where they are quantized, else 0 and 1.
+
+    Raises:
+        ModelError: an input takes no numbers.
+    """
     generator = np.random.default_rng(seed)
     inputs = {}
     for spec in specs:
+        if spec.dtype not in BITS:
+            raise ModelError(
+                f"Expected inputs of numbers, got {spec.dtype} for {spec.name!r}. "
+                "Try a model whose texts are looked up before it, so that indices go in."
+            )
         dtype, shape = np.dtype(spec.dtype), tuple(size or 1 for size in spec.shape)
         if dtype.kind == "f":
             inputs[spec.name] = generator.standard_normal(shape).astype(dtype)
