@@ -102,6 +102,11 @@ class Converter:
             ConversionError: the quantizer refused, or made something else than the scheme says.
         """
         scheme = _scheme(scheme)
+        if scheme.needs_calibration and self._options.calibration is None:
+            raise ConfigError(
+                f"The scheme {scheme.name} sets activation ranges from real samples, and got none. "
+                "Try --data FILE (a hundred or more typical inputs), or --scheme dynamic, which needs none."
+            )
         if words := unconvertible(self.summary().layer_kinds, scheme, dying=True):
             raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
         with in_words(scheme):
@@ -165,13 +170,8 @@ class _Form:
 
     @cached_property
     def calibrated(self) -> Calibrated:
-        part = self._options.calibration
-        if part is None:
-            raise ConfigError(
-                "Expected real samples, from which integer schemes set activation ranges, got none. "
-                "Try --data FILE (a hundred or more typical inputs), or --scheme dynamic, which needs none."
-            )
-        samples = datasets.bind(part, self._model.inputs)
+        assert self._options.calibration is not None
+        samples = datasets.bind(self._options.calibration, self._model.inputs)
         return calibrate(self.floating, samples, batch_size=self._options.batch_size or 1)
 
     @cached_property
