@@ -68,7 +68,12 @@ def test_what_kills_the_converter_is_named(tmp_path: Path) -> None:
         ("", "it gave no reason. Try another --scheme."),
         (
             "Failed.\n<unknown>:0: error: 'tfl.add' op has bad types\n",
-            "'tfl.add' op has bad types. Try another --scheme.",
+            "add has bad types. Try another --scheme.",
+        ),
+        (
+            'error: loc(callsite(fused["List:", "Array@standard_gru"] at fused["PartitionedCall:", "gru/PartitionedCall'
+            "@f\"])): 'tf.List' op requires a static shape",
+            "List (of 'gru') requires a static shape. Try another --scheme.",
         ),
         (
             "Failed to parse the model: Didn't find op for builtin opcode 'DEQUANTIZE' version '9'. An older version",

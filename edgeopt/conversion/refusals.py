@@ -14,6 +14,7 @@ from edgeopt.workers import WorkerCrashed
 # MLIR names an operator and where in the model it stands: fused["Op:", "model/layer/Op@function"] … 'tf.Op' op is …
 _NO_KERNEL = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)[@"]')
+_REFUSED = re.compile(r"'tfl?\.(\w+)' op (.+)")
 _UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
 _TELLING = re.compile(r"error|fail|abort|assert|fatal", re.IGNORECASE)
 _LONGEST = 300
@@ -44,6 +45,10 @@ def gist(complaint: str) -> str:
         return f"TensorFlow Lite has no kernel of {named}, in any scheme. Try a model without."
     if unknown := _UNKNOWN.search(complaint):
         return f"it does not know {unknown[1]} in version {unknown[2]}. Try the model that this file was made from."
+    if refused := _REFUSED.search(complaint):
+        layers = (layer_in(place) for _, place in _PLACE.findall(complaint[: refused.start()]) if "/" in place)
+        layer = next((f" (of {name!r})" for name in layers), "")
+        return f"{refused[1]}{layer} {refused[2][:_LONGEST].rstrip('.')}. Try another --scheme."
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     if not lines:
         return "it gave no reason. Try another --scheme."
@@ -54,6 +59,8 @@ def gist(complaint: str) -> str:
 def layer_in(place: str) -> str:
     """Returns the layer in the name of an operation or tensor, "functional/dense/MatMul"; the name where none is."""
     parts = place.split(";")[0].split("/")
+    if parts[-1].startswith(("PartitionedCall", "StatefulPartitionedCall")):
+        return parts[0]
     return parts[1] if len(parts) > 2 else place
 
 
