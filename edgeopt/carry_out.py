@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from edgeopt import formats, progress, targets
 from edgeopt.errors import ConversionError
@@ -31,11 +32,13 @@ class Outcome:
             recipe's first scheme; what came out of the last in the other schemes.
         records: what each step did, in their order.
         notes: what of the recipe is pointless, or will disappoint, and why.
+        references: of each variant that is none itself, by name, the same model in float32.
     """
 
     variants: tuple[Variant, ...]
     records: tuple[StepRecord, ...] = ()
     notes: tuple[str, ...] = ()
+    references: Mapping[str, Variant] = field(default_factory=dict)
 
 
 def carry_out(recipe: Recipe, workspace: Workspace) -> Outcome:
@@ -59,10 +62,11 @@ def carry_out(recipe: Recipe, workspace: Workspace) -> Outcome:
     ]
     if all(variant.error for variant in variants):
         raise ConversionError(f"Not one variant of {workspace.original.file} could be made. {variants[0].error}")
+    references = {variant.name: variants[0] for variant in variants[1:]}
     if survey is None:
-        return Outcome(tuple(variants), notes=planned.notes)
-
-    return _with_steps(recipe, workspace, survey, variants, planned.notes)
+        return Outcome(tuple(variants), notes=planned.notes, references=references)
+    outcome = _with_steps(recipe, workspace, survey, variants, planned.notes)
+    return replace(outcome, references={**references, **outcome.references})
 
 
 def _with_steps(
@@ -73,6 +77,7 @@ def _with_steps(
     model, properties = workspace.original, survey.properties
     before = next(v for v in variants if v.name == recipe.schemes[0])
     records: list[StepRecord] = []
+    references: dict[str, Variant] = {}
     on_files: list[PlannedStep] = []
 
     def finished(scheme: str) -> Variant:
@@ -81,6 +86,8 @@ def _with_steps(
         baseline = workspace.converted(model, BASELINE, promises=promises)
         for planned in on_files if made.file else ():
             made, _ = workspace.worked_on_file(made, baseline, planned, training=recipe.training, seed=recipe.seed)
+        if scheme != BASELINE:
+            references[made.name] = baseline
         return made
 
     for number in range(len(recipe.steps)):
@@ -97,6 +104,8 @@ def _with_steps(
         else:
             made, record = workspace.worked(model, planned, training=recipe.training, seed=recipe.seed)
             after = workspace.converted(made, recipe.schemes[0], promises=promises)
+        if recipe.schemes[0] != BASELINE:
+            references[after.name] = workspace.converted(made, BASELINE, promises=promises)
         record = _judged(workspace, planned, record, before, after)
         if Property.FAKE_QUANTIZED in planned.properties_after and after.file is not None:
             record = replace(record, notes=(*record.notes, workspace.as_trained(made, after)))
@@ -109,7 +118,7 @@ def _with_steps(
         variants.append(after)
     if model.steps or on_files:
         variants += [finished(name) for name in recipe.schemes[1:]]
-    return Outcome(tuple(variants), tuple(records), notes)
+    return Outcome(tuple(variants), tuple(records), notes, references)
 
 
 def promised(recipe: Recipe) -> tuple[Request, ...]:

@@ -5,7 +5,7 @@ Every measurement is remembered in the workspace under the content that it depen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, to_try
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import LayerError, OnTarget, RuntimeResult, Variant
+from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, Variant
 from edgeopt.workspace import Workspace
 
 
@@ -71,6 +71,23 @@ def unrefuted(workspace: Workspace, variants: Sequence[Variant], warnings: Seque
         return tuple(warnings)
     wrong = datasets.refuted(workspace.data, workspace.summary.inputs, metric)
     return tuple(warning for warning in warnings if warning not in wrong)
+
+
+def held_against_float(
+    workspace: Workspace, variants: Sequence[Variant], references: Mapping[str, Variant]
+) -> list[Variant]:
+    """Adds how faithful each variant is to the same model in float32, which is its reference by name."""
+
+    def add(variant: Variant) -> Variant:
+        reference = references.get(variant.name)
+        if reference is None or variant.file is None or reference.file is None:
+            return variant
+        found = workspace.fidelity(variant, reference)
+        if isinstance(found, Fidelity):
+            return replace(variant, fidelity=found)
+        return replace(variant, notes=(*variant.notes, f"not held against float32: {found}"))
+
+    return [add(v) for v in progress.track(variants, "comparing with float32", len(variants))]
 
 
 def tried_on_runtimes(workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request]) -> list[Variant]:

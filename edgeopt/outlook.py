@@ -8,6 +8,7 @@ from edgeopt.steps import TrainedStep
 
 # Seconds of a small model. What a run's own stages take corrects them: see `showing.course`.
 LOADING, CONVERTING, SCORING = Stage("loading", 6), Stage("converting", 12), Stage("scoring", 5)
+COMPARING = Stage("comparing with float32", 5)
 MEASURING = (Stage("trying runtimes", 15), Stage("timing", 10), Stage("comparing layers", 10))
 _A_SAMPLE_S = 0.001  # of one epoch
 
@@ -21,7 +22,7 @@ def stages(recipe: Recipe, *, samples: int, measured: bool) -> tuple[Stage, ...]
         measured: whether the files are tried on runtimes and timed, or only scored.
     """
     steps = (_step(recipe, number, samples) for number in range(len(recipe.steps)))
-    return (LOADING, CONVERTING, *steps, SCORING, *(MEASURING if measured else ()))
+    return (LOADING, CONVERTING, *steps, SCORING, COMPARING, *(MEASURING if measured else ()))
 
 
 def step_name(recipe: Recipe, number: int) -> str:

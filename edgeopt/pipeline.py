@@ -107,6 +107,7 @@ def optimize(
         outcome = carry_out(recipe, workspace)
         variants = measuring.scored(workspace, outcome.variants)
         warnings = measuring.unrefuted(workspace, variants, warnings)
+        variants = measuring.held_against_float(workspace, variants, outcome.references)
         variants = measuring.tried_on_runtimes(workspace, variants, promises)
         variants, said = measuring.timed(workspace, variants)
         if recipe.target is not None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeopt.report import Report, broken_budgets
+from edgeopt.report.fidelity import problem as problem_words
 from edgeopt.report.verdict import faster, smaller
 from edgeopt.report.words import Numbers
 from edgeopt.vocabulary import Variant
@@ -26,7 +27,7 @@ def recommended(report: Report) -> Report:
     Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
     and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
     those that break the fewest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
-    where no other keeps the budgets.
+    where no other keeps the budgets. So is one that is shown to have lost something against float32, and that is said.
     """
     rolled_back = {step.after for step in report.steps if step.rolled_back}
     made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
@@ -37,18 +38,34 @@ def recommended(report: Report) -> Report:
     if report.budgets.max_drop is None and any(variant.drop for variant in made):
         strict = replace(report, budgets=replace(report.budgets, max_drop=DEFAULT_MAX_DROP))
     keeping = [variant for variant in made if not broken_budgets(report, variant)]
-    sound = [variant for variant in keeping if not broken_budgets(strict, variant)]
+    near = [variant for variant in keeping if not broken_budgets(strict, variant)]
+    bounded = report.budgets.max_drop is not None
+    sound = [variant for variant in near if not _lost(variant, bounded=bounded)]
     fewest = min(len(broken_budgets(report, variant)) for variant in made)
-    left = sound or keeping or [variant for variant in made if len(broken_budgets(report, variant)) == fewest]
+    left = sound or near or keeping or [variant for variant in made if len(broken_budgets(report, variant)) == fewest]
     cheapest = min(left, key=lambda variant: _cost(report, variant))
     equal = [variant for variant in left if _is_equal(report, variant, cheapest)]
     best = min(equal, key=lambda variant: _preference(report, variant))
-    return replace(report, best=best.name, best_reason=_reason(report, len(keeping), len(sound), best, equal))
+    reason = _reason(report, (len(keeping), len(near), len(sound)), best, equal)
+    return replace(report, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
 
 
 def _works(report: Report, variant: Variant) -> bool:
     rows = [row for row in variant.runtimes if row.name == report.runtime]
     return all(row.loads and row.matches_reference is not False for row in rows)
+
+
+def _lost(variant: Variant, *, bounded: bool = False) -> str:
+    """Returns in words what a variant is shown to have lost against float32; "" for a faithful one.
+
+    Args:
+        variant: with its fidelity.
+        bounded: a budget says which loss of the score is allowed: that alone counts for it.
+    """
+    if (found := variant.fidelity) is None:
+        return ""
+    told = (problem for problem in found.problems if not (bounded and problem.what == "score"))
+    return " ".join(problem_words(problem, found) for problem in told)
 
 
 def _cost(report: Report, variant: Variant) -> float:
@@ -70,13 +87,16 @@ def _preference(report: Report, variant: Variant) -> tuple[float, ...]:
     return (-elsewhere, len(variant.steps), variant.size_bytes or 0, report.variants.index(variant))
 
 
-def _reason(report: Report, keeping: int, sound: int, best: Variant, equal: Sequence[Variant]) -> str:
+def _reason(report: Report, counts: tuple[int, int, int], best: Variant, equal: Sequence[Variant]) -> str:
+    """Returns why a variant was chosen, of how many that keep the budgets, lose little, and have lost nothing shown."""
+    keeping, near, sound = counts
     if not keeping:
         return "none keeps every budget; this one breaks the fewest"
-    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or keeping
-    keeps, loses = ("keeps", "loses") if count == 1 else ("keep", "lose")
-    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < sound < keeping else "")
-    doubt = "" if sound else f"; it loses more than {allowance}"
+    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or near or keeping
+    keeps, loses, are = ("keeps", "loses", "is") if count == 1 else ("keep", "lose", "are")
+    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < near < keeping else "")
+    condition += f" and {are} faithful to float32" if 0 < sound < near else ""
+    doubt = "" if near else f"; it loses more than {allowance}"
     if count == 1:
         return f"the only one that {condition}{doubt}"
     others = [variant.name for variant in equal if variant is not best]

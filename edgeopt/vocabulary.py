@@ -385,6 +385,7 @@ class Variant:
         macs: multiply-accumulates of one inference.
         sparsity: share of its weights that are exactly zero, 0 to 1.
         on_target: None where the run is for no device in particular.
+        fidelity: how faithful it is to the same model in float32; None for that itself, and where it was not measured.
     """
 
     name: str
@@ -401,6 +402,7 @@ class Variant:
     macs: int | None = None
     sparsity: float | None = None
     on_target: OnTarget | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def primary(self) -> Artifact | None:

@@ -21,12 +21,13 @@ from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, 
 from edgeopt.data import Dataset, Part
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.evaluation import Evaluation, evaluate, require
+from edgeopt.fidelity import measure
 from edgeopt.plan import PlannedStep
 from edgeopt.runtimes import Delegate, Request
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Step, Training
 from edgeopt.store import Store, digest
-from edgeopt.vocabulary import Scheme, Shape, StepRecord, Variant
+from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, Variant
 from edgeopt.workshop import Done, FileJob, Job, Survey
 
 Result = TypeVar("Result")
@@ -393,6 +394,28 @@ class Workspace:
         try:
             return self.remember("score", key, Evaluation, score, uses=(self.runtime.runtime.package,))
         except (ModelError, UnavailableError) as error:
+            return error
+
+    def fidelity(self, variant: Variant, reference: Variant) -> Fidelity | EdgeoptError:
+        """Returns how faithful a variant is to the same model in float32, or why that cannot be told.
+
+        On LiteRT, wherever variants are scored: what a file holds is the same everywhere.
+        """
+        part = self.data.validation if len(self.data.validation) else self.data.calibration
+        key = {
+            "file": variant.sha256,
+            "reference": reference.sha256,
+            "part": part.digest(),
+            "metric": self._metric_content,
+        }
+
+        def compare() -> Fidelity:
+            ours, theirs = self.folder / str(variant.file), self.folder / str(reference.file)
+            return measure(theirs, ours, part, metric=self.conditions.metric)
+
+        try:
+            return self.remember("fidelity", key, Fidelity, compare, uses=("litert",))
+        except EdgeoptError as error:
             return error
 
     def as_trained(self, model: Made, variant: Variant) -> str:

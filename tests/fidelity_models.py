@@ -88,7 +88,7 @@ def build(folder: Path) -> None:
     "pixels_first", 16 boxes of 4 beside 3 scores, with boxes from 0 to 1 or 300; "boxes" and "scores" by themselves;
     "rare", sigmoids that hardly ever rise; "logits". unseen: the same, calibrated on samples of a sixth of the spread.
     picture: an autoencoder, some of whose pixels hardly change. The others are those of COLUMNS. layouts, in float32
-    alone: see `_layouts`.
+    alone: see `_layouts`. targets.h5: that output by itself.
     """
     from edgeopt.conversion.converter import ConvertOptions, open_converter
 
@@ -131,6 +131,7 @@ def build(folder: Path) -> None:
     still = np.where(np.arange(64) % 8 < 6, 1, 1e-4)
     made["picture"] = keras.Model(picture, dense(picture, normal(64, 64, seed=8) / 8 * still, name="again"))
 
+    keras.Model(x, heads["targets"]).save(folder / "targets.h5")
     for name, schemes in SCHEMES.items():
         samples = columns(name)[0] if name in COLUMNS else normal(SAMPLES, *made[name].input_shape[1:])
         calibration = part((samples / 6 if name == "unseen" else samples)[:200])

@@ -22,7 +22,7 @@ from edgeopt.report import fidelity as words
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Fidelity, OutputFidelity, Problem
+from edgeopt.vocabulary import Budgets, Fidelity, OutputFidelity, Problem
 
 X = models.normal(models.SAMPLES, 8)
 ROWS = models.part(X)
@@ -293,7 +293,7 @@ def test_convert_tells_what_the_file_has_lost(tmp_path: Path) -> None:
     assert shown.returncode == 0
     assert "  beside float32 on 100 samples: SQNR " in shown.stdout
     assert "(float32 100.00 %)" in shown.stdout
-    assert "  PROBLEM: top1 is " in shown.stdout
+    assert "PROBLEM: top1 is " in shown.stdout
     assert "of input 'row' spans 0.00" in shown.stdout
 
 
@@ -307,6 +307,28 @@ def test_convert_tells_it_to_python_as_numbers(tmp_path: Path) -> None:
     assert done.fidelity.metric.samples == done.fidelity.samples
     assert api.convert(model, tmp_path / "float.tflite", data=(x, y)).fidelity is None
     assert api.convert(model, tmp_path / "without.tflite", scheme="dynamic").fidelity is None
+
+
+def test_a_run_does_not_recommend_in_silence_what_has_lost_something(tmp_path: Path) -> None:
+    """Of the small targets nothing is left, and the metric, in the unit of the large one, does not show it."""
+    data, model = models.regression("targets"), models.models() / "targets.h5"
+    report = api.optimize(model, data, tmp_path, schemes=("int8",), budgets=Budgets(max_drop=50))
+    _, int8 = report.variants
+    assert int8.fidelity is not None
+    assert [problem.what for problem in int8.fidelity.problems] == ["component"]
+    assert report.best == "float32"
+    assert "and is faithful to float32" in report.best_reason
+    assert "the errors of components 1 and 2 of output" in (tmp_path / "report.md").read_text()
+    assert "the errors of components 1 and 2 of output" in (tmp_path / "report.html").read_text()
+
+
+def test_what_steps_made_is_held_against_their_own_float_model(tmp_path: Path) -> None:
+    """Half of its weights are gone: beside the model as it came little would be the same."""
+    data, model = models.columns("normalized"), models.models() / "normalized.h5"
+    done = api.compress(model, data, tmp_path / "pruned.tflite", [{"prune": {"sparsity": 0.5}}], scheme="int8")
+    assert done.after.fidelity is not None
+    assert done.after.fidelity.outputs[0].sqnr_db > 20
+    assert done.after.fidelity.problems == ()
 
 
 # --- no verdict without evidence -------------------------------------------------------------------------------------

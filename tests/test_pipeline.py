@@ -21,7 +21,17 @@ from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Artifact, Budgets, Difference, Latency, MetricValue, RuntimeResult, Variant
+from edgeopt.vocabulary import (
+    Artifact,
+    Budgets,
+    Difference,
+    Fidelity,
+    Latency,
+    MetricValue,
+    Problem,
+    RuntimeResult,
+    Variant,
+)
 
 CHOSEN = ("float16", "int8")
 
@@ -323,6 +333,23 @@ def test_a_model_that_no_longer_works_is_not_recommended_without_a_budget_for_th
         "collapsed",
         "the only one that keeps every budget; it loses more than 1 point",
     )
+
+
+def test_what_has_lost_something_is_recommended_only_where_nothing_else_is_left_and_that_is_said() -> None:
+    lost = Fidelity(300, "litert", problems=(Problem("component", "y", 1.5, cause="output", ways_out=("scale",)),))
+    small, sound = made("small", 250, 0.2, fidelity=lost), made("sound", 500, 0.5, fidelity=Fidelity(300, "litert"))
+    assert chosen(small, sound) == (
+        "sound",
+        "of the 2 that keep every budget and are faithful to float32, the one with the least size times latency",
+    )
+    name, reason = chosen(small, sound, max_size_bytes=250)
+    assert name == "small"
+    assert reason.startswith(
+        "the only one that keeps every budget; but the error of output 'y' is 1.5 times its spread: one step of its "
+        "quantization is too wide. Try: let the model give targets scaled"
+    )
+    scored = replace(lost, problems=(Problem("score", "y", 12.0),))
+    assert chosen(made("allowed", 250, 0.2, 12.0, fidelity=scored), max_drop=15.0)[0] == "allowed"
 
 
 def test_what_fails_or_computes_something_else_on_the_runtime_is_not_recommended() -> None:

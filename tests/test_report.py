@@ -70,6 +70,19 @@ HOSTILE = "</script><script>alert('x')</script>|`a`*b*\n# c\x1b[31m\u202e<img sr
 VOID = {"meta", "br", "link"}
 
 
+def fidelity(output: str = "y") -> vocabulary.Fidelity:
+    """Returns a fidelity with something in every field."""
+    lost = vocabulary.OutputComponent(1, 1, 0.5, 1.0, 2.0, 0.9, 1, 0.0)
+    column = vocabulary.InputComponent(0, 0.1, 0.05, 0.0)
+    outputs = vocabulary.OutputFidelity(output, 31.4, 2, (lost,), vocabulary.Interval(0.99, 0.98, 1.0))
+    told = vocabulary.Problem("component", output, 2.0, (lost,), "input", output, (column,), ("split",))
+    inputs = vocabulary.InputFidelity(output, 2.0, (column,))
+    score = MetricValue("accuracy", 0.98, 0.97, 0.99, 300, True, True)
+    return vocabulary.Fidelity(
+        300, "litert", (inputs,), (outputs,), score, score, Difference(0.0, 1.0), (told,), ("a note",)
+    )
+
+
 def variant(name: str, size: int, metric: float, drop: float | None, latency: float, **changes: Any) -> Variant:
     p50 = latency
     made = Variant(
@@ -82,6 +95,7 @@ def variant(name: str, size: int, metric: float, drop: float | None, latency: fl
             RuntimeResult("litert", "2.3.0", "ok", "", 0.9, Latency(p50, 1.1 * p50, 1.3 * p50, 200, 1), True, 1e-7),
             RuntimeResult("tflm", "0.1", "failed", "Hybrid models are not supported."),
         ),
+        fidelity=None if drop is None else fidelity(),
         bytes_by_kind={"weights": size - 900, "biases": 300, "graph": 600},
         layer_errors=() if drop is None else (LayerError("a", 40.0, 1.0), LayerError("b", 30.0 - size % 7, 0.99)),
     )
@@ -198,6 +212,7 @@ def hostile(report: Report) -> Report:
         bytes_by_kind={HOSTILE: 5},
         layer_errors=(LayerError(HOSTILE, 3.0, 0.5), LayerError("b", 4.0, 0.5)),
         on_target=OnTarget((HOSTILE,), 1, 2, "measured", 3.0, "estimated", (HOSTILE,)),
+        fidelity=fidelity(HOSTILE),
         runtimes=(*old.runtimes, RuntimeResult(HOSTILE, HOSTILE, "failed", HOSTILE)),
     )
     failed = Variant("x" + HOSTILE, "int8", error=HOSTILE)
@@ -295,6 +310,13 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "step": StepRecord,
         "promise": Promise,
         "layer_change": LayerChange,
+        "fidelity": vocabulary.Fidelity,
+        "input_fidelity": vocabulary.InputFidelity,
+        "input_component": vocabulary.InputComponent,
+        "output_fidelity": vocabulary.OutputFidelity,
+        "output_component": vocabulary.OutputComponent,
+        "problem": vocabulary.Problem,
+        "interval": vocabulary.Interval,
     }
     assert set(definitions) == set(kinds)
     derived = {"runtime": {"loads"}}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.runtimes import Delegate
     from edgeopt.targets import Assessment
-    from edgeopt.vocabulary import MetricValue, RuntimeResult, TensorSpec
+    from edgeopt.vocabulary import Fidelity, MetricValue, RuntimeResult, TensorSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -319,6 +319,16 @@ def describe_assessment(found: Assessment) -> str:
         words += f", {told.cycles:,} cycles, {told.inferences_per_second:,.0f} inferences a second, "
         words += f"{counted(told.accelerated_operators, 'operator')} on the NPU and {told.cpu_operators} on the CPU"
     return words
+
+
+def print_problems(console: Any, found: Fidelity | None, *, of: str = "") -> None:
+    """Prints what a file is shown to have lost against the float model, each with what mends it."""
+    from edgeopt.report.fidelity import problem
+
+    if found is None:
+        return
+    for told in found.problems:
+        console.print(f"PROBLEM{f' of {of}' if of else ''}: {problem(told, found)}", style="bold red")
 
 
 def describe_runtime(row: RuntimeResult) -> str:

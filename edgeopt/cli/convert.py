@@ -92,9 +92,7 @@ def _show(result: Conversion) -> None:
         console.print(f"  in float: {', '.join(result.float_operators)}")
     if result.target is not None:
         console.print(f"  {common.describe_assessment(result.target)}")
-    if result.fidelity is not None:
-        for problem in result.fidelity.problems:
-            console.print(f"  PROBLEM: {fidelity.problem(problem, result.fidelity)}", style="bold red")
     unscored = () if result.fidelity is None else result.fidelity.notes
     for note in (*result.notes, *unscored, *(result.target.estimate.notes if result.target else ())):
         console.print(f"  note: {note}")
+    common.print_problems(console, result.fidelity)

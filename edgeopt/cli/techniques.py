@@ -79,6 +79,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
 def _show(result: Compressed) -> None:
     from rich.table import Table
 
+    from edgeopt.report import fidelity
     from edgeopt.report.words import promise_words
 
     console = common.console()
@@ -89,6 +90,8 @@ def _show(result: Compressed) -> None:
     for row in _rows(result.before, result.after):
         table.add_row(*row)
     console.print(table)
+    if result.after.fidelity is not None:
+        console.print(f"  {fidelity.summary(result.after.fidelity)}")
     for record in result.steps:
         told = record.promises
         if len(told) > _SHOWN:
@@ -105,6 +108,7 @@ def _show(result: Compressed) -> None:
             console.print(f"  … and {len(left) - _SHOWN} more; --json lists all")
     for note in result.notes:
         console.print(f"  note: {note}")
+    common.print_problems(console, result.after.fidelity)
 
 
 def _rows(before: Variant, after: Variant) -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgeopt.files import atomic_write
-from edgeopt.report import figures, verdict, words
+from edgeopt.report import fidelity, figures, verdict, words
 from edgeopt.report.model import Report, from_json, to_json
 from edgeopt.schemes import SCHEMES
 from edgeopt.vocabulary import Budgets, LayerError, StepRecord, Variant
@@ -119,6 +119,8 @@ def _context(report: Report) -> dict[str, Any]:
         "faster": {v.name: verdict.faster(report, v) for v in report.variants},
         "arithmetic": {v.name: _arithmetic(v) for v in report.variants},
         "gaps": verdict.gaps(report),
+        "faithful": [v for v in report.variants if v.fidelity],
+        "fidelity": fidelity,
         "scatters": scatters,
         "stages": _stages(report),
         "few": _FEW_PROMISES,
