@@ -486,11 +486,16 @@ class Workspace:
             metrics.metric(name)  # whether there is such a one
         return [name, user_code.digest(name or "")]
 
-    def _train(self, function: str, *args: Any, **kwargs: Any) -> Any:
+    @property
+    def trainer(self) -> workers.Worker:
+        """The process that holds models in memory and trains them."""
         if self._trainer is None:
             self._trainer = workers.Worker("training", environment=_TRAINER_ENVIRONMENT)
+        return self._trainer
+
+    def _train(self, function: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self._trainer.call(f"edgeopt.workshop:{function}", *args, **kwargs)
+            return self.trainer.call(f"edgeopt.workshop:{function}", *args, **kwargs)
         except workers.WorkerCrashed as crash:
             raise ModelError(
                 f"Training ended its process: {crash.reason}. {crash.log.splitlines()[-1] if crash.log else ''} "

@@ -77,7 +77,7 @@ def sign(step: Sign, float_file: Path, scheme: Scheme, calibration: Part, carrie
     payload = f"{step.name}, {scheme.name}, {len(calibration)} samples".encode()
     signed = carried.folder / "signed.tflite"
     signed.write_bytes(with_metadata(carried.converted.read_bytes(), "SIGNED", payload))
-    more = signed.stat().st_size - float_file.stat().st_size
+    more = signed.stat().st_size - carried.converted.stat().st_size
     return signed, StepRecord(step.technique, step.said(), promises=(Promise("bytes more", limit=more),))
 
 
@@ -109,3 +109,10 @@ SIGN = Technique(
     needs=frozenset({Need.CALIBRATION, Need.SCHEME}),
     remarks=remarks_on_sign,
 )
+
+
+def install() -> None:
+    """Adds both to the table of this process: a worker's."""
+    from edgeopt.techniques import TECHNIQUES
+
+    TECHNIQUES.update({row.name: row for row in (COARSEN, SIGN)})

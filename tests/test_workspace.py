@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import added_techniques
 import pytest
 
 import edgeopt
@@ -14,6 +15,7 @@ from edgeopt import workers
 from edgeopt.carry_out import Outcome, carry_out
 from edgeopt.recipe import Recipe, steps_from
 from edgeopt.steps import Training
+from edgeopt.techniques import TECHNIQUES
 from edgeopt.vocabulary import Variant
 from edgeopt.workspace import Conditions, Workspace
 
@@ -136,3 +138,26 @@ def test_another_seed_is_another_training(shared_work: tuple[Path, dict[str, Out
         other = carry_out(replace(recipe(PRUNE), seed=1), workspace)
     assert trainings(folder) == done + 1
     assert variant(other, "prune.int8").sha256 != variant(outcomes["pruned"], "prune.int8").sha256
+
+
+def test_a_technique_on_files_is_carried_out_like_any_other(
+    shared_work: tuple[Path, dict[str, Outcome]], digits_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = shared_work
+    monkeypatch.setitem(TECHNIQUES, "sign", added_techniques.SIGN)
+    signed = Recipe(steps=steps_from([{"sign": {"name": "Ada"}}]), schemes=("int8", "int8-float-io"))
+    done = trainings(folder)
+    with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
+        workspace.trainer.call("added_techniques:install")
+        outcome = carry_out(signed, workspace)
+        again = carry_out(signed, workspace)
+    assert again == outcome
+    assert trainings(folder) == done
+    assert [v.name for v in outcome.variants[3:]] == ["sign.int8", "sign.int8-float-io"]
+    (record,) = outcome.records
+    assert (record.before, record.after) == ("int8", "sign.int8")
+    assert all(promise.kept for promise in record.promises)
+    for one in outcome.variants[3:]:
+        assert b"Ada, " + one.scheme.encode() + b", 200 samples" in (folder / str(one.file)).read_bytes()
+        assert one.artifacts[0].made_by == "sign"
+        assert one.steps == ("sign",)
