@@ -19,10 +19,11 @@ from edgeopt.fidelity import SAMPLES, measure
 from edgeopt.fidelity.structure import layouts
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report import fidelity as words
+from edgeopt.report import read_report
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Budgets, Fidelity, OutputFidelity, Problem
+from edgeopt.vocabulary import Fidelity, OutputFidelity, Problem
 
 X = models.normal(models.SAMPLES, 8)
 ROWS = models.part(X)
@@ -311,15 +312,21 @@ def test_convert_tells_it_to_python_as_numbers(tmp_path: Path) -> None:
 
 def test_a_run_does_not_recommend_in_silence_what_has_lost_something(tmp_path: Path) -> None:
     """Of the small targets nothing is left, and the metric, in the unit of the large one, does not show it."""
-    data, model = models.regression("targets"), models.models() / "targets.h5"
-    report = api.optimize(model, data, tmp_path, schemes=("int8",), budgets=Budgets(max_drop=50))
-    _, int8 = report.variants
-    assert int8.fidelity is not None
-    assert [problem.what for problem in int8.fidelity.problems] == ["component"]
+    x, y = models.regression("targets")
+    np.savez(tmp_path / "targets.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    words = ("--data", "targets.npz", "--max-drop", "50", "--scheme", "int8", "--scheme", "int8-float-io")
+    shown = edgeopt("optimize", models.models() / "targets.h5", "-o", "run", *words, folder=tmp_path)
+    assert shown.returncode == 0
+    report = read_report(tmp_path / "run")
+    told = [[problem.what for problem in v.fidelity.problems] if v.fidelity else None for v in report.variants]
+    assert told == [None, ["component"], ["component"]]
     assert report.best == "float32"
     assert "and is faithful to float32" in report.best_reason
-    assert "the errors of components 1 and 2 of output" in (tmp_path / "report.md").read_text()
-    assert "the errors of components 1 and 2 of output" in (tmp_path / "report.html").read_text()
+    lost = "the errors of components 1 and 2 of output"
+    assert shown.stdout.count(lost) == 1
+    assert f"PROBLEM of int8, int8-float-io: {lost}" in shown.stdout
+    assert lost in (tmp_path / "run" / "report.md").read_text()
+    assert lost in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_what_steps_made_is_held_against_their_own_float_model(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -321,14 +321,22 @@ def describe_assessment(found: Assessment) -> str:
     return words
 
 
-def print_problems(console: Any, found: Fidelity | None, *, of: str = "") -> None:
-    """Prints what a file is shown to have lost against the float model, each with what mends it."""
+def print_problems(console: Any, found: Mapping[str, Fidelity | None]) -> None:
+    """Prints what files are shown to have lost against the float model, each loss once, with what mends it.
+
+    Args:
+        console: see `console`.
+        found: the name of a variant, "" for the only one, to its fidelity.
+    """
     from edgeopt.report.fidelity import problem
 
-    if found is None:
-        return
-    for told in found.problems:
-        console.print(f"PROBLEM{f' of {of}' if of else ''}: {problem(told, found)}", style="bold red")
+    names: dict[str, list[str]] = {}
+    for name, one in found.items():
+        for text in [] if one is None else [problem(told, one) for told in one.problems]:
+            names.setdefault(text, []).append(name)
+    for text, of in names.items():
+        listed = ", ".join(filter(None, of))
+        console.print(f"PROBLEM{f' of {listed}' if listed else ''}: {text}", style="bold red")
 
 
 def describe_runtime(row: RuntimeResult) -> str:

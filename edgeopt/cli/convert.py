@@ -95,4 +95,4 @@ def _show(result: Conversion) -> None:
     unscored = () if result.fidelity is None else result.fidelity.notes
     for note in (*result.notes, *unscored, *(result.target.estimate.notes if result.target else ())):
         console.print(f"  note: {note}")
-    common.print_problems(console, result.fidelity)
+    common.print_problems(console, {"": result.fidelity})

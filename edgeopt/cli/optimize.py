@@ -150,8 +150,7 @@ def command(
         console.print(f"{headline(report)}.")
         for warning in report.warnings:
             console.print(f"Note: {warning}")
-        for variant in report.variants:
-            common.print_problems(console, variant.fidelity, of=variant.name)
+        common.print_problems(console, {variant.name: variant.fidelity for variant in report.variants})
         console.print(f"Report: {output / 'report.html'}")
         console.print(f"{'Nearest' if broken else 'Recommended'} file: {output / 'best.tflite'}")
         for artifact in best.artifacts[1:]:

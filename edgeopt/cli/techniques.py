@@ -108,7 +108,7 @@ def _show(result: Compressed) -> None:
             console.print(f"  … and {len(left) - _SHOWN} more; --json lists all")
     for note in result.notes:
         console.print(f"  note: {note}")
-    common.print_problems(console, result.after.fidelity)
+    common.print_problems(console, {"": result.after.fidelity})
 
 
 def _rows(before: Variant, after: Variant) -> list[tuple[str, str, str]]:
