@@ -90,10 +90,20 @@ def held_against_float(
     return [add(v) for v in progress.track(variants, "comparing with float32", len(variants))]
 
 
-def tried_on_runtimes(workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request]) -> list[Variant]:
-    """Adds a row for every runtime: whether it loads the file, and computes what the others compute."""
-    requests = to_try((workspace.runtime, *promises), form="tflite")
-    part = workspace.data.calibration
+def tried_on_runtimes(
+    workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request], *, everywhere: bool = True
+) -> list[Variant]:
+    """Adds a row for every runtime: whether it loads the file, and computes what the others compute.
+
+    Args:
+        workspace: its samples are run, or generated ones where there are none.
+        variants: those that were not made have no rows.
+        promises: runtimes that the files have to suit.
+        everywhere: try all that are tried without being asked for; else the promised ones, or the main one alone.
+    """
+    asked = (workspace.runtime, *promises) if everywhere or not promises else promises
+    requests = to_try(asked, form="tflite") if everywhere else list(asked)
+    part = workspace.data.calibration if workspace.has_data else None
 
     def add(variant: Variant) -> Variant:
         if variant.file is None:
@@ -107,7 +117,7 @@ def tried_on_runtimes(workspace: Workspace, variants: Sequence[Variant], promise
             "file": variant.sha256,
             "requests": requests,
             "delegate": workspace.delegate_content,
-            "samples": part.digest(),
+            "samples": "" if part is None else part.digest(),
         }
         rows = workspace.remember("runtimes", key, _Rows, check, uses=[request.runtime.name for request in requests])
         return replace(variant, runtimes=tuple(replace(row, artifact=str(variant.file)) for row in rows.results))

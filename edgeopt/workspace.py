@@ -241,13 +241,14 @@ class Workspace:
         file = self._store.folder / "artifacts" / f"{digest(key)}.tflite"
 
         def convert() -> Variant:
-            try:
-                notes = convert_for(self._opened(model), scheme, file, promises=promises)
-            except ConversionError as error:
-                return Variant(name, scheme, error=str(error))
+            notes = convert_for(self._opened(model), scheme, file, promises=promises)
             return self._variant(name, row, file, made_by=row.maker, notes=notes)
 
-        made = self.remember("convert", key, Variant, convert, uses=_CONVERTING, still_holds=self._untouched)
+        try:
+            made = self.remember("convert", key, Variant, convert, uses=_CONVERTING, still_holds=self._untouched)
+        except ConversionError as error:
+            # Not remembered: what failed for want of memory or time may work the next time.
+            made = Variant(name, scheme, error=str(error))
         # Equal content may have come about in several ways: which one is the asker's affair.
         return replace(made, name=name, steps=model.steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files, parity, targets
+from edgeopt import files, targets
 from edgeopt.api.models import as_path
+from edgeopt.carry_out import carry_out, promised
 from edgeopt.compilers import COMPILERS
-from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for
-from edgeopt.data import Dataset
-from edgeopt.errors import ConfigError, ConversionError, DataError, ModelError, UnavailableError
-from edgeopt.fidelity import measure
-from edgeopt.runtimes import parse
+from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.measuring import held_against_float, tried_on_runtimes
+from edgeopt.recipe import Recipe
 from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read
-from edgeopt.vocabulary import Fidelity, RuntimeResult, Scheme, Shape, TensorSpec
+from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Shape, TensorSpec
+from edgeopt.workspace import Conditions, Workspace
 
 
 @dataclass(frozen=True)
@@ -99,27 +100,31 @@ def convert(
     device = None if target is None else targets.target(target)
     if device is not None:
         targets.refuse_scheme(device, wanted)
-    promises = tuple(parse(text) for text in dict.fromkeys((*runtimes, *(device.runtimes if device else ()))))
+    recipe = Recipe(schemes=(wanted.name,), budgets=Budgets(runtimes=tuple(runtimes)), target=target)
+    promises = promised(recipe)
     dataset = None if data is None else datasets.load(data)
-    calibration = None if dataset is None else dataset.calibration
-    options = ConvertOptions(batch_size, calibration, custom_objects, trust, shapes or {})
+    conditions = Conditions(batch_size=batch_size, shapes=shapes or {}, custom_objects=custom_objects, trust=trust)
     with (
         as_path(model) as path,
-        IsolatedConverter(path, options) as converter,
-        files.atomic_path(output) as temporary,
+        tempfile.TemporaryDirectory(prefix="edgeopt-") as folder,
+        Workspace(path, dataset, Path(folder), conditions) as workspace,
     ):
-        summary = converter.summary()
-        warnings: tuple[str, ...] = ()
-        if dataset is not None:
-            warnings = datasets.check(dataset, summary.inputs, summary.outputs, rescales=summary.rescales)
-        done = convert_for(converter, wanted.name, temporary, promises=promises)
-        file = read(temporary)
-        rows = parity.check(temporary, promises or (parse("litert"),), dataset.calibration if dataset else None)
-        if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
+        summary, warnings = workspace.summary, workspace.warnings
+        outcome = carry_out(recipe, workspace)
+        variant = outcome.variants[-1]
+        if variant.error is not None:
+            raise ConversionError(variant.error)
+        (variant,) = tried_on_runtimes(workspace, [variant], promises, everywhere=False)
+        made = Path(folder) / str(variant.file)
+        file = read(made)
+        if broken := [row for row in variant.runtimes if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, output, file.inputs))
-        faithful, unknown = _fidelity(converter, wanted, temporary, dataset)
-        found = None if device is None else _made_for(device, file, temporary)
-        content = temporary.read_bytes()
+        if dataset is not None:
+            (variant,) = held_against_float(workspace, [variant], outcome.references)
+        with files.atomic_path(output) as temporary:
+            shutil.copyfile(made, temporary)
+            found = None if device is None else _made_for(device, file, temporary)
+            content = temporary.read_bytes()
     compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
     compiled = (
         (f"verified before {compiler.title} compiled it: what its file computes, only the device can show",)
@@ -136,27 +141,11 @@ def convert(
         file.outputs,
         "" if compiler else minimum_runtime(file).version,
         _float_operators(file) if wanted.needs_calibration else (),
-        rows,
-        (*summary.notes, *done, *warnings, *unknown, *compiled),
+        variant.runtimes,
+        (*summary.notes, *variant.notes, *warnings, *compiled),
         found,
-        faithful,
+        variant.fidelity,
     )
-
-
-def _fidelity(
-    converter: IsolatedConverter, scheme: Scheme, file: Path, dataset: Dataset | None
-) -> tuple[Fidelity | None, tuple[str, ...]]:
-    """Returns how faithful `file` is to the float model, or in words why that is not known."""
-    if dataset is None or scheme.maker == "unquantized":
-        return None, ()
-    part = dataset.validation if len(dataset.validation) else dataset.calibration
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        reference = Path(folder) / "float32.tflite"
-        try:
-            converter.convert("float32", reference)
-            return measure(reference, file, part), ()
-        except (ConversionError, DataError, ModelError, UnavailableError) as error:
-            return None, (f"not held against the float model: {error}",)
 
 
 def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets.Assessment:
