@@ -235,7 +235,7 @@ class Predictor:
         self._sessions = [self._open()]
         own = _batch_of(self._sessions[0])
         if not self._sessions[0].resize(1):
-            self.notes += (f"the file takes {own} samples at a time and cannot be resized",)
+            self.notes += (_fixed_first(own),)
         self.outputs = self._sessions[0].outputs
         self.part = bind(part, self._sessions[0].inputs)
         self.threads = min(wanted, len(part)) if several else 1
@@ -320,6 +320,13 @@ class Predictor:
 def _batch_of(session: Session) -> int:
     """Returns how many samples a session takes at a time."""
     return session.inputs[0].shape[0] or 1 if session.inputs[0].shape else 1
+
+
+def _fixed_first(size: int) -> str:
+    return (
+        f"the first dimension of the inputs is fixed at {size}, read here as so many samples at a time; "
+        "the file does not say whether they are steps in time"
+    )
 
 
 def _seconds(session: Session, sample: Batch) -> float:

@@ -67,6 +67,10 @@ def build(folder: Path) -> None:
     mean = layers.Lambda(lambda t: t - tf.reduce_mean(t, axis=0, keepdims=True))(rows)
     write("mixing", keras.Model(rows, mean))
 
+    # Steps come first, and there is one sample: [time, 1, features].
+    frames = layers.Input((1, 4), batch_size=5, name="frames")
+    write("time-major", keras.Model(frames, layers.Lambda(lambda t: tf.cumsum(t, axis=0))(frames)))
+
     # Any height and width, as of super-resolution.
     any_size = layers.Input((None, None, 3), name="photo")
     sharper = layers.Conv2D(3, 3, name="sharper")(any_size)

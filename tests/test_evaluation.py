@@ -13,7 +13,7 @@ import runtime_models
 import scored_models
 import sklearn.metrics
 
-from edgeopt import data, evaluation, frameworks, parity, progress, runtimes
+from edgeopt import data, evaluation, formats, frameworks, parity, progress, runtimes
 from edgeopt.comparison import compare
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
@@ -117,6 +117,15 @@ def test_a_file_for_one_sample_says_so(models: dict[str, Path], digits: Part) ->
     result = evaluate(models["stuck-float32"], digits, batch_size=32, isolate=False)
     assert result.batch_size == 1
     assert result.notes == ("evaluated one sample at a time: the graph or runtime takes one sample at a time",)
+
+
+def test_of_a_first_dimension_that_is_fixed_no_more_is_said_than_is_known() -> None:
+    file = runtime_models.models()["time-major"]
+    part = data.load((np.zeros((9, 1, 4), np.float32), np.zeros((9, 1, 4))), validation_share=1).validation
+    (note,) = evaluate(file, part, metric="mse", isolate=False).notes
+    assert re.search("first dimension of the inputs is fixed at 5.*does not say whether they are steps in time", note)
+    (note,) = formats.facts(file).notes
+    assert "first dimension, samples or steps in time, is fixed at 5" in note
 
 
 @pytest.mark.parametrize("runtime", ["litert", "litert-builtin", "litert-reference", "tflite-runtime", "tflm"])

@@ -515,7 +515,7 @@ def changed(name: str, **changes) -> Source:
             "int8",
             {"signature": (4, 8, 8, 1)},
             "tflm",
-            r"one sample at a time, got a batch of 4 for the input",
+            r"a first dimension of 1, got one that is fixed at 4 .* samples or steps in time.*exported for 1 of them",
         ),
         ("int8", {"signature": (None, None, 8, 1)}, "c99", r"Expected fixed shapes, got \[\?, \?, 8, 1\].*Input gives"),
         ("float32", {"dtype": "complex64"}, "tflm", r"inputs and outputs of int8, .*got complex64 for 'picture'"),

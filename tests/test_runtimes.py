@@ -201,6 +201,12 @@ def test_resize_refuses_what_would_change_results(opened, name):
         np.testing.assert_array_equal(value, before[key])
 
 
+def test_steps_in_time_are_no_samples(opened):
+    session = opened("time-major")
+    assert not session.resize(1)
+    assert session.inputs[0].shape == (5, 1, 4)
+
+
 def test_invoke_ns(opened):
     session = opened("int8")
     times = session.invoke_ns(generated(session.inputs, seed=0), runs=20)

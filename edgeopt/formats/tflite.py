@@ -131,9 +131,9 @@ def _notes(model: TFLiteModel, weights: Weights, loops: int) -> list[str]:
         )
     if loops:
         notes.append(f"{loops} loops: the file does not tell their rounds, so their MACs count once")
-    batches = {spec.shape[0] for spec in model.inputs if spec.shape}
-    if fixed := {b for b in batches if b is not None and b > 1}:
-        notes.append(f"the batch is fixed at {max(fixed)}: MACs are those of the whole batch")
+    first = {spec.shape[0] for spec in model.inputs if spec.shape}
+    if fixed := {size for size in first if size is not None and size > 1}:
+        notes.append(f"the first dimension, samples or steps in time, is fixed at {max(fixed)}: MACs are those of all")
     if any(None in spec.shape[1:] for spec in model.inputs):
         notes.append("free dimensions count as 1 in the MACs")
     if unread := sum(t.operator == "" for t in weights.tensors):

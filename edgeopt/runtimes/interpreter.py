@@ -268,26 +268,32 @@ class InterpreterSession(Session):
         self._describe()
 
     def _batch_is_its_samples(self, shapes: Sequence[tuple[int | None, ...]]) -> bool:
-        """Runs a few samples alone, sets the batch size, and says whether they come out of a batch the same."""
+        """Runs a few samples alone, sets the batch size, and says whether they come out of a batch the same.
+
+        The first of them and the last: where the first dimension counts steps in time, one end sees no other step.
+        """
         size, batch_size = self.inputs[0].shape[0] or 1, shapes[0][0] or 1
         count = -(-_DISTINCT_SAMPLES // size)
         alone = [generated(self.inputs, seed=seed) for seed in range(count)]
-        rows = np.arange(batch_size) % (count * size)
+        samples = {name: np.concatenate([sample[name] for sample in alone]) for name in alone[0]}
+        batches = [np.arange(batch_size) % (count * size)]
+        if batch_size < count * size:
+            batches.append(np.arange(count * size)[-batch_size:])
         try:
             with native_log():
                 results = [self.run(sample) for sample in alone]
                 self._reshape(shapes)
-                batch = {name: np.concatenate([sample[name] for sample in alone])[rows] for name in alone[0]}
-                together = self.run(batch)
+                together = [self.run({name: array[rows] for name, array in samples.items()}) for rows in batches]
         except (*REFUSALS, ModelError):
             return False
-        for name, got in together.items():
+        for name in together[0]:
             parts = [result[name] for result in results]
             if any(part.ndim == 0 or len(part) != size for part in parts):
                 return False
-            expected = np.concatenate(parts)[rows]
-            if got.shape != expected.shape or not _agree(got, expected):
-                return False
+            expected = np.concatenate(parts)
+            for got, rows in zip((outputs[name] for outputs in together), batches):
+                if got.shape != expected[rows].shape or not _agree(got, expected[rows]):
+                    return False
         return True
 
 

@@ -59,8 +59,9 @@ def require_fit(source: Source, runtime: str) -> None:
     for spec in source.model.inputs:
         if len(spec.shape) > 1 and spec.shape[0] not in (None, 1):
             raise ModelError(
-                f"Expected one sample at a time, got a batch of {spec.shape[0]} for the input {spec.name!r} of {name}. "
-                f"Try converting a model with batch 1: {_INT8}."
+                f"Expected one sample at a time, a first dimension of 1, got one that is fixed at {spec.shape[0]} for "
+                f"the input {spec.name!r} of {name}; the file does not say whether it counts samples or steps in time. "
+                "Try a model whose first dimension is the samples, exported for 1 of them."
             )
     if runtime == "c99" and any(tensor.dtype == "int16" for tensor in _tensors(source.model)):
         raise ModelError(f"Expected int8 or float32 activations for c99, got int16 in {name}. Try --runtime tflm.")
