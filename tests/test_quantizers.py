@@ -27,10 +27,12 @@ INT4 = replace(SCHEMES["dynamic"], name="dynamic-int4", weights="int4", maker="a
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Converter:
-    """A float `.tflite` with one Dense."""
+    """A float `.tflite` with one Dense, and samples for it."""
     path = tmp_path_factory.mktemp("dense") / "dense.tflite"
     path.write_bytes(models.convert(models.dense, "float32"))
-    return Converter(load_model(path), ConvertOptions())
+    model = load_model(path)
+    samples = np.zeros((4, *model.inputs[0].shape[1:]), np.float32)
+    return Converter(model, ConvertOptions(calibration=data.load({"x_train": samples}).calibration))
 
 
 def _weights(model: TFLiteModel, least: int = SMALLEST_DYNAMIC) -> list[tuple[str, int]]:
