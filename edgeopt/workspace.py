@@ -82,6 +82,12 @@ class Made:
 
 
 @dataclass(frozen=True)
+class _Loaded:
+    summary: ModelSummary
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Kept:
     """A finished step: the name of its model in the store, its content then, and what was done."""
 
@@ -137,15 +143,41 @@ class Workspace:
         """The model that was given."""
         return Made(self._given, _content(self._given))
 
-    @functools.cached_property
+    @property
     def summary(self) -> ModelSummary:
         """What is worth saying of the model.
 
         Raises:
-            ModelError: it cannot be read, or not safely.
+            EdgeoptError: see `warnings`.
         """
-        key = {"model": self.original.content}
-        return self.remember("load", key, ModelSummary, lambda: self._opened(self.original).summary(), uses=_LOADING)
+        return self._loaded.summary
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is remarked on model and data together.
+
+        Raises:
+            ModelError: the model cannot be read, or not safely.
+            DataError: the data do not fit it.
+        """
+        return self._loaded.warnings
+
+    @functools.cached_property
+    def _loaded(self) -> _Loaded:
+        """Both in one: of a run that cannot begin nothing is left, not even that its model was read."""
+
+        def load() -> _Loaded:
+            found = self._opened(self.original).summary()
+            if self._data is None:
+                return _Loaded(found, ())
+            return _Loaded(found, datasets.check(self._data, found.inputs, found.outputs, rescales=found.rescales))
+
+        key = {
+            "model": self.original.content,
+            "data": "" if self._data is None else datasets.fingerprint(self._data),
+            "custom objects": self._custom_objects,
+        }
+        return self.remember("load", key, _Loaded, load, uses=_LOADING)
 
     @functools.cached_property
     def data(self) -> Dataset:
@@ -161,18 +193,6 @@ class Workspace:
     def has_data(self) -> bool:
         """Whether there are samples at all."""
         return self._data is not None
-
-    @functools.cached_property
-    def warnings(self) -> tuple[str, ...]:
-        """What is remarked on model and data together.
-
-        Raises:
-            DataError: they do not fit.
-        """
-        if self._data is None:
-            return ()
-        found = self.summary
-        return datasets.check(self._data, found.inputs, found.outputs, rescales=found.rescales)
 
     @functools.cached_property
     def changed(self) -> tuple[str, ...]:

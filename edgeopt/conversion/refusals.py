@@ -16,6 +16,7 @@ _NO_KERNEL = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)[@"]')
 _REFUSED = re.compile(r"'tfl?\.(\w+)' op (.+)")
 _UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
+_UNWRITTEN = re.compile(r"; ([\w ]+) \[Op:SaveV2\]")
 _TELLING = re.compile(r"error|fail|abort|assert|fatal", re.IGNORECASE)
 _LONGEST = 300
 
@@ -45,6 +46,8 @@ def gist(complaint: str) -> str:
         return f"TensorFlow Lite has no kernel of {named}, in any scheme. Try a model without."
     if unknown := _UNKNOWN.search(complaint):
         return f"it does not know {unknown[1]} in version {unknown[2]}. Try the model that this file was made from."
+    if unwritten := _UNWRITTEN.search(complaint):
+        return f"its temporary files cannot be written ({unwritten[1]}). Try TMPDIR=FOLDER, one with room for them."
     if refused := _REFUSED.search(complaint):
         layers = (layer_in(place) for _, place in _PLACE.findall(complaint[: refused.start()]) if "/" in place)
         layer = next((f" (of {name!r})" for name in layers), "")

@@ -26,7 +26,6 @@ PICTURES = RANDOM.random((200, 8, 8, 1), np.float32)
 HOLE = PICTURES.copy()
 HOLE[3, 2, 1, 0] = np.nan
 OBJECTS = np.array([{"a": 1}] * 10, dtype=object)
-STEPS = RANDOM.random((200, 8, 8), np.float32)
 TEXT = b"hello, this is no model\n" * 50
 NOISE = RANDOM.bytes(5000)
 
@@ -146,11 +145,6 @@ def broken_custom_objects(folder: Path, keras: Path) -> Words:
     return copied("twice.keras", "--custom-objects", "layers.py")(folder, keras)
 
 
-def steps_to_int8(folder: Path, keras: Path) -> Words:
-    np.savez(folder / "data.npz", x=STEPS, y=np.arange(200) % 10)
-    return copied("gru.keras", *INT8, "--data", "data.npz")(folder, keras)
-
-
 CASES = [
     Case("missing model", lambda *_: convert("nope.keras"), ("nope.keras, which does not exist",)),
     Case("missing model, optimize", lambda *_: optimize("nope.keras"), ("nope.keras, which does not exist",)),
@@ -178,7 +172,6 @@ CASES = [
     Case("truncated data", cut_data, ("damaged, truncated or missing file", "Try writing or downloading it again")),
     Case("missing data", copied("digits.keras", *INT8, "--data", "nope.npz"), ("nope.npz, which does not exist",)),
     Case("empty folder as data", empty_folder, ("Expected images", "in pictures, got none")),
-    Case("GRU to int8", steps_to_int8, ("The model has GRU", "Try: build GRU with unroll=True")),
     Case(
         "float16 for TFLM",
         copied("digits.keras", "--scheme", "float16", "--runtime", "tflm"),
@@ -273,6 +266,6 @@ def test_a_full_folder_of_temporary_files(digits_model: Path, tmp_path: Path) ->
         preexec_fn=functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096)),
     )
     assert done.returncode == 2, done.stderr
-    assert "File too large" in done.stderr
+    assert "temporary files cannot be written (File too large). Try TMPDIR=FOLDER" in " ".join(done.stderr.split())
     assert_clean(done)
     assert contents(tmp_path) == {}

@@ -133,9 +133,10 @@ def test_what_was_done_is_not_done_again(story: dict[str, Any]) -> None:
     assert {name: done[name] for name in interrupted if name.startswith(("convert-", "load-"))} == {
         name: value for name, value in interrupted.items() if name.startswith(("convert-", "load-"))
     }
-    tflite = [name for name in killed if name.endswith(".tflite")]
-    assert tflite
-    assert all(done[name] == killed[name] for name in tflite)
+    files = [name for name in killed if name.endswith(".tflite")]
+    converted = [name for name in stored if name.startswith("convert-")]
+    # One that was written and not yet noted when the kill came is written once more.
+    assert sum(done[name] == killed[name] for name in files) >= len(converted) >= 1
 
 
 def test_a_changed_input_starts_anew_and_says_why(story: dict[str, Any], digits_model: Path) -> None:
