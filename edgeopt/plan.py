@@ -233,9 +233,8 @@ def _require_schemes(recipe: Recipe, row: Technique, where: str) -> None:
     if unfit:
         fit = [scheme.name for scheme in SCHEMES.values() if row.fits(scheme)]
         raise ConfigError(
-            f"Expected schemes that {row.name} trains for, {' or '.join(fit)}, got {', '.join(unfit)}: its model "
-            f"computes with simulated int8 already. Try schemes: [{', '.join(fit)}], or another recipe for "
-            f"{', '.join(unfit)}."
+            f"Expected schemes that {row.name} is for, {' or '.join(fit)}, got {', '.join(unfit)}: {row.why_unfit}. "
+            f"Try schemes: [{', '.join(fit)}], or another recipe for {', '.join(unfit)}."
         )
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path, output: str, steps: Any,
 
 
 def test_schemes_beside_a_recipe_are_planned_with_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Expected schemes that qat trains for, int8 or int8-float-io, got float16"):
+    with pytest.raises(ConfigError, match="Expected schemes that qat is for, int8 or int8-float-io, got float16"):
         toolkit.optimize(
             tmp_path / "m.keras",
             "digits",

@@ -262,7 +262,7 @@ def test_what_can_be_made_of_a_model_with_simulated_int8(scheme: str) -> None:
         if scheme in ("int8", "int8-float-io"):
             assert plan(recipe_of("qat", schemes=schemes)).notes == ()
         else:
-            message = rf"Expected schemes that qat trains for, int8 or int8-float-io, got {scheme}: its model"
+            message = rf"Expected schemes that qat is for, int8 or int8-float-io, got {scheme}: its model"
             with pytest.raises(ConfigError, match=message):
                 plan(recipe_of("prune", "qat", schemes=schemes))
         assert plan(recipe_of("prune", schemes=schemes)).steps

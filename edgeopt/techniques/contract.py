@@ -93,6 +93,7 @@ class Technique:
         variants: what it is called when the model has these properties: "PQAT".
         speeds_up: whether less is left to compute; None where the scheme decides.
         fits: which schemes may be made of the model that it leaves.
+        why_unfit: why not the others, in words; "" where it fits all.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Technique:
     validate: Validate = _anything_goes
     remarks: Remarks = _no_remarks
     fits: Callable[[Scheme], bool] = lambda scheme: True
+    why_unfit: str = ""
 
     def variant_of(self, properties: frozenset[Property]) -> str:
         """Returns which form of it keeps `properties`, "" for the plain one."""
