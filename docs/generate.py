@@ -34,7 +34,7 @@ from edgeopt.cli import COMMANDS, cli
 from edgeopt.cli.targets import size_in_words
 from edgeopt.data import SOURCES
 from edgeopt.data.labels import KINDS
-from edgeopt.errors import EdgeoptError
+from edgeopt.errors import EdgeoptError, in_keys
 from edgeopt.files import atomic_write
 from edgeopt.machine import Machine
 from edgeopt.plain import from_plain, to_plain
@@ -163,7 +163,7 @@ def _keys_table(found: Iterable[Key], defaults: Mapping[str, object] | None = No
         default = key.default if defaults is None else defaults[key.name]
         written = "" if default is None or default == () or dataclasses.is_dataclass(default) else to_plain(default)
         shown = f"[{', '.join(written)}]" if isinstance(written, list) else str(written).lower().replace("{}", "")
-        rows.append([f"`{key.name}`", f"`{shown}`" if shown else "", _allowed(key), key.option.help])
+        rows.append([f"`{key.name}`", f"`{shown}`" if shown else "", _allowed(key), in_keys(key.option.help)])
     return table(("key", "default", "value", "meaning"), rows)
 
 

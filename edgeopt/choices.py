@@ -28,7 +28,7 @@ class Option:
     """What is known of a field beside its type and default.
 
     Attributes:
-        help: one line.
+        help: one line; other settings in it are marked (`errors.setting`).
         choices: the names it may have; any when empty.
         low, high: limits that it may reach; None where there is none.
         above, below: limits that it may not reach.

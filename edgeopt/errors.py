@@ -20,12 +20,12 @@ class EdgeoptError(Exception):
 
     def __str__(self) -> str:
         """Returns the message with keys as in a recipe: "epochs: 6"."""
-        return _MARK.sub(_as_keys, self.marked)
+        return in_keys(self.marked)
 
     @property
     def on_command_line(self) -> str:
         """The message with options: "--epochs 6"."""
-        return _MARK.sub(_as_options, self.marked)
+        return in_options(self.marked)
 
     @property
     def marked(self) -> str:
@@ -57,6 +57,16 @@ class BudgetError(EdgeoptError):
     """Everything ran, but nothing met the budgets; what came nearest was still written."""
 
     exit_code = 3
+
+
+def in_keys(marked: str) -> str:
+    """Returns a text with marked settings as a recipe writes them."""
+    return _MARK.sub(_as_keys, marked)
+
+
+def in_options(marked: str) -> str:
+    """Returns a text with marked settings as the command line writes them."""
+    return _MARK.sub(_as_options, marked)
 
 
 def setting(name: str, value: object = None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgeopt.choices import Choices, keys, option
+from edgeopt.errors import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,9 @@ class Step(Choices):
     max_drop: float | None = option(
         None, "Roll the step back when it loses more than so many points (per cent for errors), beyond chance.", low=0.0
     )
-    strict: bool = option(False, "Hold max_drop against the loss as measured, also where chance may explain it.")
+    strict: bool = option(
+        False, f"Hold {setting('max_drop')} against the loss as measured, also where chance may explain it."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

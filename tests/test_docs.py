@@ -175,7 +175,9 @@ def test_every_command_has_help_an_example_that_parses_and_a_place_in_the_docs(n
     for line in example.splitlines() if "$(shell" not in example else ():
         require_it_parses(shlex.split(line)[1:])
     for parameter in command.params:
-        assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name} has no help"
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name} has no help"
+            assert "\x1e" not in parameter.help, "other settings are spoken as options"
     by_hand = [page for page in PAGES if page.parent.name != "reference"]
     assert any(f"edgeopt {name}" in page.read_text(encoding="utf-8") for page in by_hand)
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from edgeopt.errors import ConfigError, place, setting
+from edgeopt.errors import ConfigError, in_keys, in_options, place, setting
 
 ERROR = ConfigError(f"{place('steps[0].shrink')}Expected {setting('multiple_of')}, got {setting('epochs', 3)}. Try 6.")
 
@@ -14,6 +14,12 @@ ERROR = ConfigError(f"{place('steps[0].shrink')}Expected {setting('multiple_of')
 def test_keys_are_said_as_keys_and_as_options() -> None:
     assert str(ERROR) == "At steps[0].shrink: Expected multiple_of, got epochs: 3. Try 6."
     assert ERROR.on_command_line == "Expected --multiple-of, got --epochs 3. Try 6."
+
+
+def test_help_is_said_as_keys_and_as_options() -> None:
+    marked = f"As {setting('begin_epoch')}, in steps."
+    assert in_keys(marked) == "As begin_epoch, in steps."
+    assert in_options(marked) == "As --begin-epoch, in steps."
 
 
 def test_marks_survive_quoting_and_workers() -> None:

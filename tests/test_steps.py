@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import pytest
 
 from edgeopt.choices import Choices, from_mapping, keys, option
 from edgeopt.errors import ConfigError
+from edgeopt.schemes import SCHEMES
 from edgeopt.steps import DEFAULTS, Step, TrainedStep, Training
 from edgeopt.techniques import TECHNIQUES
 
@@ -171,10 +173,15 @@ def test_over_fills_in_fields_of_the_same_name_alone() -> None:
 def test_keys_are_the_step_s_own_then_its_budget_then_those_of_training() -> None:
     names = [key.name for key in keys(Paint)]
     own = ["share", "coats", "colour", "glossy", "hurry", "walls", "tools", "shares", "names"]
-    assert names == [*own, "max_drop", *(key.name for key in keys(Training))]
+    assert names == [*own, "max_drop", "strict", *(key.name for key in keys(Training))]
     hurry = next(key for key in keys(Paint) if key.name == "hurry")
     assert (hurry.type, hurry.default, hurry.flag) == (float, None, "--hurry")
     assert next(key for key in keys(Training) if key.name == "batch_size").flag == "--batch-size"
+
+
+@pytest.mark.parametrize("row", TECHNIQUES.values(), ids=TECHNIQUES)
+def test_a_technique_that_does_not_fit_all_schemes_says_why(row: Any) -> None:
+    assert bool(row.why_unfit) is not all(row.fits(scheme) for scheme in SCHEMES.values())
 
 
 @pytest.mark.parametrize("row", TECHNIQUES.values(), ids=TECHNIQUES)
@@ -184,6 +191,8 @@ def test_every_technique_says_what_its_keys_mean(row: Any) -> None:
     for key in keys(row.step):
         assert key.option.help.endswith("."), key.name
         assert key.option.help[0].isupper() or key.option.help.startswith(("N:M", "1 ")), key.name
+        words = set(re.findall(r"\w+_\w+", re.sub("\x1e.*?\x1e", "", key.option.help)))
+        assert not words & {other.name for other in keys(row.step)}, f"{key.name} names a key that is not marked"
         many = key.type not in (int, float, str, bool)
         assert key.option.choices or key.option.metavar or not many, f"{key.name} has nothing that stands for a value"
 

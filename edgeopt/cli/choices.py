@@ -10,7 +10,7 @@ import click
 
 from edgeopt.choices import Choices, Key, keys
 from edgeopt.cli import common
-from edgeopt.errors import ConfigError, setting
+from edgeopt.errors import ConfigError, in_options, setting
 from edgeopt.steps import DEFAULTS, TrainedStep
 
 
@@ -38,7 +38,7 @@ def _option(key: Key, in_force: Any) -> Callable[[Any], Any]:
     if key.type is bool:
         flags = f"{key.flag}/--no-{key.flag.removeprefix('--')}" if key.default else key.flag
         on = "  [default: on]" if key.default else ""
-        return click.option(flags, key.name, is_flag=True, default=None, help=option.help + on)
+        return click.option(flags, key.name, is_flag=True, default=None, help=in_options(option.help) + on)
     several = typing.get_origin(key.type) is tuple or _is_mapping(key)
     kind: Any = str if several else key.type
     if option.choices:
@@ -49,7 +49,7 @@ def _option(key: Key, in_force: Any) -> Callable[[Any], Any]:
         type=kind,
         multiple=several,
         metavar=option.metavar or None,
-        help=f"{'Repeatable. ' if several else ''}{option.help}{told}",
+        help=f"{'Repeatable. ' if several else ''}{in_options(option.help)}{told}",
     )
 
 

@@ -42,8 +42,8 @@ class Prune(TrainedStep):
     schedule: str = option("polynomial", "How sparsity rises.", choices=("polynomial", "constant"))
     begin_epoch: float | None = option(None, "When pruning begins; at once if not given.", low=0.0)
     end_epoch: float | None = option(None, "When it reaches its goal, half-way if not given; the rest recovers.", low=0)
-    begin_step: int | None = option(None, "As begin_epoch, in training steps.", low=0)
-    end_step: int | None = option(None, "As end_epoch, in training steps.", low=0)
+    begin_step: int | None = option(None, f"As {setting('begin_epoch')}, in training steps.", low=0)
+    end_step: int | None = option(None, f"As {setting('end_epoch')}, in training steps.", low=0)
     pattern: str | None = option(
         None,
         "N:M (2:4: two zeros in every four inputs) or blocks of outputs x inputs (1x16).",
