@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeopt.conversion.unconvertible import unconvertible
+from edgeopt.conversion.unconvertible import in_no_scheme, unconvertible
 from edgeopt.prospects import Advice, ModelFacts, Prospect, change
 from edgeopt.schemes import SCHEMES, SMALLEST_DYNAMIC
 from edgeopt.techniques import TECHNIQUES
@@ -31,9 +31,8 @@ def of_technique(name: str, facts: ModelFacts) -> Prospect:
     """Returns what a technique would bring, by its typical step."""
     if (nothing := _nothing_to_do(facts)) is not None:
         return nothing
-    refusals = [unconvertible(facts.kinds, scheme) for scheme in SCHEMES.values()]
-    if all(refusals):
-        return Prospect("none", f"no file holds {refusals[0]}", possible=False)
+    if words := in_no_scheme(facts.kinds):
+        return Prospect("none", f"no file holds {words}", possible=False)
     row = TECHNIQUES[name]
     prospect = row.predict(row.typical, facts)
     if facts.untrainable:

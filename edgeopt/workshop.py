@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import data as datasets
 from edgeopt import fake_quantization, files, formats, frameworks, progress
+from edgeopt.conversion.unconvertible import require_some_scheme
 from edgeopt.errors import ModelError
 from edgeopt.keras_bridge import Unbridgeable
 from edgeopt.loading import LoadedModel, load_model, save_keras3
@@ -180,6 +181,7 @@ def _distinct(kernel: Any) -> int:
 
 def _loaded(path: Path, trust: bool, custom_objects: Path | None) -> LoadedModel:
     loaded = load_model(path, custom_objects=custom_objects, trust=trust)
+    require_some_scheme(loaded.layer_kinds)
     if loaded.keras is None:
         raise ModelError(
             f"Expected a model of layers that can be trained here, got {path} ({loaded.why_closed}). Try the .keras "

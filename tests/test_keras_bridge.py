@@ -380,7 +380,7 @@ def test_layers_without_a_form_in_tf_keras_are_named_one_by_one():
     with pytest.raises(keras_bridge.Unbridgeable, match=r"got 2 in the model") as caught:
         keras_bridge.to_keras2(one(words, [a, b]))
     assert {p.layer for p in caught.value.problems} == {"lookup", "hash"}
-    assert "\n  lookup: it looks words up in a table, which no .tflite holds" in str(caught.value)
+    assert "\n  lookup: it works on texts or tables, which run outside the .tflite" in str(caught.value)
 
 
 def test_a_custom_layer_that_cannot_be_made_anew_is_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from compressed_models import loaded_of
 
 from edgeopt import data
-from edgeopt.advice import of_scheme, of_technique
+from edgeopt.advice import advice, of_scheme, of_technique
 from edgeopt.conversion import Converter, ConvertOptions, unconvertible
+from edgeopt.conversion.converter import open_converter
 from edgeopt.errors import ConversionError
 from edgeopt.frameworks import load
+from edgeopt.inspection import inspect_file
 from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.schemes import SCHEMES
+from edgeopt.techniques import Carried, technique
+from edgeopt.workshop import survey
 
 keras = load("tf_keras")
 L = keras.layers
@@ -40,7 +45,7 @@ TRIED = ("float32", "int8", "int16x8")
 
 def test_every_refusal_is_tried() -> None:
     said = {kind for refusal in unconvertible.REFUSALS for kind in refusal.kinds}
-    assert said <= set(LAYERS)
+    assert said <= {*LAYERS, "LookupTableFindV2"}  # of SavedModels, below
 
 
 @pytest.fixture(scope="module", params=LAYERS)
@@ -81,3 +86,40 @@ def test_the_converter_agrees(
     # An AssertionError is TensorFlow's own word for tables that it cannot export.
     with pytest.raises((ConversionError, AssertionError)):
         converter_of.to_bytes(scheme)
+
+
+def model_of_texts(library: str) -> Any:
+    its = load(library)
+    table = its.layers.TextVectorization(max_tokens=50, output_sequence_length=8)
+    table.adapt(["the cat sat", "a dog ran"])
+    inside = its.Input((), dtype="string", name="text")
+    looked_up = its.Model(inside, table(inside), name="nested")
+    text = its.Input((), dtype="string", name="text")
+    embedded = its.layers.Flatten()(its.layers.Embedding(50, 8)(looked_up(text)))
+    return its.Model(text, its.layers.Dense(2)(embedded))
+
+
+@pytest.mark.parametrize("library", ["tf_keras", "keras"])
+@pytest.mark.parametrize("form", ["texts.keras", "texts"])
+def test_files_that_begin_with_a_table_get_a_verdict(library: str, form: str, tmp_path: Path) -> None:
+    model, path = model_of_texts(library), tmp_path / form
+    if library == "keras" and not path.suffix:
+        model.export(path, verbose=False)
+    else:
+        model.save(path)
+    kind = "TextVectorization" if path.suffix else "LookupTableFindV2"
+    words = f"{kind}: texts and tables run outside the .tflite: let the app do this, and cut the model behind it"
+    verdicts = advice(inspect_file(path).facts)
+    assert {verdict.possible for verdict in verdicts} == {False}
+    assert all(words in verdict.reason for verdict in verdicts)
+    with pytest.raises(ConversionError, match=f"Expected layers that a .tflite in float32 can hold, got {words}."):
+        open_converter(path, ConvertOptions()).to_bytes("float32")
+    with pytest.raises(ConversionError, match=f"Expected layers that some .tflite can hold, got {words}."):
+        survey(path)
+
+
+def test_training_in_int8_is_not_begun_on_a_model_with_a_table(tmp_path: Path) -> None:
+    row = technique("qat")
+    digits = data.load("digits")
+    with pytest.raises(ConversionError, match=r"Expected layers that some \.tflite can hold, got TextVectorization: "):
+        row.apply(row.typical, keras.Sequential(model_of_texts("tf_keras").layers[1].layers), digits, Carried(tmp_path))

@@ -81,10 +81,14 @@ class Converter:
     def summary(self) -> ModelSummary:
         """Returns what was loaded."""
         model = self._model
-        source = model.keras if model.keras is not None else model.original
-        kinds = sorted({type(layer).__name__ for layer in getattr(source, "layers", ())})
         return ModelSummary(
-            model.path, model.source_format, model.inputs, model.outputs, model.notes, model.unbridged, tuple(kinds)
+            model.path,
+            model.source_format,
+            model.inputs,
+            model.outputs,
+            model.notes,
+            model.unbridged,
+            model.layer_kinds,
         )
 
     def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
@@ -107,7 +111,7 @@ class Converter:
                 f"The scheme {scheme.name} sets activation ranges from real samples, and got none. "
                 "Try --data FILE (a hundred or more typical inputs), or --scheme dynamic, which needs none."
             )
-        if words := unconvertible(self.summary().layer_kinds, scheme, dying=True):
+        if words := unconvertible(self._model.layer_kinds, scheme, dying=True):
             raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
         with in_words(scheme):
             content = quantizers.quantize(self._form_for(scheme), scheme)

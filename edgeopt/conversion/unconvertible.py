@@ -1,4 +1,4 @@
-"""Kinds of Keras layers and a scheme go in; those that no file of the scheme can hold come out, and why.
+"""Kinds of layers and a scheme go in; those that no file of the scheme can hold come out, and why.
 
 What is written here was tried: TensorFlow's converter refuses each of these layers, in whatever model it stands.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from edgeopt.errors import ConversionError
+from edgeopt.schemes import SCHEMES
 from edgeopt.vocabulary import Scheme
 
 
@@ -30,9 +32,12 @@ class Refusal:
 
 REFUSALS = (
     Refusal(
-        frozenset({"CategoryEncoding", "Hashing", "IntegerLookup", "StringLookup", "TextVectorization"}),
+        # The last is what becomes of tables in a SavedModel, which has operations and no layers.
+        frozenset(
+            {"CategoryEncoding", "Hashing", "IntegerLookup", "StringLookup", "TextVectorization", "LookupTableFindV2"}
+        ),
         lambda scheme: True,
-        "texts and tables have no operators: let the app do this, and the model begin behind it",
+        "texts and tables run outside the .tflite: let the app do this, and cut the model behind it",
         dies=True,
     ),
     Refusal(
@@ -60,3 +65,16 @@ def unconvertible(kinds: Iterable[str], scheme: Scheme, *, dying: bool = False) 
     refusals = (r for r in REFUSALS if r.schemes(scheme) and (r.dies or not dying))
     found = ((sorted(refusal.kinds & there), refusal) for refusal in refusals)
     return "; ".join(f"{', '.join(names)}: {refusal.reason}" for names, refusal in found if names)
+
+
+def in_no_scheme(kinds: Iterable[str]) -> str:
+    """Returns which of these layers keep a model from every scheme and why, in words; "" where some scheme is left."""
+    kinds = tuple(kinds)
+    words = [unconvertible(kinds, scheme) for scheme in SCHEMES.values()]
+    return words[0] if all(words) else ""
+
+
+def require_some_scheme(kinds: Iterable[str]) -> None:
+    """Raises ConversionError where no file can hold a model of these layers: whatever is done to it is in vain."""
+    if words := in_no_scheme(kinds):
+        raise ConversionError(f"Expected layers that some .tflite can hold, got {words}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,7 @@ def inspect_keras(loaded: LoadedModel) -> Inspection:
     bridged = loaded.keras is not None
     count = KerasCount(loaded.keras if bridged else loaded.original)
     facts = count.facts("" if bridged else "its layers cannot be trained here: start from a model of standard layers")
+    facts = replace(facts, kinds=loaded.layer_kinds)
     path = Path(loaded.path)
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
     return Inspection(

@@ -44,7 +44,7 @@ class KerasCount:
             self._add(layer, name, inputs, outputs, again)
         if not self.rows:
             # A SavedModel has variables and no layers.
-            for variable in getattr(model, "variables", ()):
+            for variable in _variables(model, "variables"):
                 self._add_variable(variable)
 
     def facts(self, untrainable: str) -> ModelFacts:
@@ -68,8 +68,9 @@ class KerasCount:
     def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], again: bool) -> None:
         kind = type(layer).__name__
         self._kinds[kind] = type(layer).__module__.partition(".")[0] in ("keras", "tf_keras")
-        weights = [np.asarray(w) for w in layer.get_weights()] if hasattr(layer, "get_weights") else []
-        kinds = [_weight_kind(variable) for variable in getattr(layer, "weights", [])]
+        variables = _variables(layer)
+        weights = [np.asarray(variable) for variable in variables]
+        kinds = [_weight_kind(variable) for variable in variables]
         kernels = [w for w, kind in zip(weights, kinds) if kind == "weights"]
         macs = _macs(layer, inputs, outputs)
         elements, zeros = sum(k.size for k in kernels), sum(int(k.size - np.count_nonzero(k)) for k in kernels)
@@ -126,6 +127,11 @@ class KerasCount:
             group = _kind(kind, kernel)
             macs_of_kernel = macs * kernel.size // elements
             self._weights.append(WeightFacts(group, kernel.size, macs_of_kernel, part, _channels(group, kernel)))
+
+
+def _variables(layer: Any, which: str = "weights") -> list[Any]:
+    """Returns the weights that hold numbers; Keras counts vocabularies among them."""
+    return [v for v in getattr(layer, which, ()) if hasattr(v, "name") and hasattr(v, "shape")]
 
 
 def _path(variable: Any) -> str:
@@ -193,7 +199,7 @@ def _macs(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
     total = 0
     for inner in _unwrapped(layer):
         kind = type(inner).__name__
-        variables = [w for w in getattr(inner, "weights", []) if _weight_kind(w) == "weights"]
+        variables = [w for w in _variables(inner) if _weight_kind(w) == "weights"]
         kernels = [tuple(w.shape) for w in variables]
         if kind.startswith("Separable"):
             depthwise, pointwise = kernels

@@ -19,9 +19,9 @@ from edgeopt.keras_bridge import configs, layers, operations
 
 __all__ = ["Unbridgeable", "first_difference", "register", "standard_form", "to_keras2", "to_keras3"]
 
-_STRINGS = "it looks words up in a table, which no .tflite holds; feed the model what comes after it"
+_STRINGS = "it works on texts or tables, which run outside the .tflite; cut the model behind it"
 
-# Keras 3 layers that have no place in a tf_keras model for a .tflite, with the reason.
+# Layers that have no place in a tf_keras model for a .tflite, with the reason.
 REFUSED = {
     "HashedCrossing": _STRINGS,
     "Hashing": _STRINGS,

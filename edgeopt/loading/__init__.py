@@ -60,6 +60,18 @@ class LoadedModel:
         reasons = (f"{layer}: {reason}" for layer, reason in self.unbridged)
         return "; ".join(reasons) or f"a {self.source_format} holds no layers"
 
+    @property
+    def layer_kinds(self) -> tuple[str, ...]:
+        """The classes of the model's layers, those of nested models too; of a SavedModel its operations."""
+        model = self.keras if self.keras is not None else self.original
+        if graph.functional(model) is not None:
+            layers = [call.layer for call in graph.flat_calls(model)]
+        elif graph.is_model(model):
+            layers = list(model.layers)
+        else:
+            return () if model is None else _operations(_signature(model, self.path))
+        return tuple(sorted({type(layer).__name__ for layer in layers}))
+
     def inference_function(self, batch_size: int | None = 1) -> Any:
         """Returns the model in inference as a concrete TensorFlow function of its named inputs.
 
@@ -214,10 +226,11 @@ def _flat(model: Any) -> Any:
 
 
 def _why_not_cloned(layer: Any) -> str:
-    """Returns why a layer of the user's cannot be made anew from its config; "" where it can."""
+    """Returns why a layer cannot be made anew from its config; "" where it can."""
     modules = [base.__module__ for base in type(layer).__mro__]
     if modules[0].startswith("tf_keras.src.layers."):
-        return ""
+        # A copy of a table has lost its entries.
+        return keras_bridge.REFUSED.get(type(layer).__name__, "")
     if any(module.startswith("tf_keras.src.saving.legacy.saved_model") for module in modules):
         return f"the code of its class {type(layer).__name__} is not at hand; try --custom-objects FILE.py"
     try:
@@ -441,6 +454,13 @@ def _signature(original: Any, path: Path) -> Any:
         f"Expected a SavedModel with a signature, got {path}, which has none. "
         "Try tf.saved_model.save(module, folder, signatures=module.f.get_concrete_function(…))."
     )
+
+
+def _operations(function: Any) -> tuple[str, ...]:
+    """Returns the kinds of operations in a concrete function and all that it calls."""
+    definition = function.graph.as_graph_def()
+    nodes = (node for part in (definition.node, *(f.node_def for f in definition.library.function)) for node in part)
+    return tuple(sorted({node.op for node in nodes}))
 
 
 def _signature_specs(function: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -44,12 +44,15 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     Raises:
         ConfigError: `layers` or `spare` name no layer, or training does not converge.
         DataError: there are no samples to calibrate or train with.
+        ConversionError: no file can hold the model.
     """
+    from edgeopt.conversion.unconvertible import require_some_scheme
     from edgeopt.fake_quantization import prepare
     from edgeopt.techniques.recovery import recover
     from edgeopt.techniques.samples import input_batches
     from edgeopt.techniques.selection import select_layers
 
+    require_some_scheme(type(layer).__name__ for layer in model.layers)
     chosen = {layer.name for layer in select_layers(model, step.layers, step.spare)}
     spared = {layer.name for layer in model.layers} - chosen
     keep = carried.properties & {Property.SPARSE, Property.CLUSTERED}
@@ -157,4 +160,5 @@ TECHNIQUE = Technique(
     },
     speeds_up=None,
     fits=fits,
+    why_unfit="its model computes with simulated int8 already",
 )
