@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import statistics, user_code
+from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Batch, Difference, MetricValue
 
@@ -440,19 +441,20 @@ def _class_labels(outputs: np.ndarray, batch: Batch, name: str) -> np.ndarray:
             f"Expected labels {outputs.shape[1:-1] or '()'} per sample for outputs {outputs.shape[1:]}, got "
             f"{labels.shape[1:]}. Try one class number per sample, or --metric mse."
         )
-    if labels.dtype.kind not in "iub" and not np.array_equal(labels, np.rint(labels)):
+    numbers = class_numbers(labels, outputs.shape[1:])
+    if numbers is not None:
+        return numbers
+    if labels.dtype.kind not in "fiub" or not np.array_equal(labels, np.rint(labels)):
         raise DataError(f"Expected class numbers for {name}, got {labels.dtype} values. Try --metric mse.")
-    classes, numbers = outputs.shape[-1], labels.astype(np.int64).reshape(outputs.shape[:-1])
-    if numbers.min() < 0 or numbers.max() >= classes:
-        raise DataError(
-            f"Expected labels 0..{classes - 1} for {classes} outputs, got {_extreme(numbers, classes)}. Try labels "
-            "counted from 0, in the order of the model's outputs, and data of the same classes."
-        )
-    return numbers
+    classes = outputs.shape[-1]
+    raise DataError(
+        f"Expected labels 0..{classes - 1} for {classes} outputs, got {_extreme(labels, classes)}. Try labels "
+        "counted from 0, in the order of the model's outputs, and data of the same classes."
+    )
 
 
-def _extreme(numbers: np.ndarray, classes: int) -> str:
-    return f"up to {numbers.max()}" if numbers.max() >= classes else f"down to {numbers.min()}"
+def _extreme(labels: np.ndarray, classes: int) -> str:
+    return f"up to {labels.max():g}" if labels.max() >= classes else f"down to {labels.min():g}"
 
 
 def _binary_labels(batch: Batch, name: str) -> np.ndarray:

@@ -279,6 +279,8 @@ def test_where_no_default_suits(outputs: np.ndarray, labels: np.ndarray | None, 
     ("name", "outputs", "labels", "words"),
     [
         ("top1", LOGITS, LABELS + 8, "Expected labels 0..3 for 4 outputs, got up to 11. Try labels counted from 0"),
+        ("top1", LOGITS, np.where(LABELS == 1, np.inf, LABELS), "Expected labels 0..3 for 4 outputs, got up to inf"),
+        ("top1", LOGITS, LABELS.astype(str), "Expected class numbers for top1, got <U21 values. Try --metric mse"),
         ("f1", LOGITS, LABELS - 1, "Expected labels 0..3 for 4 outputs, got down to -1"),
         ("top1", LOGITS, None, "Expected labels for top1, got none. Try data with y_test"),
         ("mse", LOGITS, None, "Expected labels for mse, got none"),

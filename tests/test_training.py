@@ -639,18 +639,21 @@ def test_class_numbers_that_are_stored_as_floats_are_trained_as_classes(shape: t
 @pytest.mark.parametrize(
     ("labels", "outputs", "fits"),
     [
-        ([0.0, 2.0, 1.0], 3, True),
-        ([[0.0], [2.0]], 3, True),
-        ([0.0, 3.0], 3, False),
-        ([0.5, 1.0], 3, False),
-        ([-1.0, 1.0], 3, False),
-        ([0.0, 1.0], 1, False),
-        ([[0.0, 1.0], [1.0, 0.0]], 3, False),
-        ([np.nan, 1.0], 3, False),
+        ([0.0, 2.0, 1.0], (3,), True),
+        ([[0.0], [2.0]], (3,), True),
+        ([0.0, 3.0], (3,), False),
+        ([0.5, 1.0], (3,), False),
+        ([-1.0, 1.0], (3,), False),
+        ([0.0, 1.0], (1,), False),
+        ([[0.0, 1.0], [1.0, 0.0]], (3,), False),
+        ([np.nan, 1.0], (3,), False),
+        ([np.inf, 1.0], (3,), False),
+        ([[0.0, 1.0], [1.0, 2.0]], (2, 3), True),
+        ([[[0.0], [1.0]], [[1.0], [2.0]]], (2, 3), True),
     ],
 )
-def test_which_numbers_are_classes(labels: Any, outputs: int, fits: bool) -> None:
+def test_which_numbers_are_classes(labels: Any, outputs: tuple[int, ...], fits: bool) -> None:
     found = class_numbers(np.asarray(labels, np.float32), outputs)
     assert (found is not None) is fits
     if found is not None:
-        np.testing.assert_array_equal(found, np.ravel(labels))
+        np.testing.assert_array_equal(found, np.reshape(labels, (len(labels), *outputs[:-1])))

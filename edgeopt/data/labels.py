@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,17 +76,20 @@ def recognize(
     return {**rest, **{split: Labels("classes", piece, classes, names) for split, piece in zip(raw, pieces)}}
 
 
-def class_numbers(labels: np.ndarray, outputs: int) -> np.ndarray | None:
-    """Returns labels [N] or [N, 1] as class numbers, int64 [N], for a model that tells `outputs` classes apart.
+def class_numbers(labels: np.ndarray, outputs: tuple[int, ...]) -> np.ndarray | None:
+    """Returns labels as class numbers, int64 [N, *outputs[:-1]]: one for each thing that a model tells classes of.
 
-    Whole numbers stand for classes there in whatever dtype they are stored; None where they do not fit.
+    Whole numbers stand for classes there in whatever dtype and shape they are stored; None where they do not fit.
+
+    Args:
+        labels: [N, ...].
+        outputs: a sample's shape as the model gives it, its last axis the classes: (10,), or (64, 64, 3) of pixels.
     """
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or outputs < 2 or labels.dtype.kind not in "fiub":
+    *places, classes = outputs
+    if classes < 2 or labels.dtype.kind not in "fiub" or labels.size != len(labels) * math.prod(places):
         return None
-    fits = bool(((labels >= 0) & (labels < outputs) & (labels == np.rint(labels))).all())
-    return labels.astype(np.int64) if fits else None
+    fits = bool(((labels >= 0) & (labels < classes) & (labels == np.rint(labels))).all())
+    return labels.astype(np.int64).reshape(len(labels), *places) if fits else None
 
 
 def _class_ids(raw: np.ndarray, *, required: bool) -> tuple[np.ndarray | None, tuple[str, ...], int]:

@@ -167,7 +167,7 @@ def _with_classes(part: Part, model: Any) -> Part:
     if part.labels.kind != "values" or len(model.outputs) != 1 or len(shape) != 1 or shape[0] is None:
         return part
     targets = part.table.targets()
-    numbers = None if targets is None else class_numbers(targets, shape[0])
+    numbers = None if targets is None else class_numbers(targets, shape)
     return part if numbers is None else replace(part, labels=Labels("classes", numbers, shape[0]))
 
 
