@@ -25,7 +25,7 @@ from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import Tensor, TFLiteModel
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ class _Layer:
 
 
 def _layers(a: Path, b: Path, part: Part, runtime_a: Runtime, runtime_b: Runtime, samples: int) -> tuple[_Layer, ...]:
-    model_a, model_b = read(a), read(b)
+    model_a, model_b = read_once(a), read_once(b)
     pairs = _matched(_activations(model_a), _activations(model_b))
     sums: dict[str, _Sums] = {}
     runs = zip(_tensor_runs(a, model_a, part, runtime_a, samples), _tensor_runs(b, model_b, part, runtime_b, samples))

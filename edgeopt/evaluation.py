@@ -11,7 +11,7 @@ import os
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
-from edgeopt.vocabulary import Batch, Difference, MetricValue, TensorSpec
+from edgeopt.vocabulary import Batch, Difference, MetricValue
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -159,42 +159,6 @@ def evaluate_here(
         return Evaluation(
             one.value(settled), settled, runtime.name, predictor.batch_size, predictor.threads, seconds, notes
         )
-
-
-def evaluate_keras(
-    model: Any, part: Part, *, metric: str | None = None, output: str | None = None, batch_size: int = 64
-) -> Evaluation:
-    """Scores a Keras 2 or Keras 3 model in this process, as `evaluate` scores a file.
-
-    Args:
-        model: a built model.
-        part, metric, output: see `evaluate`.
-        batch_size: samples per call; float outputs may differ in the last bits with it.
-
-    Raises:
-        ConfigError, DataError: see `evaluate`.
-    """
-    _require_samples(part)
-    specs = [TensorSpec(_keras_name(t), tuple(t.shape), np.dtype(_dtype_name(t)).name) for t in model.inputs]
-    bound = bind(part, specs)
-
-    def outputs(batch: Batch) -> dict[str, np.ndarray]:
-        inputs = [batch.inputs[spec.name] for spec in specs]
-        results = model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
-        if isinstance(results, Mapping):
-            return {key: np.asarray(value) for key, value in results.items()}
-        several = results if isinstance(results, (list, tuple)) else [results]
-        return {key: np.asarray(value) for key, value in zip(model.output_names, several)}
-
-    values = outputs(next(bound.head(_DECIDING_OUTPUTS).batches(_DECIDING_OUTPUTS)))
-    name = chosen(list(values), output)
-    one = metrics.metric(metric or metrics.default_name(values[name], _deciding(bound), classes=part.classes))
-    start = time.perf_counter()
-    pieces = (_scored(one, outputs(batch)[name], batch) for batch in bound.batches(batch_size))
-    rows, odd = _collected(pieces, len(part))
-    seconds = time.perf_counter() - start
-    settled = one.settle(*rows)
-    return Evaluation(one.value(settled), settled, "keras", batch_size, 1, seconds, _odd_note(odd))
 
 
 class Predictor:
@@ -478,11 +442,3 @@ def _cores() -> int:
     with contextlib.suppress(AttributeError):  # no affinity outside Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _keras_name(tensor: Any) -> str:
-    return str(tensor.name).partition(":")[0]
-
-
-def _dtype_name(tensor: Any) -> str:
-    return str(getattr(tensor.dtype, "name", tensor.dtype))

@@ -17,7 +17,7 @@ from edgeopt.compilers import COMPILERS
 from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, to_try
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, Variant
 from edgeopt.workspace import Workspace
 
@@ -205,7 +205,7 @@ def compared_by_layer(workspace: Workspace, variants: Sequence[Variant]) -> list
 
 def _on_target(target: targets.Target, file: Path) -> OnTarget:
     try:
-        found = targets.assess(target, read(file))
+        found = targets.assess(target, read_once(file))
     except EdgeoptError as error:
         return OnTarget((str(error),))
     return OnTarget(

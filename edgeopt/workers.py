@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -303,13 +302,6 @@ def shared(package: str) -> Worker:
     if package not in _shared:
         _shared[package] = Worker("scoring")
     return _shared[package]
-
-
-@contextlib.contextmanager
-def fresh() -> Iterator[Worker]:
-    """Yields a worker for one piece of work and ends it afterwards."""
-    with Worker() as worker:
-        yield worker
 
 
 @atexit.register

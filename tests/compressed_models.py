@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeopt import data, graph
+from edgeopt import data, formats, graph
 from edgeopt.conversion import Converter, ConvertOptions
-from edgeopt.data import Dataset
+from edgeopt.data import Dataset, Part
 from edgeopt.formats.contract import FileFacts
-from edgeopt.formats.tflite import facts_of
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
 from edgeopt.schemes import SCHEMES
-from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import TensorSpec
 
 
@@ -55,7 +58,28 @@ def loaded_of(model: Any) -> LoadedModel:
 def converted(model: Any, scheme: str, dataset: Dataset) -> FileFacts:
     """What the model holds as a `.tflite` in `scheme`."""
     content = Converter(loaded_of(model), ConvertOptions(calibration=dataset.calibration)).to_bytes(SCHEMES[scheme])
-    return facts_of(read(content))
+    return facts_of(content)
+
+
+def facts_of(content: bytes) -> FileFacts:
+    """What a `.tflite` at hand holds; its file stays as long as the tests run."""
+    file = _folder() / f"{hashlib.sha256(content).hexdigest()}.tflite"
+    file.write_bytes(content)
+    return formats.facts(file)
+
+
+@functools.cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="edgeopt-facts-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def accuracy(model: Any, part: Part) -> float:
+    """The share of samples whose largest output is that of their class, as Keras computes it."""
+    samples = part.arrays()
+    (x,) = samples.inputs.values()
+    return float((np.asarray(model.predict_on_batch(x)).argmax(axis=1) == samples.labels).mean())
 
 
 def sparsity(kernel: Any) -> float:

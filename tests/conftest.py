@@ -38,7 +38,7 @@ def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgeopt import workers
 
     folder = tmp_path_factory.mktemp("keras-files")
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("cli_models:build", folder, timeout_s=300)
     return folder
 

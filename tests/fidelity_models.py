@@ -45,7 +45,7 @@ def models() -> Path:
     """Returns the folder of NAME.SCHEME.tflite; see `build`."""
     folder = Path(tempfile.mkdtemp(prefix="edgeopt-fidelity-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("fidelity_models:build", folder, timeout_s=300)
     return folder
 

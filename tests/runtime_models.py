@@ -18,7 +18,7 @@ def models() -> dict[str, Path]:
     """Returns name to file: one net in float32, float16, dynamic, int8, int8-float-io; any-size, lstm …; `_ring`s."""
     folder = Path(tempfile.mkdtemp(prefix="edgeopt-runtime-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("runtime_models:build", folder, timeout_s=300)
     return {file.stem: file for file in folder.glob("*.tflite")}
 

@@ -19,7 +19,7 @@ def models() -> dict[str, Path]:
     """Returns name to file: see `build`."""
     folder = Path(tempfile.mkdtemp(prefix="edgeopt-scored-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("scored_models:build", folder, timeout_s=300)
     return {file.stem: file for file in folder.iterdir()}
 

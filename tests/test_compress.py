@@ -16,7 +16,7 @@ import pytest
 from command_line import COMMAND, assert_clean, edgeopt, surroundings
 
 import edgeopt as toolkit
-from edgeopt import frameworks
+from edgeopt import formats, frameworks
 from edgeopt.api.optimize import data_of
 from edgeopt.errors import BudgetError, ConfigError, DataError, ModelError
 from edgeopt.recipe import Recipe, read_recipe, steps_from
@@ -24,7 +24,6 @@ from edgeopt.report import Report, schema
 from edgeopt.steps import Training
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.weights import weigh
 
 SHORT = Training(epochs=2)
 # One way to apply each technique to the small digits model.
@@ -100,7 +99,7 @@ def test_a_converted_output_is_of_the_scheme_asked_for(digits_model: Path, tmp_p
         digits_model, "digits", output, [{"prune": {"sparsity": 0.75}}], scheme="int8", training=Training(epochs=1)
     )
     assert {spec.dtype for spec in read(output).inputs} == {"int8"}
-    assert weigh(read(output)).sparsity == pytest.approx(made.after.sparsity)
+    assert formats.facts(output).sparsity == pytest.approx(made.after.sparsity)
     assert made.after.size_bytes == output.stat().st_size
 
 

@@ -100,7 +100,7 @@ def _outputs(file: Path, samples: Part) -> np.ndarray:
 
 def test_int8_is_the_converters_own(keras_file: Path, converted: dict[str, Path], tmp_path: Path) -> None:
     by_hand = tmp_path / "by_hand.tflite"
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("test_conversion:convert_by_hand", keras_file, by_hand)
     ours, theirs = (_constants(read(normalized(f.read_bytes()))) for f in (converted["int8"], by_hand))
     assert ours == theirs
@@ -158,7 +158,7 @@ def test_a_free_batch(keras_file: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def crafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crafted")
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("test_conversion:craft", folder)
     return folder
 

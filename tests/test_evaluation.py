@@ -7,6 +7,7 @@ import re
 import signal
 from pathlib import Path
 
+import compressed_models
 import numpy as np
 import pytest
 import runtime_models
@@ -17,7 +18,7 @@ from edgeopt import data, evaluation, formats, frameworks, parity, progress, run
 from edgeopt.comparison import compare
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
-from edgeopt.evaluation import Predictor, evaluate, evaluate_keras
+from edgeopt.evaluation import Predictor, evaluate
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.runtimes.numbers import quantize
 from edgeopt.vocabulary import Quantization, TensorSpec
@@ -216,19 +217,10 @@ def test_ones_own_metric_is_found_by_the_worker(models: dict[str, Path], digits:
     assert own.metric.value == top1.metric.value
 
 
-def test_keras_models_are_scored_alike(models: dict[str, Path], digits: Part) -> None:
+def test_a_float_file_scores_as_the_keras_model(models: dict[str, Path], digits: Part) -> None:
     model = frameworks.load("tf_keras").models.load_model(models["keras2"], compile=False)
-    result = evaluate_keras(model, digits)
     float32 = evaluate(models["net-float32"], digits)
-    assert result.metric.value == float32.metric.value
-    assert result.runtime == "keras"
-    assert float32.difference(result).p_value == 1.0
-    keras = frameworks.load("keras")
-    inputs = keras.Input((8, 8, 1), name="anything")
-    flat = keras.layers.Flatten()(inputs)
-    three = keras.Model(inputs, {"a": keras.layers.Dense(10)(flat), "b": keras.layers.Dense(3)(flat)})
-    expected = three.predict_on_batch(digits.arrays().inputs["x"])["a"].argmax(axis=1) == digits.arrays().labels
-    assert evaluate_keras(three, digits, output="a").metric.value == expected.mean()
+    assert float32.metric.value == compressed_models.accuracy(model, digits)
 
 
 def test_outputs_that_are_not_finite_are_noted(models: dict[str, Path], digits: Part) -> None:
@@ -303,8 +295,6 @@ def test_data_that_do_not_fit(models: dict[str, Path], digits: Part) -> None:
         evaluate(models["net-int8"], part(x[:, :4], y), isolate=False)
     with pytest.raises(DataError, match="Expected samples to evaluate on, got none"):
         evaluate(models["net-int8"], digits.head(0), isolate=False)
-    with pytest.raises(DataError, match="Expected samples to evaluate on, got none"):
-        evaluate_keras(None, digits.head(0))
 
 
 def test_files_that_are_none(tmp_path: Path, digits: Part) -> None:

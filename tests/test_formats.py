@@ -7,10 +7,12 @@ import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tflite_models as models
+from compressed_models import facts_of
 from test_targets import MINIMAL
 
 import edgeopt
@@ -18,7 +20,6 @@ from edgeopt import formats, pipeline, targets
 from edgeopt.compilers import COMPILERS, Compiler
 from edgeopt.errors import ModelError
 from edgeopt.formats import FORMATS, Format
-from edgeopt.formats.tflite import facts_of
 from edgeopt.inspection import inspection_tables
 from edgeopt.recipe import Recipe
 from edgeopt.report import ModelFacts, Report
@@ -58,16 +59,15 @@ def test_a_file_says_what_it_holds(file: Path) -> None:
 
 
 def test_what_only_widens_integers_does_not_compute_in_floats() -> None:
-    assert facts_of(read(models.convert(models.cnn, "int8-float-io"))).float_operators == ()
-    floats = Counter(facts_of(read(models.convert(models.with_a_float_operator, "int8"))).float_operators)
+    assert facts_of(models.convert(models.cnn, "int8-float-io")).float_operators == ()
+    floats = Counter(facts_of(models.convert(models.with_a_float_operator, "int8")).float_operators)
     assert sum(floats.values()) >= 1
     assert "DEQUANTIZE" not in floats
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8"])
 def test_values_come_with_output_channels_first(scheme: str) -> None:
-    model = read(models.convert(models.cnn, scheme))
-    facts = facts_of(model)
+    facts = facts_of(models.convert(models.cnn, scheme))
     found: dict[str, list[tuple[int, ...]]] = {}
     for operator in facts.operators:
         for kernel in operator.weights[:1]:
@@ -79,7 +79,7 @@ def test_values_come_with_output_channels_first(scheme: str) -> None:
 
 
 def test_a_sparse_encoding_has_no_values() -> None:
-    facts = facts_of(read(models.convert(models.dense, "sparse", "pruned")))
+    facts = facts_of(models.convert(models.dense, "sparse", "pruned"))
     (weight,) = (t for t in facts.weights if t.kind == "weights")
     assert weight.encoding
     assert facts.values(weight) is None
@@ -89,6 +89,19 @@ def test_a_file_is_read_once_for_all_who_ask(file: Path, monkeypatch: pytest.Mon
     first = formats.facts(file)
     monkeypatch.setattr(reader, "read", lambda _: pytest.fail("it was read again"))
     assert formats.facts(file) is first
+
+
+def test_a_file_is_parsed_once_for_facts_runtimes_and_devices(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+
+    class Counting(reader._Reader):
+        def model(self) -> Any:
+            parsed.append(self)
+            return super().model()
+
+    monkeypatch.setattr(reader, "_Reader", Counting)
+    edgeopt.inspect(file, target="cortex-m4")
+    assert len(parsed) == 1
 
 
 def test_a_file_that_changed_is_read_again(file: Path) -> None:

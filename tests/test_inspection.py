@@ -18,6 +18,7 @@ from edgeopt import files, frameworks
 from edgeopt.advice import advice
 from edgeopt.errors import ModelError
 from edgeopt.inspection import Inspection, inspect_converted, inspect_keras, inspection_tables
+from edgeopt.plain import to_plain
 from edgeopt.prospects import Advice
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.tflite.rewrite import compact
@@ -110,7 +111,7 @@ def test_a_file_in_full(folder: Path) -> None:
     assert inspection.verdicts == dict.fromkeys(("litert", "tflite-runtime", "tflm", "c99"), ())
     assert inspection.runtime is not None
     assert inspection.runtime.version == "2.14"
-    plain = json.loads(json.dumps(inspection.to_dict()))
+    plain = json.loads(json.dumps(to_plain(inspection)))
     assert plain["rows"][0]["kind"] == "CONV_2D"
     assert plain["inputs"][0]["quantization"]["scales"] == [pytest.approx(inspection.inputs[0].quantization.scales[0])]
 

@@ -348,7 +348,7 @@ def test_hard_silu_becomes_one_operator_in_the_file():
     content = tf.lite.TFLiteConverter.from_keras_model(bridged).convert()
     from edgeopt.tflite.reader import read
 
-    assert [use.name for use in read(content).operator_uses] == ["CONV_2D", "HARD_SWISH"]
+    assert [operator.name for operator in read(content).main.operators] == ["CONV_2D", "HARD_SWISH"]
 
 
 # --- from Keras 2 to Keras 3 ----------------------------------------------------------------------------------------

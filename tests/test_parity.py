@@ -62,7 +62,7 @@ def test_a_file_that_runs_and_computes_garbage_is_caught(tmp_path: Path, monkeyp
     """ai-edge-quantizer writes version 1 for every operator: an old runtime then takes what it does not know."""
     needs("tflite-runtime")
     file = tmp_path / "doctored.tflite"
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         worker.call("test_parity:quantize_without_versions", runtime_models.models()["float32"], file, timeout_s=120)
     versions = {operator.name: operator.version for operator in read(file).subgraphs[0].operators}
     assert set(versions.values()) == {1}

@@ -10,15 +10,15 @@ import click
 import numpy as np
 import pytest
 from added_techniques import COARSEN, SIGN
-from compressed_models import digits, loaded_of
+from compressed_models import digits, facts_of, loaded_of
 
 from edgeopt import data as datasets
+from edgeopt import formats
 from edgeopt.advice import of_technique
 from edgeopt.cli.techniques import technique_command
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.formats.tflite import facts_of
 from edgeopt.frameworks import load
 from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.plan import plan
@@ -26,7 +26,6 @@ from edgeopt.prospects import WeightFacts
 from edgeopt.recipe import read_recipe
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import TECHNIQUES, Carried, Need, Technique
-from edgeopt.tflite.reader import read
 from edgeopt.workshop import Job, work
 
 
@@ -70,11 +69,11 @@ def test_a_technique_on_the_model(model: Any, dataset: Dataset, tmp_path: Path) 
     done = work(job)
     assert done.model.name == "1-coarsen.keras"
     content = Converter(loaded_of(model), ConvertOptions()).to_bytes(SCHEMES["float32"])
-    (broken,) = COARSEN.check(planned.step, done.record, facts_of(read(content)))
+    (broken,) = COARSEN.check(planned.step, done.record, facts_of(content))
     assert broken.kept is False
     coarse, _ = added_techniques.coarsen(planned.step, model, dataset, Carried(tmp_path))  # type: ignore[arg-type]
     content = Converter(loaded_of(coarse), ConvertOptions()).to_bytes(SCHEMES["float32"])
-    (kept,) = COARSEN.check(planned.step, done.record, facts_of(read(content)))
+    (kept,) = COARSEN.check(planned.step, done.record, facts_of(content))
     assert kept.kept
     assert kept.measured == len(np.unique(coarse.get_layer("head").kernel))
 
@@ -94,7 +93,7 @@ def test_a_technique_on_the_file(model: Any, dataset: Dataset, tmp_path: Path) -
         Carried(tmp_path, converted=tmp_path / "int8.tflite"),
     )
     assert f"Ada, int8, {len(dataset.calibration)} samples".encode() in signed.read_bytes()
-    (promise,) = SIGN.check(planned.step, record, facts_of(read(signed)))
+    (promise,) = SIGN.check(planned.step, record, formats.facts(signed))
     assert promise.measured is not None
     assert promise.kept is not None
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import compressed_models
 import numpy as np
 import pytest
 
@@ -14,14 +15,11 @@ from edgeopt import data
 from edgeopt.choices import from_mapping
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ModelError
-from edgeopt.evaluation import evaluate_keras
-from edgeopt.formats.tflite import facts_of
 from edgeopt.frameworks import load
 from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.steps import DEFAULTS
 from edgeopt.techniques import Carried, distill
 from edgeopt.techniques.distill import Distill
-from edgeopt.tflite.reader import read
 from edgeopt.training import fit
 
 CLASSES = 4
@@ -65,7 +63,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def accuracy(model: Any) -> float:
-    return evaluate_keras(model, stripes().validation).metric.value
+    return compressed_models.accuracy(model, stripes().validation)
 
 
 def parameters(stem: int, wide: int, blocks: int) -> int:
@@ -86,7 +84,7 @@ def converted(model: Any, *, integer: bool) -> Any:
         x = stripes().calibration.take(32).arrays().inputs["x"]
         converter.representative_dataset = lambda: ([sample[None]] for sample in x)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return facts_of(read(converter.convert()))
+    return compressed_models.facts_of(converter.convert())
 
 
 # --- students --------------------------------------------------------------------------------------------------------
@@ -287,5 +285,5 @@ def test_a_student_of_real_sounds_comes_near_its_teacher(shared: Path, tmp_path:
     training.fit(ds_cnn.build, dataset, settings).save(tmp_path / "teacher.keras")
     teacher = load_model(tmp_path / "teacher.keras").keras
     student, _ = distill.apply(Distill(width=0.5, epochs=10), teacher, dataset, Carried(tmp_path))
-    reached = [evaluate_keras(model, dataset.validation).metric.value for model in (student, teacher)]
+    reached = [compressed_models.accuracy(model, dataset.validation) for model in (student, teacher)]
     assert reached[0] > reached[1] - 0.02

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compressed_models import accuracy, facts_of
 
 from edgeopt import data, formats, frameworks, graph
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.errors import ConfigError
-from edgeopt.evaluation import evaluate, evaluate_keras
+from edgeopt.evaluation import evaluate
 from edgeopt.fake_quantization import save_fake_quantized
-from edgeopt.formats.tflite import facts_of
 from edgeopt.loading import load_model
 from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.schemes import scheme
 from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
-from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
 tf_keras = frameworks.load("tf_keras")
@@ -60,10 +59,8 @@ def test_the_file_scores_what_the_trained_model_scores(model: Any, digits: data.
     assert record.technique == "qat"
     assert len(record.history) == 1
     file = _file(quantized, digits, tmp_path)
-    scores = [evaluate_keras(m, digits.validation).metric for m in (model, quantized)]
-    scores.append(evaluate(file, digits.validation).metric)
-    values = [score.value for score in scores if score is not None]
-    assert len(values) == 3
+    values = [accuracy(one, digits.validation) for one in (model, quantized)]
+    values.append(evaluate(file, digits.validation).metric.value)
     # Digits are easy, the file may differ from its simulation in two of 359 samples.
     assert min(values) > 0.85
     assert values[1] >= values[0] - 0.02
@@ -105,7 +102,7 @@ def test_an_unknown_layer_is_refused_with_a_suggestion(model: Any, digits: data.
 
 def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
     converter = Converter(_loaded(model, tmp_path), ConvertOptions(calibration=digits.calibration))
-    file = facts_of(read(converter.to_bytes(scheme("int8"))))
+    file = facts_of(converter.to_bytes(scheme("int8")))
     record = StepRecord(
         "qat",
         promises=(
@@ -115,7 +112,7 @@ def test_a_broken_promise_is_seen(model: Any, digits: data.Dataset, tmp_path: Pa
         ),
     )
     assert [promise.kept for promise in qat.check(STEP, record, file)] == [True, False, False]
-    in_float = qat.check(STEP, record, facts_of(read(converter.to_bytes(scheme("float32")))))
+    in_float = qat.check(STEP, record, facts_of(converter.to_bytes(scheme("float32"))))
     assert in_float[0].kept is None
     assert in_float[0].note == "a float file"
 

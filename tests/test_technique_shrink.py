@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import compressed_models
 import digits_cnn
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ import pytest
 from edgeopt import conversion, data, formats, graph, keras_bridge
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.evaluation import evaluate_keras
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
 from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, budget, masked, shrink
@@ -68,7 +68,7 @@ def in_file(model: Any, tmp_path: Path, scheme: str = "float32", calibration: An
 
 
 def accuracy(model: Any, digits: Dataset) -> float:
-    return evaluate_keras(model, digits.validation).metric.value
+    return compressed_models.accuracy(model, digits.validation)
 
 
 # --- scores and losses ------------------------------------------------------------------------------------------------

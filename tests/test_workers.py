@@ -17,22 +17,22 @@ from edgeopt.errors import ConfigError
 
 
 def test_a_result_comes_back() -> None:
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         assert worker.call("math:sqrt", 9.0) == 3.0
 
 
 def test_our_errors_come_back_as_they_are() -> None:
-    with workers.fresh() as worker, pytest.raises(ConfigError, match="Expected a quantization scheme, got 'int7'"):
+    with workers.Worker() as worker, pytest.raises(ConfigError, match="Expected a quantization scheme, got 'int7'"):
         worker.call("edgeopt.schemes:scheme", "int7")
 
 
 def test_other_errors_are_defects_with_the_workers_traceback() -> None:
-    with workers.fresh() as worker, pytest.raises(workers.WorkerDefect, match="ValueError: math domain error"):
+    with workers.Worker() as worker, pytest.raises(workers.WorkerDefect, match="ValueError: math domain error"):
         worker.call("math:sqrt", -1.0)
 
 
 def test_a_crash_says_what_it_was_and_the_next_call_works() -> None:
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         with pytest.raises(workers.WorkerCrashed, match="abort"):
             worker.call("os:abort")
         with pytest.raises(workers.WorkerCrashed, match="segmentation fault"):
@@ -41,7 +41,7 @@ def test_a_crash_says_what_it_was_and_the_next_call_works() -> None:
 
 
 def test_last_words_are_kept() -> None:
-    with workers.fresh() as worker, pytest.raises(workers.WorkerCrashed) as caught:
+    with workers.Worker() as worker, pytest.raises(workers.WorkerCrashed) as caught:
         worker.call("subprocess:run", ["sh", "-c", "echo the reason >&2; kill -9 $PPID"])
     assert "killed" in caught.value.reason
     assert "the reason" in caught.value.log
@@ -153,7 +153,7 @@ def test_what_a_worker_started_ends_with_it() -> None:
 
 
 def test_objects_stay_in_the_worker() -> None:
-    with workers.fresh() as worker:
+    with workers.Worker() as worker:
         counter = worker.create("collections:Counter", "abracadabra")
         assert counter.call("most_common", 1) == [("a", 5)]
         assert counter.call("total") == 11
@@ -161,7 +161,7 @@ def test_objects_stay_in_the_worker() -> None:
 
 def test_progress_is_passed_on() -> None:
     heard: list[progress.News] = []
-    with workers.fresh() as worker, progress.listening(heard.append):
+    with workers.Worker() as worker, progress.listening(heard.append):
         worker.call("edgeopt.progress:tell", "counting", 1, 2)
     assert heard == [progress.Progress("counting", 1, 2)]
 

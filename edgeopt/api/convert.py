@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files, targets
+from edgeopt import files, formats, targets
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import carry_out, promised
 from edgeopt.compilers import COMPILERS
@@ -21,8 +22,7 @@ from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
-from edgeopt.tflite.op_versions import minimum_runtime
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Shape, TensorSpec
 from edgeopt.workspace import Conditions, Workspace
 
@@ -116,14 +116,14 @@ def convert(
             raise ConversionError(variant.error)
         (variant,) = tried_on_runtimes(workspace, [variant], promises, everywhere=False)
         made = Path(folder) / str(variant.file)
-        file = read(made)
+        facts = formats.facts(made)
         if broken := [row for row in variant.runtimes if row.status == "failed" or row.matches_reference is False]:
-            raise ConversionError(_broken_promises(broken, output, file.inputs))
+            raise ConversionError(_broken_promises(broken, output, facts.inputs))
         if dataset is not None:
             (variant,) = held_against_float(workspace, [variant], outcome.references)
         with files.atomic_path(output) as temporary:
             shutil.copyfile(made, temporary)
-            found = None if device is None else _made_for(device, file, temporary)
+            found = None if device is None else _made_for(device, read_once(made), temporary)
             content = temporary.read_bytes()
     compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
     compiled = (
@@ -137,10 +137,10 @@ def convert(
         files.sha256(output),
         len(content),
         files.gzip_size(content),
-        file.inputs,
-        file.outputs,
-        "" if compiler else minimum_runtime(file).version,
-        _float_operators(file) if wanted.needs_calibration else (),
+        facts.inputs,
+        facts.outputs,
+        "" if compiler or facts.runtime is None else facts.runtime.version,
+        _counted(facts.float_operators) if wanted.needs_calibration else (),
         variant.runtimes,
         (*summary.notes, *variant.notes, *warnings, *compiled),
         found,
@@ -169,14 +169,9 @@ def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets
     return found
 
 
-def _float_operators(file: TFLiteModel) -> tuple[str, ...]:
-    """Returns the operators whose outputs are floats, but for those that carry values over to them."""
-    names: dict[str, int] = {}
-    for graph in file.subgraphs:
-        for operator in graph.operators:
-            if operator.name != "DEQUANTIZE" and any(graph.tensors[i].is_float for i in operator.outputs):
-                names[operator.name] = names.get(operator.name, 0) + 1
-    return tuple(f"{count} {name}" if count > 1 else name for name, count in names.items())
+def _counted(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns ("ADD", "ADD", "MEAN") as ("2 ADD", "MEAN")."""
+    return tuple(f"{count} {name}" if count > 1 else name for name, count in Counter(names).items())
 
 
 def _broken_promises(rows: Sequence[RuntimeResult], output: Path, inputs: Sequence[TensorSpec]) -> str:

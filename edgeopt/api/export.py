@@ -15,7 +15,7 @@ from edgeopt.exporters.edges import require_callable
 from edgeopt.exporters.names import identifier
 from edgeopt.runtimes import samples
 from edgeopt.tflite.model import printable
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Preprocessing
 
 # Enough for a self-test to tell a wrong kernel from a right one, few enough for a microcontroller's flash.
@@ -55,7 +55,7 @@ def export(
     row, file, output = exporter(kind), Path(file), Path(output)
     chosen = from_mapping(row.settings, settings, f"export {kind}")
     files.require_free(output, force=force, made_by_us=MARKER)
-    model = read(file)
+    model = read_once(file)
     require_callable(model, printable(file.name))
     if data is None:
         taken = [samples.generated(model.inputs, seed=seed) for seed in range(_SAMPLES)]

@@ -11,7 +11,7 @@ from edgeopt.advice import advice
 from edgeopt.api.models import as_path
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.inspection import Inspection, inspect_converted
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 
 
 def inspect(
@@ -35,7 +35,7 @@ def inspect(
             found = replace(found, advice=advice(found.facts))
             if device is None:
                 return found
-            costs = targets.assess(device, read(path))
+            costs = targets.assess(device, read_once(path))
             return replace(found, target=costs, verdicts={**found.verdicts, device.name: costs.problems})
         if device is not None:
             raise ConfigError(

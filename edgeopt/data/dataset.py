@@ -150,11 +150,10 @@ class Part(Described):
 
     def arrays(self) -> Batch:
         """Returns all samples as one batch: for small parts."""
-        return self._all_of(list(self.batches(4096)))
-
-    def raw_arrays(self) -> Batch:
-        """Returns all samples as one batch, as they are in the source, without preprocessing: for small parts."""
-        return self._all_of(list(self._raw_batches(4096, None)) if len(self) else [])
+        if found := list(self.batches(4096)):
+            return joined(found)
+        empty = {s.name: np.empty((0, *(n or 0 for n in s.shape)), s.dtype) for s in self.specs}
+        return Batch(empty, np.empty(0, np.int64) if self.has_labels else None)
 
     def digest(self) -> str:
         """Returns a hash of the content of these samples and of all that is done to them."""
@@ -254,12 +253,6 @@ class Part(Described):
         elif labels is not None and labels.dtype.kind == "f":
             labels = labels.astype(np.float32, copy=False)
         return Batch(done, labels)
-
-    def _all_of(self, batches: list[Batch]) -> Batch:
-        if batches:
-            return joined(batches)
-        empty = {s.name: np.empty((0, *(n or 0 for n in s.shape)), s.dtype) for s in self.specs}
-        return Batch(empty, np.empty(0, np.int64) if self.has_labels else None)
 
 
 @dataclass(frozen=True)

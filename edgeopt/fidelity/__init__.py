@@ -25,7 +25,7 @@ from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, proble
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Batch, Fidelity, OutputFidelity, TensorSpec
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ class _Pair:
     def __init__(
         self, reference: Path, file: Path, left: Predictor, right: Predictor, metric: str | None, output: str | None
     ) -> None:
-        model = read(file)
+        model = read_once(file)
         self._left, self._right = left, right
         self._outputs = comparison.paired_outputs(left, right)
-        self._layouts = layouts(read(reference))
+        self._layouts = layouts(read_once(reference))
         self._grids_out = output_grids(model)
         grids = input_grids(model)
         ours, theirs = ([spec.name for spec in one.part.specs] for one in (left, right))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -42,15 +42,7 @@ def facts(path: Path) -> FileFacts:
     Raises:
         ModelError: it cannot be read.
     """
-    return _facts(read_once(path), lambda: read_once(path))
-
-
-def facts_of(model: TFLiteModel) -> FileFacts:
-    """Returns the facts of a model that is read already; they keep it."""
-    return _facts(model, lambda: model)
-
-
-def _facts(model: TFLiteModel, again: Callable[[], TFLiteModel]) -> FileFacts:
+    model = read_once(path)
     weights, macs = weigh(model), count_macs(model)
     stored = {tensor.buffer: tensor for tensor in weights.tensors}
     return FileFacts(
@@ -63,7 +55,7 @@ def _facts(model: TFLiteModel, again: Callable[[], TFLiteModel]) -> FileFacts:
         bytes_by_kind=weights.bytes_by_kind,
         size_bytes=model.size_bytes,
         is_quantized=any(tensor.quantization is not None for graph in model.subgraphs for tensor in graph.tensors),
-        read=lambda weight: _values(again(), weight),
+        read=lambda weight: _values(read_once(path), weight),
         computes=arithmetic.in_words(model),
         runtime=minimum_runtime(model),
         notes=tuple(_notes(model, weights, macs.loops)),

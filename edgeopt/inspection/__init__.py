@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeopt import c99, files, formats, runtimes
 from edgeopt.formats import Format
 from edgeopt.formats.contract import FileFacts, OperatorFacts
 from edgeopt.inspection.rows import Row
 from edgeopt.inspection.tables import inspection_tables
-from edgeopt.plain import to_plain
 from edgeopt.prospects import Advice, ModelFacts, WeightFacts
 from edgeopt.targets.assessing import Assessment
 from edgeopt.tflite.op_versions import RuntimeNeed
@@ -73,11 +72,6 @@ class Inspection:
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     target: Assessment | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns it as what JSON knows."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
 
 
 def inspect_file(path: Path, *, custom_objects: Path | None = None, trust: bool = False) -> Inspection:

@@ -11,7 +11,7 @@ from edgeopt.runtimes import Delegate, Runtime
 from edgeopt.runtimes.interpreter import InterpreterSession
 from edgeopt.runtimes.profiler import profiled
 from edgeopt.tflite.op_versions import unsupported_by
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import OperatorTime
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load() -> None:
 
 def refusals(file: Path, version: str) -> tuple[str, ...]:
     """Returns the reasons by the operator versions in `file`."""
-    return unsupported_by(read(file), "tflite-runtime", version)
+    return unsupported_by(read_once(file), "tflite-runtime", version)
 
 
 def open(

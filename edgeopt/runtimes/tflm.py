@@ -22,7 +22,7 @@ from edgeopt.runtimes.state import variables
 from edgeopt.tflite import lifetimes
 from edgeopt.tflite.model import BITS, TFLiteModel, printable
 from edgeopt.tflite.op_versions import unsupported_by
-from edgeopt.tflite.reader import read
+from edgeopt.tflite.reader import read, read_once
 from edgeopt.vocabulary import TensorSpec
 
 INSTALL = frameworks.install_command("tflite_micro", upgrade=True)
@@ -186,7 +186,7 @@ def load() -> None:
 
 def refusals(file: Path, version: str) -> tuple[str, ...]:
     """Returns the reasons by the operators in `file`."""
-    return unsupported_by(read(file), "tflite-micro", version)
+    return unsupported_by(read_once(file), "tflite-micro", version)
 
 
 def open(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from edgeopt.errors import ModelError
 from edgeopt.tflite.sparse import SparseEncoding, expand
-from edgeopt.vocabulary import OperatorUse, Quantization, Shape, TensorSpec
+from edgeopt.vocabulary import Quantization, Shape, TensorSpec
 
 # Bits of one element; strings, resources and variants have no fixed size.
 BITS: dict[str, int] = {
@@ -209,12 +208,6 @@ class TFLiteModel:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The main subgraph's outputs, named as its signature names them."""
         return self._interface(self.main.outputs, outputs=True)
-
-    @property
-    def operator_uses(self) -> tuple[OperatorUse, ...]:
-        """Each operator and version with the number of its uses in all subgraphs, most used first."""
-        uses = Counter((op.name, op.version) for graph in self.subgraphs for op in graph.operators)
-        return tuple(OperatorUse(name, version, count) for (name, version), count in uses.most_common())
 
     def data(self, tensor: Tensor) -> np.ndarray:
         """Returns the stored bytes of a constant tensor: uint8 [size_bytes], a view of the file."""

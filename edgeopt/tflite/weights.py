@@ -87,18 +87,6 @@ class Weights:
     tensors: tuple[WeightTensor, ...]
     bytes_by_kind: dict[str, int]
 
-    @property
-    def parameters(self) -> int:
-        """Number of trained numbers."""
-        return sum(t.elements for t in self.tensors if t.is_parameter)
-
-    @property
-    def sparsity(self) -> float | None:
-        """Share of exactly-zero elements over all weights (biases left out), 0 to 1; None without weights."""
-        counted = [t for t in self.tensors if t.kind == "weights" and t.zeros is not None]
-        elements = sum(t.elements for t in counted)
-        return sum(t.zeros or 0 for t in counted) / elements if elements else None
-
 
 def weigh(model: TFLiteModel) -> Weights:
     """Counts a model's stored tensors: bytes by kind, parameters, zeros, distinct values."""
