@@ -64,9 +64,10 @@ class Metric:
             DataError: the metric is not defined on these samples.
         """
         value = self.combine(*rows)
-        if math.isnan(value):
+        if not math.isfinite(value):
+            what = "not a number" if math.isnan(value) else "infinite"
             raise DataError(
-                f"Expected samples on which {self.name} is defined, got {len(rows[0])} on which it is not a number"
+                f"Expected samples on which {self.name} is defined, got {len(rows[0])} on which it is {what}"
                 f"{self._why_undefined(rows)}. Try other data, or another --metric."
             )
         if _are_hits(self, rows):
@@ -357,7 +358,7 @@ def _custom(name: str) -> Metric:
     def called(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         try:
             result = np.asarray(function(outputs, labels if labels.shape[1:] != (0,) else None))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit would end the worker without a word
             raise ConfigError(f"The metric {name} failed: {type(error).__name__}: {error}. Try it alone.") from error
         if result.dtype.kind not in "fiub" or result.shape not in ((), (len(outputs),)):
             raise ConfigError(

@@ -305,6 +305,16 @@ def test_auc_needs_both_classes() -> None:
         value_of("auc", SCORES[:, None], np.ones(N, int))
 
 
+def test_a_value_without_bounds_is_none() -> None:
+    with pytest.raises(DataError, match=r"my_metrics:boundless is defined, got 400 on which it is infinite"):
+        value_of("my_metrics:boundless", LOGITS, LABELS)
+
+
+def test_a_metric_that_ends_its_process_has_failed() -> None:
+    with pytest.raises(ConfigError, match=r"The metric my_metrics:leaving failed: SystemExit: 3"):
+        value_of("my_metrics:leaving", LOGITS, LABELS)
+
+
 def test_errors_of_outputs_that_are_not_numbers() -> None:
     outputs = np.full((N, 4), np.nan)
     with pytest.raises(DataError, match=r"mse is defined, got 400 .* \(an output is not finite\)"):

@@ -118,7 +118,7 @@ def convert(
         made = Path(folder) / str(variant.file)
         facts = formats.facts(made)
         if broken := [row for row in variant.runtimes if row.status == "failed" or row.matches_reference is False]:
-            raise ConversionError(_broken_promises(broken, output, facts.inputs))
+            raise ConversionError(_broken_promises(broken, made.name, output, facts.inputs))
         if dataset is not None:
             (variant,) = held_against_float(workspace, [variant], outcome.references)
         with files.atomic_path(output) as temporary:
@@ -174,12 +174,13 @@ def _counted(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{count} {name}" if count > 1 else name for name, count in Counter(names).items())
 
 
-def _broken_promises(rows: Sequence[RuntimeResult], output: Path, inputs: Sequence[TensorSpec]) -> str:
+def _broken_promises(rows: Sequence[RuntimeResult], made: str, output: Path, inputs: Sequence[TensorSpec]) -> str:
+    """Returns what to say of them; the file was called `made` when it was tried."""
     told = "; ".join(
         f"{row.name} {row.version}: "
-        + (row.reason or f"it runs, but its results are off by {row.max_difference:.2g} of their spread")
+        + (row.reason.rstrip(".") or f"it runs, but its results are off by {row.max_difference:.2g} of their spread")
         for row in rows
-    )
+    ).replace(made, output.name)
     if free := next((spec for spec in inputs if None in spec.shape[1:]), None):
         sizes = ",".join(str(size or (1 if number == 0 else "N")) for number, size in enumerate(free.shape))
         return (
