@@ -184,7 +184,8 @@ def compare_here(
         one: Metric | None = None
         scored = next(iter(pairs))
         if part.has_labels and len(pairs) > 1 and not (output or metric):
-            notes.append(f"not scored: expected to know which output the labels are for (--output {next(iter(pairs))})")
+            example = f"--output-name {next(iter(pairs))}"
+            notes.append(f"not scored: expected to know which output the labels are for ({example})")
         elif part.has_labels or metric:
             scored = chosen(list(pairs), output)
             one = metrics.metric(metric or left.default_metric(scored))

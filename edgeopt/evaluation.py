@@ -427,9 +427,12 @@ def chosen(names: Sequence[str], wanted: str | None) -> str:
         return str(wanted)
     if wanted is None:
         raise ConfigError(
-            f"Expected to know which of the outputs {', '.join(names)} the labels are for. Try --output {names[0]}."
+            f"Expected to know which of the outputs {', '.join(names)} the labels are for. "
+            f"Try --output-name {names[0]}."
         )
-    raise ConfigError(f"Expected one of the model's outputs as --output, got {wanted!r}.{suggestion(wanted, names)}")
+    raise ConfigError(
+        f"Expected one of the model's outputs as --output-name, got {wanted!r}.{suggestion(wanted, names)}"
+    )
 
 
 def _deciding(part: Part) -> Batch:

@@ -47,6 +47,7 @@ class Conditions:
     Attributes:
         runtime: where variants are scored and timed.
         metric: key of METRICS or "module:function"; chosen from the model and labels when None.
+        output_name: which output the labels are for, where the model has several.
         threads: of the interpreter that is timed.
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
@@ -56,6 +57,7 @@ class Conditions:
 
     runtime: str = "litert"
     metric: str | None = None
+    output_name: str | None = None
     threads: int = 1
     delegate: Delegate | None = None
     batch_size: int | None = 1
@@ -408,6 +410,7 @@ class Workspace:
                 self.folder / str(variant.file),
                 part,
                 metric=self.conditions.metric,
+                output=self.conditions.output_name,
                 runtime=self.runtime.runtime.name,
                 delegate=self.conditions.delegate,
             )
@@ -432,7 +435,7 @@ class Workspace:
 
         def compare() -> Fidelity:
             ours, theirs = self.folder / str(variant.file), self.folder / str(reference.file)
-            return measure(theirs, ours, part, metric=self.conditions.metric)
+            return measure(theirs, ours, part, metric=self.conditions.metric, output=self.conditions.output_name)
 
         try:
             return self.remember("fidelity", key, Fidelity, compare, uses=("litert",))
@@ -452,6 +455,7 @@ class Workspace:
                     self.data.validation,
                     runtime_b=self.runtime.runtime.name,
                     metric=self.conditions.metric,
+                    output=self.conditions.output_name,
                 )
             return _Words(comparison.kept(found))
 
@@ -501,11 +505,11 @@ class Workspace:
 
     @functools.cached_property
     def _metric_content(self) -> Any:
-        """A metric's name, and for a user's own the code of its module: a function that was edited scores anew."""
+        """What is scored by what; for a user's own metric the code of its module: one that was edited scores anew."""
         name = self.conditions.metric
         if name is not None:
             metrics.metric(name)  # whether there is such a one
-        return [name, user_code.digest(name or "")]
+        return [self.conditions.output_name, name, user_code.digest(name or "")]
 
     @property
     def trainer(self) -> workers.Worker:

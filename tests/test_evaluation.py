@@ -205,9 +205,11 @@ def test_an_output_of_several(models: dict[str, Path], digits: Part) -> None:
     (kind,) = (name for name, values in scores.items() if values.shape[1] == 10)
     result = evaluate(file, digits, output=kind, isolate=False)
     assert result.metric.value == (scores[kind].argmax(axis=1) == digits.arrays().labels).mean()
-    with pytest.raises(ConfigError, match=f"which of the outputs {', '.join(names)} the labels are for. Try --output"):
+    with pytest.raises(
+        ConfigError, match=f"which of the outputs {', '.join(names)} the labels are for. Try --output-name"
+    ):
         evaluate(file, digits, isolate=False)
-    with pytest.raises(ConfigError, match=r"one of the model's outputs as --output, got 'kinds'"):
+    with pytest.raises(ConfigError, match=r"one of the model's outputs as --output-name, got 'kinds'"):
         evaluate(file, digits, output="kinds", isolate=False)
 
 

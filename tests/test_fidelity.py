@@ -373,11 +373,11 @@ def test_labels_that_fit_no_metric_are_a_note() -> None:
     note = measured("heads", "int8", beyond, output="logits").notes[0]
     assert note.startswith("not scored: Expected labels 0..9 for 10 outputs")
     note = measured("heads", "int8", beyond).notes[0]
-    assert note.startswith("not scored: the labels are for one output (--output ")
+    assert note.startswith("not scored: the labels are for one output (--output-name ")
 
 
 def test_what_names_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of the model's outputs as --output, got 'none'"):
+    with pytest.raises(ConfigError, match="one of the model's outputs as --output-name, got 'none'"):
         measured("heads", "int8", models.part(*models.regression("standard")), output="none")
     with pytest.raises(DataError, match="Expected samples"):
         measured("heads", "int8", ROWS.head(0))

@@ -174,6 +174,19 @@ def test_keras_layers_of_many_kinds(folder: Path) -> None:
     assert "nothing to gain: all weight tensors have under 1024 elements" in found["dynamic"].reason
 
 
+def test_keras3_layers_are_called_as_the_user_knows_them(folder: Path) -> None:
+    from edgeopt import keras_bridge
+
+    keras = frameworks.load("keras")
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.RandomFlip()(x)
+    y = keras.layers.Conv2D(4, 3, activation="hard_silu")(y + 1.0)
+    bridged, _ = keras_bridge.to_keras2(keras.Model(x, keras.layers.GlobalMaxPooling2D()(y)))
+    inspection = _inspect_keras(folder, bridged)
+    assert [row.kind for row in inspection.rows] == ["RandomFlip", "Add", "Conv2D", "Activation", "GlobalMaxPooling2D"]
+    assert all(_advice(inspection)[scheme].possible for scheme in ("float16", "dynamic", "int8", "int16x8"))
+
+
 def _predicted_bytes(gain: str) -> float:
     match = re.search(r"→ ([\d.]+) (k?)B", gain)
     assert match is not None

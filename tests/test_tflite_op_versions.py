@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 import tflite_models as models
 
 from edgeopt.errors import ConfigError
+from edgeopt.exporters.micro import operators
 from edgeopt.tflite import op_versions_update
+from edgeopt.tflite.model import OperatorCode
 from edgeopt.tflite.op_versions import PACKAGES, RuntimeNeed, minimum_runtime, truthful_versions, unsupported_by
 from edgeopt.tflite.reader import read
 
@@ -134,6 +137,13 @@ def test_operators_that_no_runtime_has(tmp_path: Path) -> None:
     assert models.run(content, "ai_edge_litert", tmp_path) is None
     need = minimum_runtime(model)
     assert (need.version, need.litert, [r.operator for r in need.because]) == ("", None, ["Erfinv"])
+
+
+def test_tflm_runs_every_custom_operator_that_a_project_registers() -> None:
+    for name in operators.CUSTOM:
+        code = OperatorCode(name, 1, custom=True)
+        model = replace(read(op_versions_update.model_that_names(0, 1)), codes=(code,))
+        assert unsupported_by(model, "tflm") == ()
 
 
 def test_versions_of_the_future_are_refused() -> None:

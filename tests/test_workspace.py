@@ -11,7 +11,7 @@ import pytest
 
 import edgeopt
 from edgeopt import data as datasets
-from edgeopt import workers
+from edgeopt import frameworks, workers
 from edgeopt.carry_out import Outcome, carry_out
 from edgeopt.recipe import Recipe, steps_from
 from edgeopt.steps import Training
@@ -114,11 +114,24 @@ def test_an_edited_metric_scores_anew(digits_model: Path, tmp_path: Path, monkey
     assert values[1] == pytest.approx(values[0] / 2)
 
 
+def test_a_model_of_several_outputs_is_scored_by_the_one_that_labels_are_for(tmp_path: Path) -> None:
+    keras = frameworks.load("tf_keras")
+    x = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(x)
+    heads = {"ink": keras.layers.Dense(1, name="ink")(flat), "digit": keras.layers.Dense(10, name="digit")(flat)}
+    keras.Model(x, heads).save(tmp_path / "heads.h5")
+    with Workspace(
+        tmp_path / "heads.h5", datasets.load("digits"), tmp_path / "out", Conditions(output_name="digit")
+    ) as workspace:
+        baseline, int8 = carry_out(recipe(), workspace).variants
+        score = workspace.score(int8, workspace.data.validation)
+        faithful = workspace.fidelity(int8, baseline)
+    assert score.metric.name == faithful.metric.name == "top1"  # type: ignore[union-attr]
+
+
 def test_only_what_a_stage_uses_is_in_its_key(
     shared_work: tuple[Path, dict[str, Outcome]], digits_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgeopt import frameworks
-
     folder, outcomes = shared_work
     installed = frameworks.installed_version
     monkeypatch.setattr(frameworks, "installed_version", lambda name: "99" if name == "netron" else installed(name))

@@ -55,6 +55,7 @@ def compress(
     scheme: str | None = None,
     training: Training | None = None,
     metric: str | None = None,
+    output_name: str | None = None,
     seed: int = 0,
     custom_objects: Path | None = None,
     trust: bool = False,
@@ -71,6 +72,7 @@ def compress(
         scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat int8.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
+        output_name: which output the labels are for, where the model has several.
         seed: of every random choice.
         custom_objects, trust: see `loading.load_model`.
         logs: a folder that receives TensorBoard's logs.
@@ -95,7 +97,7 @@ def compress(
     )
     dataset, work = datasets.load(data, seed=seed), output.with_name(f".{output.name}.edgeopt")
     plan(recipe, has_labels=dataset.training.has_labels, has_training=len(dataset.training) > 0)
-    conditions = Conditions(metric=metric, custom_objects=custom_objects, trust=trust)
+    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
     with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:
         progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
         warnings = workspace.warnings

@@ -64,6 +64,7 @@ def convert(
     data: Any = None,
     runtimes: Sequence[str] = (),
     target: str | None = None,
+    output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | None = None,
     custom_objects: Path | None = None,
@@ -82,6 +83,7 @@ def convert(
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
             fit, and where it has a compiler what is written is what that makes of it.
+        output_name: which output the labels are for, where the model has several.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
             said is as the data are.
@@ -103,7 +105,13 @@ def convert(
     recipe = Recipe(schemes=(wanted.name,), budgets=Budgets(runtimes=tuple(runtimes)), target=target)
     promises = promised(recipe)
     dataset = None if data is None else datasets.load(data)
-    conditions = Conditions(batch_size=batch_size, shapes=shapes or {}, custom_objects=custom_objects, trust=trust)
+    conditions = Conditions(
+        output_name=output_name,
+        batch_size=batch_size,
+        shapes=shapes or {},
+        custom_objects=custom_objects,
+        trust=trust,
+    )
     with (
         as_path(model) as path,
         tempfile.TemporaryDirectory(prefix="edgeopt-") as folder,

@@ -97,6 +97,9 @@ force_option = click.option("--force", is_flag=True, help="Overwrite what is the
 metric_option = click.option(
     "--metric", help="top1, top5, f1, auc, mse, mae … or package.module:function; chosen from the model if not given."
 )
+output_name_option = click.option(
+    "--output-name", metavar="NAME", help="Which output is scored, where the model has several."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 quiet_option = options(
     click.option("--quiet", is_flag=True, help="No progress."),

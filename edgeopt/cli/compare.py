@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("b", type=click.Path(path_type=Path))
 @common.data_options(required=True)
 @common.metric_option
-@click.option("--output-name", help="Which output is scored, where the models have several.")
+@common.output_name_option
 @common.one_runtime_option
 @click.option("--runtime-b", metavar="NAME", help="What B runs on, where that is not the same.")
 @click.option("--layer-samples", type=click.IntRange(0), default=16, show_default=True, help="0 leaves layers out.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @common.data_options(required=False)
 @common.runtime_option
 @common.target_option
+@common.output_name_option
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.shape_option
 @common.model_options
@@ -34,6 +35,7 @@ def command(
     scheme: str,
     runtimes: tuple[str, ...],
     target: str | None,
+    output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
     custom_objects: Path | None,
@@ -64,6 +66,7 @@ def command(
             data=common.load_data(**data),
             runtimes=runtimes,
             target=target,
+            output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_shapes(shapes),
             custom_objects=custom_objects,

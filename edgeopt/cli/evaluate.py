@@ -15,7 +15,7 @@ from edgeopt.plain import to_plain
 @click.argument("file", type=click.Path(path_type=Path))
 @common.data_options(required=True)
 @common.metric_option
-@click.option("--output-name", help="Which output is scored, where the model has several.")
+@common.output_name_option
 @common.one_runtime_option
 @click.option("--threads", type=click.IntRange(1), help="Interpreters at the same time; all cores if not given.")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")

@@ -54,6 +54,7 @@ def _recipes() -> Iterable[str]:
     help="Repeatable; the recipe's or all if not given. float32 is always made, as the baseline.",
 )
 @common.metric_option
+@common.output_name_option
 @common.threads_option
 @common.delegate_options
 @common.shape_option
@@ -73,6 +74,7 @@ def command(
     target: str | None,
     schemes: tuple[str, ...],
     metric: str | None,
+    output_name: str | None,
     threads: int,
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
@@ -130,6 +132,7 @@ def command(
             target=target,
             runtime=runtimes[0] if runtimes else "litert",
             metric=metric,
+            output_name=output_name,
             threads=threads,
             delegate=common.delegate_from(delegate, delegate_settings),
             shapes=parse_shapes(shapes),

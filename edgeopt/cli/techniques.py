@@ -32,6 +32,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     @common.data_options(required=True)
     @click.option("--scheme", type=common.Named(SCHEMES), help="Of the .tflite; float32 if not given, after qat int8.")
     @common.metric_option
+    @common.output_name_option
     @click.option("--logs", type=click.Path(path_type=Path), help="A folder for TensorBoard's logs.")
     @common.model_options
     @common.seed_option
@@ -43,6 +44,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
         output: Path,
         scheme: str | None,
         metric: str | None,
+        output_name: str | None,
         logs: Path | None,
         custom_objects: Path | None,
         trust: bool,
@@ -63,6 +65,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
                 [step],
                 scheme=scheme,
                 metric=metric,
+                output_name=output_name,
                 seed=seed,
                 custom_objects=custom_objects,
                 trust=trust,

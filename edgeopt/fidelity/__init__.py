@@ -179,7 +179,7 @@ class _Pair:
         if not (part.has_labels or name):
             return None
         if len(self._outputs) > 1 and output is None and name is None:
-            self.notes += (f"not scored: the labels are for one output (--output {next(iter(self._outputs))})",)
+            self.notes += (f"not scored: the labels are for one output (--output-name {next(iter(self._outputs))})",)
             return None
         self._scored = chosen(list(self._outputs), output)
         try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeopt import graph
 from edgeopt.inspection.rows import Row
+from edgeopt.keras_bridge.layers import original
 from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.vocabulary import Shape
 
@@ -66,13 +67,14 @@ class KerasCount:
         )
 
     def _add(self, layer: Any, name: str, inputs: list[Shape], outputs: list[Shape], again: bool) -> None:
-        kind = type(layer).__name__
-        self._kinds[kind] = type(layer).__module__.partition(".")[0] in ("keras", "tf_keras")
+        known = original(layer)
+        kind = type(known).__name__
+        self._kinds[kind] = type(known).__module__.partition(".")[0] in ("keras", "tf_keras")
         variables = _variables(layer)
         weights = [np.asarray(variable) for variable in variables]
         kinds = [_weight_kind(variable) for variable in variables]
         kernels = [w for w, kind in zip(weights, kinds) if kind == "weights"]
-        macs = _macs(layer, inputs, outputs)
+        macs = _macs(known, inputs, outputs)
         elements, zeros = sum(k.size for k in kernels), sum(int(k.size - np.count_nonzero(k)) for k in kernels)
         self.rows.append(
             Row(

@@ -202,6 +202,16 @@ def classes() -> SimpleNamespace:
     return SimpleNamespace(KerasActivation=KerasActivation, KerasLayer=KerasLayer, KerasOperation=KerasOperation)
 
 
+def original(layer: Any) -> Any:
+    """Returns what the user knows a layer as: the Keras 3 layer or operation that one of the bridge's stands for."""
+    if type(layer).__module__ != __name__:
+        return layer
+    own = classes()
+    if isinstance(layer, own.KerasActivation):
+        return frameworks.load("keras").layers.Activation(layer.activation.__name__, name=layer.name)
+    return layer.operation if isinstance(layer, own.KerasOperation) else layer.layer
+
+
 def to_json(keras_object: Any) -> str:
     """Returns the config of a Keras 3 layer or operation as JSON, without what would build it on reading."""
     config = frameworks.load("keras").saving.serialize_keras_object(keras_object)

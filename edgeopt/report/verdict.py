@@ -189,7 +189,7 @@ def _quality(report: Report, best: Variant) -> str:
     interval = f"{numbers.metric(metric.value)}, 95 % interval {numbers.interval(metric)}"
     if best.drop is None or not math.isfinite(best.drop.value):
         return f", with {numbers.metric_name} {interval}"
-    if numbers.loss(best.drop.value) == numbers.loss(0.0):
+    if numbers.loss(abs(best.drop.value)) == numbers.loss(0.0):
         return f" at the same {numbers.metric_name} ({interval})"
     lower = (best.drop.value > 0) == metric.higher_is_better
     moved = f"{numbers.loss(abs(best.drop.value))} {'lower' if lower else 'higher'}"

@@ -33,11 +33,30 @@ PACKAGES: dict[str, str] = {
     "tflm": "tflm",
     "tflite-micro": "tflm",
 }
+# Beside TFLM's own: what audio front ends in the file consist of.
+_SIGNAL = (
+    "Delay",
+    "Energy",
+    "FftAutoScale",
+    "FilterBank",
+    "FilterBankLog",
+    "FilterBankSpectralSubtraction",
+    "FilterBankSquareRoot",
+    "Framer",
+    "Irfft",
+    "OverlapAdd",
+    "PCAN",
+    "Rfft",
+    "Stacker",
+    "Window",
+)
 # Registered by every full interpreter beside the builtin operators, and by TFLM's with all operators.
 _CUSTOM_OPERATORS: dict[str, frozenset[str]] = {
     "tflite": frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}),
     "litert": frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}),
-    "tflm": frozenset({"CIRCULAR_BUFFER", "TFLM_DECODE", "TFLite_Detection_PostProcess", "ethos-u"}),
+    "tflm": frozenset(
+        {"CIRCULAR_BUFFER", "TFLM_DECODE", "TFLite_Detection_PostProcess", "ethos-u"} | {f"Signal{s}" for s in _SIGNAL}
+    ),
 }
 
 
