@@ -68,8 +68,9 @@ LIMITS: dict[str, tuple[float | None, float]] = {
 _POLL_S = 0.2
 _MEMORY_POLL_S = 0.5  # looking at the tree reads /proc, which costs milliseconds
 _LOG_TAIL_BYTES = 4000
-# Information and warnings of Abseil's logging: "I0000 00:00:1795228285.250010   16607 cudart_stub.cc:31] …".
-_CHATTER = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\]")
+# Information and warnings of Abseil's logging: "I0000 00:00:1795228285.250010   16607 cudart_stub.cc:31] …"; what
+# LiteRT says of itself: "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.".
+_CHATTER = re.compile(r"WARNING: All log messages before absl|INFO: |[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\]")
 
 
 class WorkerCrashed(Exception):
