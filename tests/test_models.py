@@ -243,7 +243,7 @@ def test_what_cannot_be_trained_on_is_refused_in_words() -> None:
     refused(DataError, "Expected samples that differ, got 0 everywhere. Try", {"x": 0 * x, "y": np.arange(24) % 2})
     refused(
         ConfigError,
-        r"Expected images or spectrograms to augment, got samples \(64,\). Try --augment none",
+        r"Expected images or spectrograms to augment, got samples \(64,\). Try augment: none",
         {"x": x.reshape(24, 64), "y": np.arange(24) % 2},
         augment="shift",
     )

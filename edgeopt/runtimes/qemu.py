@@ -243,7 +243,8 @@ class QemuSession(Session):
         raise self._refused(f"{command[0]} ended with {done.returncode}: {words}")
 
     def _refused(self, why: str) -> ModelError:
-        return ModelError(f"{self.runtime.name} refused {self._file.name}: {why.rstrip('.')}. Try --runtime tflm.")
+        remedy = "" if "Try --runtime tflm" in why else " Try --runtime tflm."
+        return ModelError(f"{self.runtime.name} refused {self._file.name}: {why.rstrip('.')}.{remedy}")
 
 
 def open(
