@@ -227,6 +227,7 @@ class Workspace:
 
         Raises:
             ModelError: it has no layers that can be trained here.
+            ConversionError: it has layers that no file can hold.
         """
         return self.remember(
             "survey",
