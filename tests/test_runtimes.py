@@ -254,6 +254,23 @@ def test_wrong_inputs(opened):
         session.run({"picture": np.zeros((2, 8, 8, 1), np.float32)})
 
 
+def test_a_refusal_of_every_tensor_is_short(tmp_path):
+    def misquantize(model, schema):
+        for _ in range(20):
+            quantized = schema.TensorT()
+            quantized.name, quantized.shape, quantized.type = "t", [1], schema.TensorType.INT32
+            quantized.quantization = schema.QuantizationParametersT()
+            quantized.quantization.scale, quantized.quantization.zeroPoint = [1.0], [0]
+            quantized.quantization.quantizedDimension = 3
+            model.subgraphs[0].tensors.append(quantized)
+
+    file = tmp_path / "odd.tflite"
+    file.write_bytes(rewrite.changed(probe_model(), misquantize))
+    with pytest.raises(ModelError, match=r"quantized_dimension must be in range .* …\. Expected a .tflite") as caught:
+        runtimes.open_session(file, RUNTIMES["litert"])
+    assert len(str(caught.value)) < 700
+
+
 def test_refused_files(runtime, tmp_path):
     with pytest.raises(ModelError, match=r"got .*none\.tflite: No such file"):
         runtimes.open_session(tmp_path / "none.tflite", runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ from edgeopt.vocabulary import Quantization, TensorSpec
 # What the interpreters raise when they refuse a file, a shape or a delegate.
 REFUSALS = (ValueError, RuntimeError, SystemError, MemoryError, TypeError)
 _BATCH_TOLERANCE = 1e-4
+# A refusal may say the same of every tensor.
+_REFUSAL_CHARACTERS = 500
 _DISTINCT_SAMPLES = 3
 
 
@@ -218,6 +221,7 @@ class InterpreterSession(Session):
                 self._start()
         except REFUSALS as error:
             said = " ".join(dict.fromkeys(filter(None, (one_line(error), printable(log.words)))))
+            said = textwrap.shorten(said, _REFUSAL_CHARACTERS, placeholder=" …")
             if self._delegate:
                 raise UnavailableError(
                     f"{self._name} with the delegate {self._delegate.library.name} refused {self._file.name}: {said}. "

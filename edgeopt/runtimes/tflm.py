@@ -268,7 +268,7 @@ def _first_arena(file: Path, model: TFLiteModel) -> int:
 def _refused(file: Path, words: str) -> ModelError:
     return ModelError(
         f"tflm refused {file.name}: {printable(words).rstrip('.')}. Expected a file whose operators and dtypes TFLM "
-        "has; try --scheme int8, or another runtime."
+        "has; try another scheme, or another runtime."
     )
 
 
