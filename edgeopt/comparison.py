@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeopt import metrics, progress, runtimes, statistics
+from edgeopt import formats, metrics, progress, runtimes, statistics
 from edgeopt.data import bind
 from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, require
@@ -149,12 +149,15 @@ def layer_errors(
 ) -> tuple[LayerError, ...]:
     """Returns how far each intermediate tensor of a quantized file lies from the float one's, in order of execution.
 
-    On LiteRT's built-in kernels, over the first `samples` samples.
+    On the runtime that is the reference for the format, over the first `samples` samples.
 
     Raises:
         DataError, ModelError, UnavailableError: see `compare`.
     """
-    runtime = RUNTIMES["litert-builtin"]
+    row = formats.format_of(float_file)
+    runtime = runtimes.reference_for(row.name)
+    if runtime is None or "tensors" not in runtime.can:
+        raise UnavailableError(f"No runtime here shows what layers of {row.suffix} files compute. Try another format.")
     if not isolate:
         return layer_errors_here(float_file, part, runtime, b=quantized_file, samples=samples)
     return in_worker(

@@ -102,13 +102,13 @@ def tried_on_runtimes(
         everywhere: try all that are tried without being asked for; else the promised ones, or the main one alone.
     """
     asked = (workspace.runtime, *promises) if everywhere or not promises else promises
-    requests = to_try(asked, form="tflite") if everywhere else list(asked)
     part = workspace.data.calibration if workspace.has_data else None
 
     def add(variant: Variant) -> Variant:
-        if variant.file is None:
+        if variant.primary is None:
             return variant
-        file = workspace.folder / variant.file
+        file = workspace.folder / variant.primary.file
+        requests = to_try(asked, form=variant.primary.format) if everywhere else list(asked)
 
         def check() -> _Rows:
             return _Rows(parity.check(file, requests, part, delegate=workspace.conditions.delegate))

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeopt import formats, runtimes, workers
 from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.runtimes import FAMILIES, RUNTIMES, Delegate, Request, Runtime
+from edgeopt.runtimes import FAMILIES, Delegate, Request, Runtime
 from edgeopt.runtimes.numbers import dequantize
 from edgeopt.runtimes.samples import arbitrary, from_data, generated, sizes, take
 from edgeopt.vocabulary import RuntimeResult
@@ -167,7 +167,7 @@ def check(
 
 def _reference(file: Path, form: str, part: Part | None, count: int) -> Outputs | None:
     """Returns what the reference runtime of a format computes, or None where there is none or it refuses the file."""
-    runtime = next((row for row in RUNTIMES.values() if row.is_reference and form in row.takes), None)
+    runtime = runtimes.reference_for(form)
     if runtime is None:
         return None
     try:

@@ -6,6 +6,7 @@ import re
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import c99_build
@@ -20,7 +21,10 @@ from edgeopt import c99
 from edgeopt.c99 import checking
 from edgeopt.c99.operators import OPERATORS
 from edgeopt.errors import EdgeoptError, ModelError
-from edgeopt.tflite import rewrite
+from edgeopt.exporters import streaming
+from edgeopt.exporters.android import notes
+from edgeopt.exporters.contract import Source
+from edgeopt.tflite import interface, metadata, rewrite
 from edgeopt.tflite.reader import read
 
 SAME, VALID = 0, 1
@@ -55,6 +59,24 @@ def _drive(count: int, seed: int) -> int:
 
 def test_damaged_files() -> None:
     assert _drive(500, seed=1) > 10
+
+
+def test_damaged_files_in_an_android_project() -> None:
+    """What is read of a file and written around it, up to where a runtime, in a process of its own, runs it."""
+    made = 0
+    for content in tflite_mutations.mutations(_files(), 250, seed=4):
+        try:
+            model = read(content)
+            source = Source(Path("net.tflite"), content, model, "net")
+            streaming.remembers(source, streaming=False)
+            assert read(metadata.with_note(content, notes.note(source, model)[0])).metadata
+            interface.with_static_shapes(content)
+            for dtype in ("float32", "uint8"):
+                interface.with_interface(content, dtype)
+            made += 1
+        except EdgeoptError:
+            pass
+    assert made > 10
 
 
 @pytest.mark.slow

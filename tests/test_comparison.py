@@ -12,10 +12,10 @@ import pytest
 import runtime_models
 import scored_models
 
-from edgeopt import comparison, data, runtimes, statistics
+from edgeopt import comparison, data, formats, runtimes, statistics
 from edgeopt.comparison import compare, layer_errors
 from edgeopt.data import Part
-from edgeopt.errors import ConfigError, ModelError
+from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, evaluate
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.tflite.model import Tensor
@@ -224,3 +224,11 @@ def test_names_match_through_what_converters_add() -> None:
     }
     exact_first = [tensor("x:0"), tensor("x:01")]
     assert comparison._matched(exact_first, exact_first[::-1]) == {"x:0": "x:0", "x:01": "x:01"}
+
+
+def test_layers_of_a_format_that_no_reference_takes(
+    tmp_path: Path, digits: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(formats.FORMATS, "toy", formats.Format("toy", ".toy", "toy_format", "numbers in a text"))
+    with pytest.raises(UnavailableError, match=r"No runtime here shows what layers of \.toy files compute"):
+        layer_errors(tmp_path / "a.toy", tmp_path / "b.toy", digits)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from edgeopt.showing.safe import visible_lines
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -180,7 +182,7 @@ def _text(value: str) -> Any:
     """Returns a file's own words as plain text: no markup, and no control characters that steer a terminal."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value))
+    return Text(visible_lines(value))
 
 
 def _shape(shape: Shape) -> str:

@@ -314,6 +314,11 @@ def to_try(asked: Iterable[Request], *, form: str) -> list[Request]:
     ]
 
 
+def reference_for(form: str) -> Runtime | None:
+    """Returns the runtime that others are compared with on files of the format `form`, None where there is none."""
+    return next((row for row in RUNTIMES.values() if row.is_reference and form in row.takes), None)
+
+
 def refusals(file: Path, request: Request) -> tuple[str, ...]:
     """Returns why a runtime cannot load `file`, without it; empty where nothing speaks against it, or none is here.
 

@@ -177,6 +177,11 @@ CASES = [
         copied("digits.keras", "--scheme", "float16", "--runtime", "tflm"),
         ("out.tflite was not written: tflm", "Try another --scheme"),
     ),
+    Case(
+        "a batch that no memory holds",
+        copied("digits.keras", "--batch-size", "100000000"),
+        ("out.tflite was not written: litert", "litert refused out.tflite", "when converting. Try another --scheme"),
+    ),
     Case("another ending", copied("digits.keras", output="out.bin"), ("ending in .tflite", "Try out.tflite")),
     Case("existing output", users_file, ("out.tflite exists already", "--force to overwrite it")),
     Case("somebody's folder", users_folder, ("holds files that edgeopt did not write", "Try another folder")),
