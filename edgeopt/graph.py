@@ -262,6 +262,8 @@ def set_weights(layer: Any, values: Sequence[np.ndarray]) -> None:
             f"got {[tuple(value.shape) for value in values]}. Try saving the model anew from the code that built it."
         )
     layer.set_weights([value.reshape(shape) for value, shape in zip(values, shapes)])
+    if hasattr(layer, "finalize_state"):  # an adapted Normalization computes with copies of its weights
+        layer.finalize_state()
 
 
 def float32_config(config: Any) -> Any:

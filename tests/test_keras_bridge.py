@@ -25,6 +25,19 @@ def scrambled(model, seed=3):
     return model
 
 
+@pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras3", "keras2"])
+def test_an_adapted_normalization_keeps_its_statistics(library):
+    samples = np.random.default_rng(0).normal([5000, 0.02, -40], [600, 0.004, 5], (64, 3)).astype(np.float32)
+    layer = library.layers.Normalization()
+    layer.adapt(samples)
+    x = library.Input((3,))
+    model = library.Model(x, library.layers.Dense(2)(layer(x)))
+    bridged = keras_bridge.to_keras2(model)[0] if library is keras else model
+    back = keras_bridge.to_keras3(bridged)
+    for other in (bridged, back):
+        np.testing.assert_allclose(other(samples), model(samples), atol=1e-4)
+
+
 def over_and_back(model, *, kept_keras3=()):
     """Bridges a Keras 3 model to tf_keras and back, proves both, and returns the tf_keras one with the notes."""
     scrambled(model)
