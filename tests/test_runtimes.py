@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -568,3 +569,17 @@ def test_tflm_keeps_variables_that_are_only_read(tmp_path):
     for frame, wanted in zip(frames, ring_output(frames)):
         np.testing.assert_array_equal(session.run({"frame": frame[None]})["scaled"][0], wanted)
     assert variables(read(file)) == 1
+
+
+def test_opening_a_file_does_not_read_it_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its load time and memory would be ours instead of the runtime's."""
+
+    def read(content: Any) -> Any:
+        raise AssertionError("parsed while it was opened")
+
+    monkeypatch.setattr("edgeopt.runtimes.interpreter.read", read)
+    session = runtimes.open_session(models()["lstm"], RUNTIMES["litert"])
+    sample = generated(session.inputs, seed=0)
+    session.run(sample)
+    with pytest.raises(AssertionError, match="parsed"):
+        session.run(sample)  # what it keeps has to be known now

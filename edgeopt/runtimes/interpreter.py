@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import textwrap
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.samples import FREE_SIZE, generated
-from edgeopt.runtimes.state import state
+from edgeopt.runtimes.state import State, state
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Quantization, TensorSpec
@@ -68,7 +69,6 @@ class InterpreterSession(Session):
         self._content = read_file(file)
         self._batches: bool | None = None
         self._open()
-        self._state = state(read(self._content))
         nodes = _nodes(self._interpreter)
         of_delegate = self._external_nodes if delegate else [node for node in nodes if node.is_delegate]
         operators = [node for node in nodes if not node.is_delegate]
@@ -188,6 +188,11 @@ class InterpreterSession(Session):
     def layer(self, node: Node) -> str:
         """Returns the name of the first tensor that `node` writes."""
         return self._tensor_name(node.outputs[0]) if node.outputs else ""
+
+    @functools.cached_property
+    def _state(self) -> State:
+        # Read when a run is to follow another: opening a file takes what the runtime takes.
+        return state(read(self._content))
 
     def _renew(self) -> None:
         """Puts the interpreter into the state of a file that was just opened."""
