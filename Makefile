@@ -27,7 +27,8 @@ setup: $(VENV)/.ready ## make the environment in .venv
 $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev,view]'
+	@# setuptools warns of every editable installation, at length
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev,view]'
 	touch $@
 
 demo: setup models/digits.keras ## train a network, measure every scheme of it, write demo/report.html and a C project that tests itself
