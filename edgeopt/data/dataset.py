@@ -155,6 +155,10 @@ class Part(Described):
         empty = {s.name: np.empty((0, *(n or 0 for n in s.shape)), s.dtype) for s in self.specs}
         return Batch(empty, np.empty(0, np.int64) if self.has_labels else None)
 
+    def raw_arrays(self) -> Batch:
+        """Returns all samples as one batch, as they are in the source: for small parts that hold any."""
+        return joined(list(self._raw_batches(4096, None)))
+
     def digest(self) -> str:
         """Returns a hash of the content of these samples and of all that is done to them."""
         rows = "" if self.rows is None else np.ascontiguousarray(self.rows).tobytes().hex()
