@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgeopt import files, frameworks
 from edgeopt.advice import advice
 from edgeopt.errors import ModelError
 from edgeopt.inspection import Inspection, inspect_converted, inspect_keras, inspection_tables
+from edgeopt.loading import LoadedModel
 from edgeopt.plain import to_plain
 from edgeopt.prospects import Advice
 from edgeopt.techniques import TECHNIQUES
@@ -40,19 +41,8 @@ def _inspect_keras(folder: Path, model: Any, **fields: Any) -> Inspection:
     path = folder / f"{model.name}.h5"
     model.save(path)
     spec = TensorSpec("input", tuple(model.input_shape))
-    loaded = types.SimpleNamespace(
-        path=path,
-        source_format="keras2-h5",
-        inputs=(spec,),
-        outputs=(),
-        keras=model,
-        original=model,
-        notes=(),
-        unbridged=(),
-    )
-    for name, value in fields.items():
-        setattr(loaded, name, value)
-    return inspect_keras(loaded)  # type: ignore[arg-type]
+    loaded = LoadedModel(path, "keras2-h5", (spec,), (), keras=model, original=model)
+    return inspect_keras(replace(loaded, **fields))
 
 
 def _advice(inspection: Inspection) -> dict[str, Advice]:

@@ -101,7 +101,7 @@ def test_nothing_to_compare_with_is_not_agreement(monkeypatch: pytest.MonkeyPatc
     """The reference refuses; what the first runtime computes is then compared with nothing, the next with the first."""
     needs("tflm")
     rows = {name: replace(row, is_reference=name == "tflm") for name, row in RUNTIMES.items()}
-    monkeypatch.setattr(parity, "RUNTIMES", rows)
+    monkeypatch.setattr(runtimes, "RUNTIMES", rows)
     first, second = checked(runtime_models.models()["float16"], "litert", "litert-reference")
     assert (first.status, first.matches_reference, first.max_difference) == ("ok", None, None)
     assert second.matches_reference is True
