@@ -534,17 +534,12 @@ class Workspace:
             options = ConvertOptions(
                 batch_size=self.conditions.batch_size,
                 shapes=self.conditions.shapes,
-                calibration=None if self._data is None else self._calibration,
+                calibration=None if self._data is None else self._data.calibration,
                 custom_objects=self.conditions.custom_objects,
                 trust=self.conditions.trust,
             )
             self._converter = model.content, IsolatedConverter(model.file, options)
         return self._converter[1]
-
-    @property
-    def _calibration(self) -> Part:
-        assert self._data is not None
-        return self._data.calibration
 
     def _close_converter(self) -> None:
         if self._converter is not None:
