@@ -35,7 +35,7 @@ def of_technique(name: str, facts: ModelFacts) -> Prospect:
         return Prospect("none", f"no file holds {words}", possible=False)
     row = TECHNIQUES[name]
     prospect = row.predict(row.typical, facts)
-    if facts.untrainable:
+    if facts.untrainable and row.acts_on == "model":
         return Prospect(prospect.gain, f"{facts.untrainable}. There: {prospect.reason}", possible=False)
     return prospect
 

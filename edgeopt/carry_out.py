@@ -52,7 +52,8 @@ def carry_out(recipe: Recipe, workspace: Workspace) -> Outcome:
         ModelError: the model cannot be read, or a step needs layers that can be trained and there are none.
         ConversionError: not one file could be made of the model as it came.
     """
-    survey = workspace.survey() if recipe.steps else None
+    on_model = [step for step in recipe.steps if technique(step.technique).acts_on == "model"]
+    survey = workspace.survey(layers=bool(on_model)) if recipe.steps else None
     planned = _planned(recipe, workspace, survey)
     promises = promised(recipe)
     schemes = tuple(dict.fromkeys((BASELINE, *recipe.schemes)))
@@ -85,7 +86,9 @@ def _with_steps(
         made = workspace.converted(model, scheme, promises=promises)
         baseline = workspace.converted(model, BASELINE, promises=promises)
         for planned in on_files if made.file else ():
-            made, _ = workspace.worked_on_file(made, baseline, planned, training=recipe.training, seed=recipe.seed)
+            made, _ = workspace.worked_on_file(
+                model, made, baseline, planned, training=recipe.training, seed=recipe.seed
+            )
         if scheme != BASELINE:
             references[made.name] = baseline
         return made
@@ -97,9 +100,11 @@ def _with_steps(
         on_file = technique(planned.technique).acts_on == "file"
         if on_file:
             made = model
+            if before.file is None:
+                raise ConversionError(f"There is no {recipe.schemes[0]} file for {planned.technique}. {before.error}")
             baseline = workspace.converted(model, BASELINE, promises=promises)
             after, record = workspace.worked_on_file(
-                before, baseline, planned, training=recipe.training, seed=recipe.seed
+                model, before, baseline, planned, training=recipe.training, seed=recipe.seed
             )
         else:
             made, record = workspace.worked(model, planned, training=recipe.training, seed=recipe.seed)

@@ -64,19 +64,23 @@ class FileJob:
     Attributes:
         file: the model as it was converted without quantization.
         converted: the same in `scheme`, as conversion and the steps before made it.
+        source: the model that `file` was converted from.
         folder: receives what the step makes.
-        properties, training, seed: see `Job`.
+        properties, training, seed, trust, custom_objects: see `Job`.
     """
 
     step: Step
     file: Path
     converted: Path
+    source: Path
     scheme: Scheme
     calibration: Part
     folder: Path
     properties: frozenset[Property]
     training: Training
     seed: int = 0
+    trust: bool = False
+    custom_objects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,22 @@ class Survey:
     unbridged: tuple[tuple[str, str], ...]
 
 
-def survey(model: Path, *, trust: bool = False, custom_objects: Path | None = None) -> Survey:
-    """Returns what a plan needs to know of the model in a file."""
+def survey(model: Path, *, layers: bool = True, trust: bool = False, custom_objects: Path | None = None) -> Survey:
+    """Returns what a plan needs to know of the model in a file.
+
+    Args:
+        layers: whether steps work on its layers; those that work on files take any model.
+
+    Raises:
+        ModelError: there are no layers that can be trained, and steps work on them.
+    """
+    from edgeopt.inspection import inspect_keras
     from edgeopt.inspection.keras_layers import KerasCount
 
+    if not layers:
+        opened = load_model(model, custom_objects=custom_objects, trust=trust)
+        held = frozenset() if opened.keras is None else properties_of(opened.keras)
+        return Survey(held, inspect_keras(opened).facts, opened.unbridged)
     loaded = _loaded(model, trust, custom_objects)
     facts = KerasCount(loaded.keras).facts("")
     return Survey(properties_of(loaded.keras), facts, loaded.unbridged)
@@ -142,7 +158,16 @@ def work_on_file(job: FileJob) -> Done:
         EdgeoptError: the step cannot be done.
     """
     row = technique(job.step.technique)
-    carried = Carried(job.folder, job.properties, None, job.training, job.seed, converted=job.converted)
+    carried = Carried(
+        job.folder,
+        job.properties,
+        training=job.training,
+        seed=job.seed,
+        trust=job.trust,
+        custom_objects=job.custom_objects,
+        converted=job.converted,
+        source=job.source,
+    )
     job.folder.mkdir(parents=True, exist_ok=True)
     part = datasets.bind(job.calibration, formats.facts(job.file).inputs)
     start = time.perf_counter()

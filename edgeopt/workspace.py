@@ -222,8 +222,11 @@ class Workspace:
 
     # --- what is made ------------------------------------------------------------------------------------------------
 
-    def survey(self) -> Survey:
+    def survey(self, *, layers: bool = True) -> Survey:
         """Returns what a plan needs to know of the model.
+
+        Args:
+            layers: see `workshop.survey`.
 
         Raises:
             ModelError: it has no layers that can be trained here.
@@ -231,11 +234,12 @@ class Workspace:
         """
         return self.remember(
             "survey",
-            {"model": self.original.content, "custom objects": self._custom_objects},
+            {"model": self.original.content, "custom objects": self._custom_objects, "layers": layers},
             Survey,
             lambda: self._train(
                 "survey",
                 self.original.file,
+                layers=layers,
                 trust=self.conditions.trust,
                 custom_objects=self.conditions.custom_objects,
             ),
@@ -329,11 +333,19 @@ class Workspace:
         return made, replace(kept.record, model=kept.model)
 
     def worked_on_file(
-        self, converted: Variant, baseline: Variant, planned: PlannedStep, *, training: Training, seed: int
+        self,
+        model: Made,
+        converted: Variant,
+        baseline: Variant,
+        planned: PlannedStep,
+        *,
+        training: Training,
+        seed: int,
     ) -> tuple[Variant, StepRecord]:
         """Returns what a technique on files makes of a converted file, and the record of what was done.
 
         Args:
+            model: what both files were converted from.
             converted: the file in its scheme, as conversion and the steps before made it.
             baseline: the same model as a float file.
             planned, training, seed: see `worked`.
@@ -343,6 +355,7 @@ class Workspace:
         """
         part = self.data.calibration
         key = {
+            "model": model.content,
             "file": converted.sha256,
             "float": baseline.sha256,
             "scheme": scheme_named(converted.scheme),
@@ -358,12 +371,15 @@ class Workspace:
             step=planned.step,
             file=self.folder / str(baseline.file),
             converted=self.folder / str(converted.file),
+            source=model.file,
             scheme=scheme_named(converted.scheme),
             calibration=part,
             folder=self._store.folder / "files" / name,
             properties=planned.properties_before,
             training=training,
             seed=seed,
+            trust=self.conditions.trust,
+            custom_objects=self.conditions.custom_objects,
         )
 
         def compute() -> _KeptFile:

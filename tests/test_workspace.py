@@ -13,6 +13,7 @@ import edgeopt
 from edgeopt import data as datasets
 from edgeopt import frameworks, workers
 from edgeopt.carry_out import Outcome, carry_out
+from edgeopt.errors import ConfigError, ModelError
 from edgeopt.recipe import Recipe, steps_from
 from edgeopt.steps import Training
 from edgeopt.techniques import TECHNIQUES
@@ -174,3 +175,26 @@ def test_a_technique_on_files_is_carried_out_like_any_other(
         assert b"Ada, " + one.scheme.encode() + b", 200 samples" in (folder / str(one.file)).read_bytes()
         assert one.artifacts[0].made_by == "sign"
         assert one.steps == ("sign",)
+
+
+def test_a_float_file_goes_through_techniques_on_files(
+    digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datasets.load("digits")
+    edgeopt.convert(digits_model, tmp_path / "given.tflite", scheme="float32")
+    monkeypatch.setitem(TECHNIQUES, "sign", added_techniques.SIGN)
+    with Workspace(tmp_path / "given.tflite", data, tmp_path / "out") as workspace:
+        workspace.trainer.call("added_techniques:install")
+        outcome = carry_out(recipe("sign"), workspace)
+        assert [v.name for v in outcome.variants] == ["float32", "int8", "sign.int8"]
+        assert not outcome.records[0].rolled_back
+        with pytest.raises(ModelError, match=r"Expected a model of layers that can be trained here, got .*given"):
+            carry_out(recipe(PRUNE, "sign"), workspace)
+
+
+def test_a_technique_on_files_writes_no_keras_model(
+    digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TECHNIQUES, "sign", added_techniques.SIGN)
+    with pytest.raises(ConfigError, match=r"ending in \.tflite after sign, got .*: what it did is in the converted"):
+        edgeopt.compress(digits_model, "digits", tmp_path / "m.keras", ["sign"])

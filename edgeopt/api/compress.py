@@ -69,7 +69,8 @@ def compress(
         data: a Dataset, or what `edgeopt.load_data` takes; trains and scores.
         output: a Keras 3 model (`.keras`), or a converted one (`.tflite`).
         steps: what `recipe.steps_from` takes: names, names with settings, Steps.
-        scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat int8.
+        scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat and what works on
+            files int8.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
         output_name: which output the labels are for, where the model has several.
@@ -86,12 +87,13 @@ def compress(
     last = chosen[-1] if chosen else None
     if last is None:
         raise ConfigError("Expected at least one technique, got none. Try steps=['prune'].")
-    simulated = Property.FAKE_QUANTIZED in technique(last.technique).ensures
-    _require_suffix(output, last, simulated)
+    row = technique(last.technique)
+    in_file = row.acts_on == "file" or Property.FAKE_QUANTIZED in row.ensures
+    _require_suffix(output, last, in_file)
     files.require_free(output, force=force)
     recipe = Recipe(
         steps=chosen,
-        schemes=(scheme or ("int8" if simulated else "float32"),),
+        schemes=(scheme or ("int8" if in_file else "float32"),),
         training=training or Training(),
         seed=seed,
     )
@@ -125,13 +127,13 @@ def compress(
     )
 
 
-def _require_suffix(output: Path, last: Step, simulated: bool) -> None:
+def _require_suffix(output: Path, last: Step, in_file: bool) -> None:
     if output.suffix not in _SUFFIXES:
         raise ConfigError(
             f"Expected an output file ending in .keras or .tflite, got {output}. Try {output.stem or 'model'}.keras."
         )
-    if simulated and output.suffix == ".keras":
+    if in_file and output.suffix == ".keras":
         raise ConfigError(
-            f"Expected an output file ending in .tflite after {last.technique}, got {output}: what it trained is in "
+            f"Expected an output file ending in .tflite after {last.technique}, got {output}: what it did is in "
             f"the converted file alone. Try -o {output.stem}.tflite --scheme int8."
         )

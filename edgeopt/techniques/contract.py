@@ -38,6 +38,8 @@ class Carried:
         seed: of every random choice.
         trust, custom_objects: for model files that the step itself opens; see `loading.load_model`.
         converted: for a technique on files: the file in the scheme, as conversion and the steps before made it.
+        source: for a technique on files: the model that the float file was converted from; a float `.tflite` where
+            that is what was given.
     """
 
     folder: Path
@@ -48,13 +50,15 @@ class Carried:
     trust: bool = False
     custom_objects: Path | None = None
     converted: Path | None = None
+    source: Path | None = None
 
 
 # On a model: apply(step, model, data, carried) returns a new tf_keras model and what was done; `model` stays as it is.
 Apply = Callable[[Any, Any, "Dataset", Carried], tuple[Any, StepRecord]]
-# On a file: apply(step, float_file, scheme, calibration, carried) returns a new file in `scheme`, written into
+# On a file: apply(step, float_file, scheme, calibration, carried) returns a file in `scheme`, written into
 # carried.folder, and what was done; no other file is changed. `float_file` is the model as it was converted without
-# quantization, `calibration` is bound to its inputs.
+# quantization, `calibration` is bound to its inputs. Where nothing is to be mended the file holds what
+# carried.converted does, and the record says why.
 ApplyToFile = Callable[[Any, Path, Scheme, "Part", Carried], tuple[Path, StepRecord]]
 # check(step, record, file) returns the record's promises as measured in the converted file.
 Check = Callable[[Any, StepRecord, "FileFacts"], tuple[Promise, ...]]
@@ -64,6 +68,10 @@ Predict = Callable[[Any, ModelFacts], Prospect]
 Validate = Callable[[Any, Training], None]
 # remarks(step, earlier, schemes) yields what of the step is pointless after those before it and in these schemes.
 Remarks = Callable[[Any, Sequence[Step], Sequence[Scheme]], Iterable[str]]
+
+
+# suits(scheme, facts) says why it cannot help this model in this scheme, "" where it may.
+Suits = Callable[[Scheme, ModelFacts], str]
 
 
 def _anything_goes(step: Step, training: Training) -> None:
@@ -79,7 +87,7 @@ class Technique:
     """A row of TECHNIQUES: all that is known of a technique; nothing else names one.
 
     Attributes:
-        name: the verb: command, recipe key and module.
+        name: the verb: command and recipe key; its module has "_" for "-".
         summary: one line for help texts and docs.
         step: the dataclass of its choices.
         apply: an Apply, or an ApplyToFile where it acts on files.
@@ -92,6 +100,9 @@ class Technique:
         changes_architecture: whether tensors change their shapes: what knows the old ones must come later.
         variants: what it is called when the model has these properties: "PQAT".
         speeds_up: whether less is left to compute; None where the scheme decides.
+        repairs: whether it does nothing but bring a quantized file nearer to its float model: it is kept only where
+            that is shown, and `edgeopt repair` takes it.
+        suits: see above; what repairs by itself leaves out.
         fits: which schemes may be made of the model that it leaves.
         why_unfit: why not the others, in words; "" where it fits all.
     """
@@ -112,6 +123,8 @@ class Technique:
     speeds_up: bool | None = False
     validate: Validate = _anything_goes
     remarks: Remarks = _no_remarks
+    repairs: bool = False
+    suits: Suits = lambda scheme, facts: ""
     fits: Callable[[Scheme], bool] = lambda scheme: True
     why_unfit: str = ""
 
