@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
-from edgeopt.tflite.weights import stored_operand, trained_operands
+from edgeopt.tflite.weights import activations_position, stored_operand, trained_operands
 
-_ACTIVATIONS = {"TRANSPOSE_CONV": 2}
 # They convert or carry numbers; what they carry says nothing of the arithmetic.
 _NEUTRAL = frozenset(
     (
@@ -66,7 +65,7 @@ def _state(by_arithmetic: dict[str, Counter[str]]) -> str:
 def _arithmetic(graph: Subgraph, operator: Operator, makers: dict[int, Operator]) -> str | None:
     if operator.name in _NEUTRAL:
         return None
-    activations = graph.operand(operator, _ACTIVATIONS.get(operator.name, 0))
+    activations = graph.operand(operator, activations_position(operator))
     result = graph.result(operator)
     weights = _weights(graph, operator, makers)
     if activations is None or result is None:

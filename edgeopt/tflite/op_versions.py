@@ -21,6 +21,7 @@ from typing import Any
 
 from edgeopt.errors import ConfigError, suggestion
 from edgeopt.tflite.model import Operator, Subgraph, Tensor, TFLiteModel
+from edgeopt.tflite.weights import activations_position
 
 # What users call the packages → how their versions are counted.
 PACKAGES: dict[str, str] = {
@@ -112,8 +113,6 @@ DEMANDS: tuple[Demand, ...] = (
     Demand("EMBEDDING_LOOKUP", "", "int4", 4),
     Demand("EMBEDDING_LOOKUP", "", "int2", 5),
 )
-# Position of the activations; the weights are at 1.
-_ACTIVATIONS = {"TRANSPOSE_CONV": 2}
 _COMPUTING = (
     "FULLY_CONNECTED",
     "CONV_2D",
@@ -218,7 +217,7 @@ def _versions(model: TFLiteModel) -> set[tuple[str, int]]:
 def _demands(model: TFLiteModel) -> Iterator[tuple[Operator, int | Floor]]:
     for graph in model.subgraphs:
         for operator in graph.operators:
-            activations = graph.operand(operator, _ACTIVATIONS.get(operator.name, 0))
+            activations = graph.operand(operator, activations_position(operator))
             weights = activations if operator.name == "DEQUANTIZE" else graph.operand(operator, 1)
             if activations is None or weights is None:
                 continue
@@ -256,7 +255,7 @@ def _refused_by_tflm(model: TFLiteModel) -> Iterator[str]:
 
 
 def _refused_operands(graph: Subgraph, operator: Operator) -> Iterator[str]:
-    activations: Tensor | None = graph.operand(operator, _ACTIVATIONS.get(operator.name, 0))
+    activations: Tensor | None = graph.operand(operator, activations_position(operator))
     weights = graph.operand(operator, 1)
     if activations is None:
         return

@@ -83,10 +83,18 @@ def compact(content: bytes) -> bytes:
 def drop_metadata(model: Any, keep: Callable[[str], bool]) -> None:
     """Takes the metadata entries whose name `keep` does not want out of a parsed file, with what only they hold."""
     model.metadata = [entry for entry in model.metadata or [] if keep((entry.name or b"").decode("utf-8", "replace"))]
-    used = _used(model)
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None
+    drop_unused_buffers(model)
+
+
+def drop_unused_buffers(model: Any) -> None:
+    """Takes the buffers that nothing names out of a parsed file."""
+    kept = sorted({0, *_used(model)})
+    model.buffers = [model.buffers[index] for index in kept]
+    numbers = {old: new for new, old in enumerate(kept)}
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        tensor.buffer = numbers[tensor.buffer]
+    for entry in model.metadata or []:
+        entry.buffer = numbers[entry.buffer]
 
 
 def inlined(content: bytes) -> bytes:

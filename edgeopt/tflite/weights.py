@@ -56,6 +56,8 @@ _BIASES: dict[str, tuple[int, ...]] = {
     "BIDIRECTIONAL_SEQUENCE_LSTM": (*range(12, 16), 17, *range(29, 33), 34),
     "BIDIRECTIONAL_SEQUENCE_RNN": (3, 6),
 }
+# Position of what the weights are multiplied with, where it is not the first.
+_ACTIVATIONS = {"TRANSPOSE_CONV": 2}
 # They hand a stored weight on in another form, so that its role is its reader's.
 _CARRIERS = {"DEQUANTIZE", "DENSIFY", "CAST", "RESHAPE", "TRANSPOSE"}
 # Carriers between a stored weight and its reader; more than a few is no model that a converter writes.
@@ -130,6 +132,11 @@ def stored_operand(graph: Subgraph, operator: Operator, position: int, makers: M
 def trained_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns the positions of an operator's weights and of its biases."""
     return _WEIGHTS.get(operator.name, ()), _BIASES.get(operator.name, ())
+
+
+def activations_position(operator: Operator) -> int:
+    """Returns the position of the operand that an operator's weights are multiplied with."""
+    return _ACTIVATIONS.get(operator.name, 0)
 
 
 def output_axis(operator: str, tensor: Tensor) -> int:
