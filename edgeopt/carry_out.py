@@ -156,7 +156,10 @@ def _planned(
 def _judged(
     workspace: Workspace, planned: PlannedStep, record: StepRecord, before: Variant, after: Variant
 ) -> StepRecord:
-    """Returns the record with its promises as measured in the file, and why the step is rolled back, if it is."""
+    """Returns the record with its promises as measured in the file, and why the step is rolled back, if it is.
+
+    What it lost is what the samples say that choices are made on.
+    """
     record = replace(record, before=before.name, after=after.name)
     if after.error is not None:
         return replace(record, rolled_back=f"its model could not be converted: {after.error}")
@@ -164,7 +167,7 @@ def _judged(
     record = replace(record, promises=technique(planned.technique).check(planned.step, record, file))
     if broken := [p for p in record.promises if p.kept is False]:
         return replace(record, rolled_back=promise_words(broken[0]))
-    part = workspace.data.validation
+    part = workspace.data.deciding
     theirs = workspace.score(before, part) if before.file else None
     ours = workspace.score(after, part)
     if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):

@@ -14,6 +14,7 @@ from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.carry_out import BASELINE
 from edgeopt.compilers import COMPILERS
+from edgeopt.data import Part
 from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, to_try
@@ -40,10 +41,20 @@ class _LayerErrors:
 def scored(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
     """Adds the metric of each variant on the validation part, and its paired difference to the baseline.
 
+    The same on the tuning part, where there is one: that is for whoever chooses among them.
+
     Raises:
         UnavailableError: the main runtime or its delegate gives no score of any variant.
     """
-    part = workspace.data.validation
+    data = workspace.data
+    found = _scored_on(workspace, variants, data.validation)
+    if not len(data.tuning):
+        return found
+    tuned = _scored_on(workspace, variants, data.tuning)
+    return [replace(v, tuning_metric=other.metric, tuning_drop=other.drop) for v, other in zip(found, tuned)]
+
+
+def _scored_on(workspace: Workspace, variants: Sequence[Variant], part: Part) -> list[Variant]:
     made = [variant for variant in variants if variant.file]
     scores = {v.name: workspace.score(v, part) for v in progress.track(made, "scoring", len(made))}
     refusals = [score for score in scores.values() if isinstance(score, UnavailableError)]

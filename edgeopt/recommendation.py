@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from edgeopt.report import Report, broken_budgets
 from edgeopt.report.fidelity import problem as problem_words
-from edgeopt.report.verdict import faster, smaller
+from edgeopt.report.verdict import as_chosen, faster, smaller
 from edgeopt.report.words import Numbers
 from edgeopt.vocabulary import Variant
 
@@ -21,18 +21,19 @@ DEFAULT_MAX_DROP = 1.0
 LEAST_DOUBT = 0.2
 
 
-def recommended(report: Report) -> Report:
-    """Returns the report with the variant to ship, and why.
+def recommended(measured: Report) -> Report:
+    """Returns the report with the variant to ship, and why; by the scores on the tuning samples where there are such.
 
     Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
     and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
     those that break the fewest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
     where no other keeps the budgets. So is one that is shown to have lost something against float32, and that is said.
     """
+    report = as_chosen(measured)
     rolled_back = {step.after for step in report.steps if step.rolled_back}
     made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
     if not made:
-        return report
+        return measured
     made = [variant for variant in made if _works(report, variant)] or made
     strict = report
     if report.budgets.max_drop is None and any(variant.drop for variant in made):
@@ -47,7 +48,7 @@ def recommended(report: Report) -> Report:
     equal = [variant for variant in left if _is_equal(report, variant, cheapest)]
     best = min(equal, key=lambda variant: _preference(report, variant))
     reason = _reason(report, (len(keeping), len(near), len(sound)), best, equal)
-    return replace(report, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
+    return replace(measured, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
 
 
 def _works(report: Report, variant: Variant) -> bool:

@@ -33,7 +33,7 @@ class Training(Choices):
         choices=("none", "shift", "image", "spectrogram"),
     )
     patience: int | None = option(
-        None, "Stop after so many epochs without a better validation loss, and keep the best weights.", low=1
+        None, "Stop after so many epochs without a better loss on the tuning samples, and keep the best weights.", low=1
     )
     teacher: str | None = option(
         None,

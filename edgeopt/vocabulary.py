@@ -382,10 +382,12 @@ class Variant:
     Attributes:
         artifacts: its files, first the primary one, which is what is measured; none where it could not be made.
         steps: the techniques that were applied before it was converted, in their order.
+        metric, drop: on the validation samples; the loss is against the baseline.
         macs: multiply-accumulates of one inference.
         sparsity: share of its weights that are exactly zero, 0 to 1.
         on_target: None where the run is for no device in particular.
         fidelity: how faithful it is to the same model in float32; None for that itself, and where it was not measured.
+        tuning_metric, tuning_drop: what it was chosen by; None where the data have no tuning part.
     """
 
     name: str
@@ -403,6 +405,8 @@ class Variant:
     sparsity: float | None = None
     on_target: OnTarget | None = None
     fidelity: Fidelity | None = None
+    tuning_metric: MetricValue | None = None
+    tuning_drop: Difference | None = None
 
     @property
     def primary(self) -> Artifact | None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from edgeopt import __version__, comparison, files, formats, frameworks, metrics, runtimes, user_code, workers
 from edgeopt import data as datasets
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
-from edgeopt.data import Dataset, Part
+from edgeopt.data import Dataset, Part, tuning
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.evaluation import Evaluation, evaluate, require
 from edgeopt.fidelity import measure
@@ -183,13 +183,13 @@ class Workspace:
 
     @functools.cached_property
     def data(self) -> Dataset:
-        """The data, under the names and shapes of the model's inputs.
+        """The data with its tuning part, under the names and shapes of the model's inputs.
 
         Raises:
             ConfigError: there are none.
         """
         assert self._data is not None
-        return datasets.bind(self._data, self.summary.inputs)
+        return datasets.bind(tuning.divided(self._data), self.summary.inputs)
 
     @property
     def has_data(self) -> bool:
@@ -291,7 +291,7 @@ class Workspace:
         Raises:
             EdgeoptError: the step cannot be done.
         """
-        parts = {name: part.digest() for name, part in self.data.parts.items()}
+        seen = self.data.without_validation()
         key = {
             "model": model.content,
             "original": self.original.content,
@@ -299,7 +299,7 @@ class Workspace:
             "training": planned.training,
             "named": _named_content(planned.step),
             "properties": planned.properties_before,
-            "data": parts,
+            "data": {name: part.digest() for name, part in seen.parts.items()},
             "seed": seed,
             "custom objects": self._custom_objects,
         }
@@ -308,7 +308,7 @@ class Workspace:
             step=planned.step,
             model=model.file,
             original=self.original.file,
-            data=self.data,
+            data=seen,
             output=self._store.folder / "models" / name,
             # Of this very step: what is found there from one that was killed is gone on with.
             folder=self.folder / "training" / name[:-16],
@@ -440,9 +440,10 @@ class Workspace:
     def fidelity(self, variant: Variant, reference: Variant) -> Fidelity | EdgeoptError:
         """Returns how faithful a variant is to the same model in float32, or why that cannot be told.
 
-        On LiteRT, wherever variants are scored: what a file holds is the same everywhere.
+        On LiteRT, wherever variants are scored: what a file holds is the same everywhere. It has a say in what is
+        recommended.
         """
-        part = self.data.validation if len(self.data.validation) else self.data.calibration
+        part = self.data.deciding if len(self.data.deciding) else self.data.calibration
         key = {
             "file": variant.sha256,
             "reference": reference.sha256,

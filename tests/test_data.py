@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from edgeopt import data, frameworks, workers
-from edgeopt.data import SOURCES, arrays
+from edgeopt.data import SOURCES, arrays, tuning
 from edgeopt.data import dataset as dataset_module
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.vocabulary import MetricValue, Preprocessing, Quantization, TensorSpec
@@ -250,13 +250,13 @@ def test_keras_names_make_splits(digits: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x_train=x, y_train=y[:, None], x_val=x[:5], y_val=y[:5, None], x_test=x[:9],
              y_test=y[:9, None], extra=x, class_names=np.array([f"n{c}" for c in range(CLASSES)]))  # fmt: skip
     loaded = data.load(tmp_path / "d.npz", calibration_samples=30)
-    assert [len(part) for part in loaded.parts.values()] == [30, 60, 9]
+    assert [len(part) for part in loaded.parts.values()] == [30, 60, 5, 9]
     assert loaded.validation.ids().shape == (9,)
     assert loaded.validation.class_names[9] == "n9"
     assert loaded.validation.classes == CLASSES
     notes = "; ".join(loaded.notes)
     assert "not used in d.npz: extra" in notes
-    assert "not used: the val split" in notes
+    assert "tuning: the val split, 5 samples" in notes
 
 
 @pytest.mark.parametrize("pair", [True, False])
@@ -279,24 +279,90 @@ def test_separate_files_for_training_calibration_and_validation(digits: Any, tmp
     np.savez(tmp_path / "train.npz", x=x[:40], y=y[:40])
     np.savez(tmp_path / "calibration.npz", x=x[40:50])
     loaded = data.load((x[50:], y[50:]), train=tmp_path / "train.npz", calibration=tmp_path / "calibration.npz")
-    assert [len(part) for part in loaded.parts.values()] == [10, 40, 10]
+    assert [len(part) for part in loaded.parts.values()] == [10, 40, 0, 10]
     described = loaded.describe()
     assert [source["role"] for source in described["sources"]] == ["data", "train", "calibration"]
-    assert described["samples"] == {"calibration": 10, "training": 40, "validation": 10}
+    assert described["samples"] == {"calibration": 10, "training": 40, "tuning": 0, "validation": 10}
     assert described["inputs"] == [{"name": "x", "shape": [8, 8, 1], "dtype": "float32"}]
 
 
 def test_calibration_data_alone(digits: Any) -> None:
     loaded = data.load(calibration=digits, calibration_samples=20)
-    assert [len(part) for part in loaded.parts.values()] == [20, 0, 0]
+    assert [len(part) for part in loaded.parts.values()] == [20, 0, 0, 0]
     assert len(loaded.validation.arrays()) == 0
     assert list(loaded.validation.batches(4, repeat=True)) == []
 
 
 def test_a_dataset_says_what_it_is_in_one_line(digits: Any) -> None:
     loaded = data.load("digits")
-    assert repr(loaded) == "Dataset(digits: 200 calibration, 1438 training, 359 validation)"
+    assert repr(loaded) == "Dataset(digits: 200 calibration, 1438 training, 0 tuning, 359 validation)"
     assert repr(loaded.validation) == "Part(359 samples of x float32[8, 8, 1])"
+
+
+# --- the tuning part --------------------------------------------------------------------------------------------------
+
+
+def numbered(**samples: int) -> dict[str, Any]:
+    """Returns splits of as many samples, each of which holds a number that no other has, in four classes."""
+    arrays, first = {}, 0
+    for name, count in samples.items():
+        arrays[f"x_{name}"] = np.arange(first, first + count, dtype=np.float32)[:, None]
+        arrays[f"y_{name}"] = np.arange(count) ** 2 % 7  # classes 0, 1, 2 and 4, of different sizes
+        first += count
+    return arrays
+
+
+def held(part: data.Part) -> set[float]:
+    return set(part.arrays().inputs["x"].ravel().tolist())
+
+
+def test_a_third_of_the_validation_samples_tunes_class_by_class() -> None:
+    count = 3 * tuning.LEAST
+    loaded = data.load(numbered(train=500, test=count))
+    divided = tuning.divided(loaded)
+    assert [len(divided.tuning), len(divided.validation)] == pytest.approx([count / 3, 2 * count / 3], abs=3)
+    whole, ours = (np.bincount(part.ids()) for part in (loaded.validation, divided.tuning))
+    np.testing.assert_allclose(ours, whole / 3, atol=1)
+    assert held(divided.tuning) | held(divided.validation) == held(loaded.validation)
+    assert not held(divided.tuning) & held(divided.validation)
+    assert not held(divided.tuning) & held(divided.training)
+    assert divided.fingerprint() == tuning.divided(data.load(numbered(train=500, test=count))).fingerprint()
+    assert divided.fingerprint() != tuning.divided(data.load(numbered(train=500, test=count), seed=1)).fingerprint()
+    # sqrt(3 / 2) = 1.22
+    assert f"{len(divided.tuning)} of the {count} validation samples; choices are" in divided.notes[-1]
+    assert "with intervals 22% wider" in divided.notes[-1]
+    assert divided.deciding is divided.tuning
+    assert len(divided.without_validation().validation) == 0
+    assert len(loaded.validation) == count  # what is loaded for scoring alone stays whole
+
+
+def test_too_few_to_divide_and_none_at_all() -> None:
+    few = data.load(numbered(train=50, test=3 * tuning.LEAST - 1))
+    divided = tuning.divided(few)
+    assert divided.deciding is divided.validation is few.validation
+    assert (
+        "tuning: none, as a third of 1799 validation samples would not show a loss of one point (600 do). Choices"
+        in (divided.notes[-1])
+    )
+    alone = data.load(calibration=numbered(train=50))
+    assert tuning.divided(alone) is alone
+
+
+@pytest.mark.parametrize("where", ["beside the test split", "beside the train split"])
+def test_a_val_split_tunes(where: str) -> None:
+    val = numbered(val=2 * tuning.LEAST)
+    train, test = numbered(train=20), numbered(test=10)
+    loaded = data.load({**test, **val}, train=train) if "test" in where else data.load(test, train={**train, **val})
+    assert held(loaded.tuning) == held(data.load(val, validation_share=1.0).validation)
+    assert tuning.divided(loaded) is loaded
+    few = tuning.divided(data.load({**train, **numbered(val=60), **test}))
+    # six of 60 are 10 %
+    assert few.notes[-1] == "tuning: a loss of less than 10 points does not show in 60 samples"
+
+
+def test_a_val_split_without_a_test_split_validates() -> None:
+    loaded = data.load({**numbered(train=20), **numbered(val=10)})
+    assert (len(loaded.tuning), len(loaded.validation)) == (0, 10)
 
 
 def test_a_loaded_dataset_is_handed_back(digits: Any) -> None:

@@ -322,6 +322,16 @@ def test_what_was_not_timed_counts_as_fast_as_the_baseline() -> None:
     assert chosen(made("untimed", 300, None), made("timed", 700, 0.5), max_latency_ms=1.0)[0] == "timed"
 
 
+def test_what_is_chosen_is_chosen_by_the_tuning_samples() -> None:
+    def tuned(name: str, shown: float, hidden: float) -> Variant:
+        other = made(name, 200, 0.5, hidden)
+        return replace(made(name, 200, 0.5, shown), tuning_metric=other.metric, tuning_drop=other.drop)
+
+    flattered, sound = tuned("a", shown=0.0, hidden=3.0), replace(tuned("b", shown=2.0, hidden=0.0), name="b")
+    assert chosen(flattered, sound, max_drop=1.0)[0] == "b"
+    assert chosen(replace(flattered, tuning_metric=None), replace(sound, tuning_metric=None), max_drop=1.0)[0] == "a"
+
+
 def test_a_model_that_no_longer_works_is_not_recommended_without_a_budget_for_the_loss() -> None:
     collapsed, sound = made("collapsed", 250, 0.2, 60.0), made("sound", 260, 0.3, 0.4)
     assert chosen(collapsed, sound) == (

@@ -393,6 +393,16 @@ def test_early_stopping_watches_training_samples_that_are_not_trained_on(tmp_pat
         fit(dense(1, None), labelled_once(), replace(QUICK, patience=1), folder=tmp_path)
 
 
+def test_early_stopping_watches_the_tuning_part_where_there_is_one() -> None:
+    from edgeopt.training.loop import _samples
+
+    x, y = np.arange(60, dtype=np.float32).reshape(10, 6), np.arange(10) % 4
+    dataset = data.load({"x_train": x, "y_train": y, "x_val": x + 1, "y_val": y, "x_test": x + 2, "y_test": y})
+    training, watched = _samples(dense(), dataset, replace(QUICK, patience=1), 3)
+    assert watched is not None
+    assert (len(training), watched.table) == (10, dataset.tuning.table)
+
+
 def labelled_once() -> Dataset:
     x = np.ones((1, 6), np.float32)
     return data.load({"x_train": x, "y_train": np.full(1, 0.5), "x_test": x, "y_test": np.full(1, 0.5)})

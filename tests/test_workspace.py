@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import added_techniques
+import numpy as np
 import pytest
 
 import edgeopt
 from edgeopt import data as datasets
-from edgeopt import frameworks, workers
+from edgeopt import frameworks, measuring, workers
 from edgeopt.carry_out import Outcome, carry_out
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.recipe import Recipe, steps_from
@@ -198,3 +199,44 @@ def test_a_technique_on_files_writes_no_keras_model(
     monkeypatch.setitem(TECHNIQUES, "sign", added_techniques.SIGN)
     with pytest.raises(ConfigError, match=r"ending in \.tflite after sign, got .*: what it did is in the converted"):
         edgeopt.compress(digits_model, "digits", tmp_path / "m.keras", ["sign"])
+
+
+@pytest.fixture(scope="module")
+def split_digits() -> dict[str, np.ndarray]:
+    """Digits with a val split whose labels say nothing: no model does better than chance there, before or after."""
+    data = datasets.load("digits")
+    train, test = data.training.arrays(), data.validation.arrays()
+    assert test.labels is not None
+    wrong = (test.labels + np.arange(len(test))) % 10
+    return {
+        "x_train": train.inputs["x"], "y_train": train.labels, "x_test": test.inputs["x"], "y_test": test.labels,
+        "x_val": test.inputs["x"] * 0.99, "y_val": wrong,
+    }  # fmt: skip
+
+
+def test_a_step_is_judged_on_the_tuning_part_and_validation_is_scored_once(
+    split_digits: dict[str, np.ndarray], digits_model: Path, tmp_path: Path
+) -> None:
+    ruinous = recipe({"prune": {"sparsity": 0.99, "max_drop": 20.0}})
+    with Workspace(digits_model, datasets.load(split_digits), tmp_path) as workspace:
+        outcome = carry_out(ruinous, workspace)
+        assert not outcome.records[0].rolled_back
+        assert len(list((tmp_path / ".edgeopt").glob("score-*"))) == 2  # before the step and after it
+        variants = measuring.scored(workspace, outcome.variants)
+        assert len(list((tmp_path / ".edgeopt").glob("score-*"))) == 2 * len(variants)
+    pruned = next(v for v in variants if v.name == "prune.int8")
+    assert pruned.drop is not None
+    assert pruned.tuning_drop is not None
+    assert pruned.drop.value > 20.0 > pruned.tuning_drop.value
+
+
+def test_a_step_never_sees_a_validation_sample_and_does_not_depend_on_one(
+    split_digits: dict[str, np.ndarray], digits_model: Path, tmp_path: Path
+) -> None:
+    for test in (
+        split_digits,
+        {**split_digits, "x_test": split_digits["x_test"][:100], "y_test": split_digits["y_test"][:100]},
+    ):
+        with Workspace(digits_model, datasets.load(test), tmp_path) as workspace:
+            carry_out(recipe(PRUNE), workspace)
+    assert trainings(tmp_path) == 1

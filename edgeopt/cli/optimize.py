@@ -140,7 +140,8 @@ def command(
             trust=trust,
             commands=(shlex.join(["edgeopt", *sys.argv[1:]]),),
         )
-    from edgeopt.report import broken_budgets, headline, terminal_table, to_json
+    from edgeopt.report import as_chosen, broken_budgets, headline, terminal_table, to_json
+    from edgeopt.report.words import chosen_on
 
     best = report.variant(report.best)
     assert best is not None  # a run without any variant raises
@@ -151,6 +152,8 @@ def command(
         console = common.console()
         console.print(terminal_table(report))
         console.print(f"{headline(report)}.")
+        if best.tuning_metric is not None:
+            console.print(chosen_on(report))
         for warning in report.warnings:
             console.print(f"Note: {warning}")
         common.print_problems(console, {variant.name: variant.fidelity for variant in report.variants})
@@ -159,10 +162,10 @@ def command(
         for artifact in best.artifacts[1:]:
             console.print(f"The same for {report.target}: {output / artifact.file}")
     if broken:
-        raise BudgetError(
-            f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. It was written as "
-            f"{output / 'best.tflite'} all the same."
-        )
+        nearest = f"No variant keeps every budget. The nearest, {best.name},"
+        if not broken_budgets(as_chosen(report), best):
+            nearest = f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it"
+        raise BudgetError(f"{nearest} {'; '.join(broken)}. It was written as {output / 'best.tflite'} all the same.")
 
 
 def _data(recipe: Recipe | None, seed: int | None, options: dict[str, Any]) -> Dataset:

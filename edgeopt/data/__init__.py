@@ -1,4 +1,4 @@
-"""Samples for calibration, training and validation: a path, a name or arrays go in, one streaming Dataset comes out.
+"""Samples to calibrate, train, tune and validate with: a path, a name or arrays go in, one streaming Dataset comes out.
 
 Every kind of source is one module with `open_source(spec, options) -> Splits`; the table below is all that is known
 of it elsewhere.

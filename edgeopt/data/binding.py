@@ -59,8 +59,8 @@ def bind(data: Part | Dataset, inputs: Sequence[TensorSpec]) -> Part | Dataset:
         DataError: names or shapes do not fit; the message says which option would mend it.
     """
     if isinstance(data, Dataset):
-        calibration, training, validation = (bind(part, inputs) for part in data.parts.values())
-        return replace(data, calibration=calibration, training=training, validation=validation)
+        calibration, training, tuning, validation = (bind(part, inputs) for part in data.parts.values())
+        return replace(data, calibration=calibration, training=training, tuning=tuning, validation=validation)
     part, bound = data, []
     sources = {b.name: b.source for b in part.bound}
     for name, current in match_inputs(part, inputs).items():

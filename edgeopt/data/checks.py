@@ -61,8 +61,9 @@ def check(
             )
         if "training" in probes and bound.calibration.table is not bound.training.table:
             warnings += _scale(probes["calibration"], probes["training"])
-        if "validation" in probes:
-            warnings += _leaks(probes["calibration"], probes["validation"])
+    for name in ("calibration", "tuning"):
+        if name in probes and "validation" in probes:
+            warnings += _leaks(name, probes[name], probes["validation"])
     if "training" in parts:
         warnings += _sorted_stream(bound.training)
     return tuple(dict.fromkeys(warnings))
@@ -190,14 +191,14 @@ def _scale(calibration: Batch, training: Batch) -> list[str]:
     return warnings
 
 
-def _leaks(calibration: Batch, validation: Batch) -> list[str]:
+def _leaks(name: str, probe: Batch, validation: Batch) -> list[str]:
     known = set(_keys(validation))
-    shared = sum(key in known for key in _keys(calibration))
+    shared = sum(key in known for key in _keys(probe))
     # A few equal samples (silence, blank pages) are in many honest data sets.
-    if shared <= 0.02 * len(calibration):
+    if shared <= 0.02 * len(probe):
         return []
     return [
-        f"At least {shared} of {len(calibration)} calibration samples are among the validation samples: accuracies "
+        f"At least {shared} of {len(probe)} {name} samples are among the validation samples: accuracies "
         "will look better than they are."
     ]
 

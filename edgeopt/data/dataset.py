@@ -1,4 +1,4 @@
-"""Tables and how to read them go in; Parts that stream preprocessed batches, and the Dataset of three, come out."""
+"""Tables and how to read them go in; Parts that stream preprocessed batches, and the Dataset of four, come out."""
 
 from __future__ import annotations
 
@@ -278,12 +278,15 @@ class Origin:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Described):
-    """The three parts that a run needs, and what is to be said about them.
+    """The four parts that a run needs, no two of which share a sample, and what is to be said about them.
+
+    (But that calibration is a choice of training samples, where no others are named.)
 
     Attributes:
         calibration: sets the ranges of quantized activations.
         training: trains and fine-tunes.
         validation: what every printed accuracy was measured on.
+        tuning: what choices are made on; may be empty, see `tuning.divided`.
         origins: where they came from.
         notes: how the parts were made, for people.
         seed: of the splits.
@@ -292,6 +295,7 @@ class Dataset(Described):
     calibration: Part
     training: Part
     validation: Part
+    tuning: Part
     origins: tuple[Origin, ...] = ()
     notes: tuple[str, ...] = ()
     seed: int = 0
@@ -304,7 +308,21 @@ class Dataset(Described):
     @property
     def parts(self) -> Mapping[str, Part]:
         """The parts by name."""
-        return {"calibration": self.calibration, "training": self.training, "validation": self.validation}
+        return {
+            "calibration": self.calibration,
+            "training": self.training,
+            "tuning": self.tuning,
+            "validation": self.validation,
+        }
+
+    @property
+    def deciding(self) -> Part:
+        """What is chosen among files is chosen on: the tuning part, or where there is none the validation part."""
+        return self.tuning if len(self.tuning) else self.validation
+
+    def without_validation(self) -> Dataset:
+        """Returns what a step may see: all but the samples that its outcome is scored on."""
+        return replace(self, validation=self.validation.head(0))
 
     def fingerprint(self) -> str:
         """Returns a hash of the content of all parts, never of names' or files' times: a cache key."""
@@ -335,6 +353,21 @@ class Dataset(Described):
 def fingerprint(dataset: Dataset) -> str:
     """Returns `dataset.fingerprint()`."""
     return dataset.fingerprint()
+
+
+def share_of_each_class(part: Part, share: float, *, seed: int) -> np.ndarray:
+    """Returns a mask [N] of that share of a part's samples, drawn: the same of each class, to within a sample."""
+    count = len(part)
+    found = part.ids()
+    ids = np.zeros(count, np.int64) if found is None else found
+    order = balanced_order(count, None, seed=seed)
+    sizes = np.unique(ids, return_counts=True, return_inverse=True)
+    chosen = (ranks_in_class(ids[order]) + 0.5) / sizes[2][sizes[1].ravel()][order] < share
+    if 0 < share < 1 and count > 1 and not chosen.any():
+        chosen[0] = True  # classes too small to be divided
+    mask = np.zeros(count, bool)
+    mask[order[chosen]] = True
+    return mask
 
 
 def balanced_order(count: int, ids: np.ndarray | None, *, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A path, a name or arrays go in, with the options of the command line; a Dataset of three parts comes out."""
+"""A path, a name or arrays go in, with the options of the command line; a Dataset comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt.data import SOURCES, Source
-from edgeopt.data.dataset import Dataset, Origin, Part, balanced_order, ranks_in_class
+from edgeopt.data.dataset import Dataset, Origin, Part, share_of_each_class
 from edgeopt.data.labels import recognize
 from edgeopt.data.table import Options, Splits, reading
 from edgeopt.errors import ConfigError, DataError, suggestion
@@ -35,10 +35,11 @@ def load(
     labels_column: str | None = None,
     color: str | None = None,
 ) -> Dataset:
-    """Opens data and says which samples calibrate, which train and which validate. Nothing is read but labels.
+    """Opens data and says which samples calibrate, train, tune and validate. Nothing is read but labels.
 
     Validation is the source's test split, or its val split; a source without splits is divided, by class where
-    there are classes. Training is its train split. Calibration is a class-balanced choice of training samples.
+    there are classes. Training is its train split. Tuning is a val split beside the test split. Calibration is a
+    class-balanced choice of training samples.
 
     Args:
         spec: a path, `package.module:function`, a name of SOURCES, arrays, or a Dataset, which is handed back.
@@ -77,19 +78,23 @@ def load(
     if spec is None and train is None:
         lone = opener.open("calibration", calibration)
         chosen = lone.whole(("train", "all"))
-        nothing = chosen.subset(np.empty(0, np.int64))
+        nothing, calibrating = chosen.head(0), chosen.take(calibration_samples, seed=seed)
         notes = (*lone.notes, "training, validation: none, only calibration data were given")
-        return Dataset(chosen.take(calibration_samples, seed=seed), nothing, nothing, (lone.origin,), notes, seed)
+        return Dataset(calibrating, nothing, nothing, nothing, (lone.origin,), notes, seed)
 
     if train is not None and spec is not None:
         trainer, validator = opener.open("train", train), opener.open("data", spec)
         training, validation = trainer.whole(("train", "all")), validator.whole(("test", "val", "all"))
+        tuning = validator.beside(validation) or trainer.beside(training)
         opened = [validator, trainer]
         notes = (*trainer.notes, *validator.notes)
     else:
         lone = opener.open("train", train) if spec is None else opener.open("data", spec)
         training, validation, said = lone.divided(validation_share, seed)
+        tuning = lone.beside(training, validation)
         opened, notes = [lone], (*lone.notes, *said)
+    if tuning is not None:
+        notes = (*notes, f"tuning: the val split, {len(tuning)} samples that choices are made on")
     if calibration is not None:
         calibrator = opener.open("calibration", calibration)
         opened.append(calibrator)
@@ -98,7 +103,8 @@ def load(
         source = training
         notes = (*notes, f"calibration: {min(calibration_samples, len(source))} of the training samples")
     calibrating = source.take(calibration_samples, seed=seed)
-    return Dataset(calibrating, training, validation, tuple(o.origin for o in opened), notes, seed)
+    origins = tuple(one.origin for one in opened)
+    return Dataset(calibrating, training, validation, tuning or validation.head(0), origins, notes, seed)
 
 
 def source_of(spec: Any) -> Source:
@@ -149,11 +155,16 @@ class _Opened:
         """Returns the first of the preferred splits that is there, or the first of all."""
         return self.parts[next((name for name in preferred if name in self.parts), next(iter(self.parts)))]
 
+    def beside(self, *used: Part) -> Part | None:
+        """Returns the val split where it is none of the parts in use, and has samples."""
+        part = self.parts.get("val")
+        return part if part is not None and len(part) and all(part is not one for one in used) else None
+
     def divided(self, share: float, seed: int) -> tuple[Part, Part, tuple[str, ...]]:
         """Returns training, validation and what is to be said about them."""
         if len(self.parts) == 1:
             ((name, part),) = self.parts.items()
-            validating = _validation_rows(part, share, seed)
+            validating = share_of_each_class(part, share, seed=seed)
             training = part.subset(np.flatnonzero(~validating))
             validation = part.subset(np.flatnonzero(validating))
             what = "the samples" if name == "all" else f"the {name} split, the only one"
@@ -161,7 +172,7 @@ class _Opened:
             return training, validation, (note,)
         training_name = next(name for name in ("train", "all", "val") if name in self.parts)
         validation_name = next(n for n in ("test", "val", "all") if n in self.parts and n != training_name)
-        unused = [name for name in self.parts if name not in (training_name, validation_name)]
+        unused = [name for name in self.parts if name not in (training_name, validation_name, "val")]
         notes = [f"validation: the {validation_name} split"]
         if unused:
             notes.append(f"not used: the {', '.join(unused)} split")
@@ -200,21 +211,6 @@ def _require_one_layout(parts: Mapping[str, Part], where: str) -> None:
                 f"{name}. "
                 "Try saving them alike, or --resize for images."
             )
-
-
-def _validation_rows(part: Part, share: float, seed: int) -> np.ndarray:
-    """Returns a mask [N] of the samples that validate: the same share of each class, to within a sample."""
-    count = len(part)
-    found = part.ids()
-    ids = np.zeros(count, np.int64) if found is None else found
-    order = balanced_order(count, None, seed=seed)
-    sizes = np.unique(ids, return_counts=True, return_inverse=True)
-    chosen = (ranks_in_class(ids[order]) + 0.5) / sizes[2][sizes[1].ravel()][order] < share
-    if 0 < share < 1 and count > 1 and not chosen.any():
-        chosen[0] = True  # classes too small to be divided
-    mask = np.zeros(count, bool)
-    mask[order[chosen]] = True
-    return mask
 
 
 def _has_suffix(name: str, source: Source) -> bool:

@@ -13,13 +13,14 @@ from edgeopt.report.model import (
 )
 from edgeopt.report.render import render_html, render_markdown, write_report
 from edgeopt.report.terminal import terminal_table
-from edgeopt.report.verdict import broken_budgets, faster, headline, pareto_front, smaller
+from edgeopt.report.verdict import as_chosen, broken_budgets, faster, headline, pareto_front, smaller
 
 __all__ = [
     "SCHEMA_VERSION",
     "DataFacts",
     "ModelFacts",
     "Report",
+    "as_chosen",
     "broken_budgets",
     "faster",
     "from_json",

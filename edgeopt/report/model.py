@@ -49,7 +49,7 @@ class DataFacts:
     Attributes:
         path, sha256: the file, folder or function; no hash where the content is not a file's.
         shapes: shape of one sample by input name.
-        samples: number of samples by part: "calibration", "training", "validation".
+        samples: number of samples by part: "calibration", "training", "tuning", "validation".
         classes: None without labels or for other tasks than classification.
         notes: what the checks remarked.
     """

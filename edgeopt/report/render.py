@@ -100,6 +100,7 @@ def _environment(kind: str) -> Environment:
 
 def _context(report: Report) -> dict[str, Any]:
     """Returns what the templates see: the report, what follows from it, and the functions that word it."""
+    chosen = verdict.as_chosen(report)
     kinds, bars = figures.byte_bars(report)
     layers = figures.layer_plot(report)
     scatters = [f for f in (figures.size_scatter(report), figures.latency_scatter(report)) if f]
@@ -112,7 +113,7 @@ def _context(report: Report) -> dict[str, Any]:
         "best": report.variant(report.best),
         "baseline": report.variant(report.baseline),
         "budgets": _budgets_in_words(report.budgets, report),
-        "broken": {v.name: verdict.broken_budgets(report, v) for v in report.variants},
+        "broken": {v.name: verdict.broken_budgets(chosen, v) for v in report.variants},
         "on_target": {v.name: verdict.on_target(v) for v in report.variants},
         "target_notes": verdict.target_notes(report),
         "smaller": {v.name: verdict.smaller(report, v) for v in report.variants},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from edgeopt import runtimes
@@ -47,6 +48,14 @@ def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
         broken.append(f"does not run on {report.target}: {clause('; '.join(variant.on_target.problems))}")
     broken += [why for text in budgets.runtimes if (why := _broken_promise(variant, text))]
     return tuple(broken)
+
+
+def as_chosen(report: Report) -> Report:
+    """Returns the report as whoever chooses sees it: with the scores on the tuning samples, where there are such."""
+    if not any(variant.tuning_metric for variant in report.variants):
+        return report
+    variants = (replace(v, metric=v.tuning_metric, drop=v.tuning_drop) for v in report.variants)
+    return replace(report, variants=tuple(variants))
 
 
 def smaller(report: Report, variant: Variant) -> float | None:
@@ -107,8 +116,10 @@ def headline(report: Report) -> str:
     if baseline is None or best is baseline:
         return f"{best.name} is recommended as it is" if kept else f"No variant keeps the budgets; {best.name} is kept"
     sentence = f"{best.name} is {_size_and_speed(report, best, baseline)}{_quality(report, best)}"
-    if not kept:
+    if not kept and broken_budgets(as_chosen(report), best):
         return f"No variant keeps every budget; nearest, {sentence}"
+    if not kept:
+        return f"{sentence} — chosen, but it keeps every budget on the tuning samples only"
     return f"{sentence} — recommended"
 
 

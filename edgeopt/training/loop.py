@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
     from edgeopt.steps import Training
 
-# Of the training samples, what early stopping watches: validation samples are for the final score alone.
+# Of the training samples, what early stopping watches where the data have no tuning part.
 HELD_OUT = 0.1
 
 
@@ -142,6 +142,8 @@ def fit(
 def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[Part, Part | None]:
     """Returns what is trained on, bound to the model's inputs, and what early stopping watches, where it is asked for.
 
+    That is the tuning part, or a share of the training samples, which are then not trained on.
+
     Raises:
         DataError: there are too few samples.
     """
@@ -151,6 +153,8 @@ def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[
     part = _with_classes(part, model)
     if training.patience is None:
         return part, None
+    if len(data.tuning):
+        return part, _with_classes(datasets.bind(data.tuning, graph.input_specs(model)), model)
     order = generator(seed, "samples held out").permutation(len(part))
     held_out = max(1, round(HELD_OUT * len(part)))
     if held_out >= len(part):
