@@ -299,7 +299,7 @@ class Workspace:
             "training": planned.training,
             "named": _named_content(planned.step),
             "properties": planned.properties_before,
-            "data": {name: part.digest() for name, part in seen.parts.items()},
+            "data": {name: part.digest() for name, part in seen.parts.items() if len(part)},
             "seed": seed,
             "custom objects": self._custom_objects,
         }

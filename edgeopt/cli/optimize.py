@@ -140,7 +140,7 @@ def command(
             trust=trust,
             commands=(shlex.join(["edgeopt", *sys.argv[1:]]),),
         )
-    from edgeopt.report import as_chosen, broken_budgets, headline, terminal_table, to_json
+    from edgeopt.report import broken_budgets, headline, kept_where_chosen, terminal_table, to_json
     from edgeopt.report.words import chosen_on
 
     best = report.variant(report.best)
@@ -163,7 +163,7 @@ def command(
             console.print(f"The same for {report.target}: {output / artifact.file}")
     if broken:
         nearest = f"No variant keeps every budget. The nearest, {best.name},"
-        if not broken_budgets(as_chosen(report), best):
+        if kept_where_chosen(report):
             nearest = f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it"
         raise BudgetError(f"{nearest} {'; '.join(broken)}. It was written as {output / 'best.tflite'} all the same.")
 

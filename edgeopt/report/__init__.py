@@ -13,18 +13,18 @@ from edgeopt.report.model import (
 )
 from edgeopt.report.render import render_html, render_markdown, write_report
 from edgeopt.report.terminal import terminal_table
-from edgeopt.report.verdict import as_chosen, broken_budgets, faster, headline, pareto_front, smaller
+from edgeopt.report.verdict import broken_budgets, faster, headline, kept_where_chosen, pareto_front, smaller
 
 __all__ = [
     "SCHEMA_VERSION",
     "DataFacts",
     "ModelFacts",
     "Report",
-    "as_chosen",
     "broken_budgets",
     "faster",
     "from_json",
     "headline",
+    "kept_where_chosen",
     "pareto_front",
     "read_report",
     "render_html",

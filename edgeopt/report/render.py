@@ -113,7 +113,7 @@ def _context(report: Report) -> dict[str, Any]:
         "best": report.variant(report.best),
         "baseline": report.variant(report.baseline),
         "budgets": _budgets_in_words(report.budgets, report),
-        "broken": {v.name: verdict.broken_budgets(chosen, v) for v in report.variants},
+        "broken": {v.name: verdict.broken_budgets(chosen, v) for v in chosen.variants},
         "on_target": {v.name: verdict.on_target(v) for v in report.variants},
         "target_notes": verdict.target_notes(report),
         "smaller": {v.name: verdict.smaller(report, v) for v in report.variants},

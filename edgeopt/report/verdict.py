@@ -58,6 +58,13 @@ def as_chosen(report: Report) -> Report:
     return replace(report, variants=tuple(variants))
 
 
+def kept_where_chosen(report: Report) -> bool:
+    """Whether the recommended variant keeps every budget on the samples that it was chosen on."""
+    chosen = as_chosen(report)
+    best = chosen.variant(chosen.best)
+    return best is not None and not broken_budgets(chosen, best)
+
+
 def smaller(report: Report, variant: Variant) -> float | None:
     """Returns how many times smaller the file is than the baseline's, or None."""
     baseline = report.variant(report.baseline)
@@ -116,7 +123,7 @@ def headline(report: Report) -> str:
     if baseline is None or best is baseline:
         return f"{best.name} is recommended as it is" if kept else f"No variant keeps the budgets; {best.name} is kept"
     sentence = f"{best.name} is {_size_and_speed(report, best, baseline)}{_quality(report, best)}"
-    if not kept and broken_budgets(as_chosen(report), best):
+    if not kept and not kept_where_chosen(report):
         return f"No variant keeps every budget; nearest, {sentence}"
     if not kept:
         return f"{sentence} — chosen, but it keeps every budget on the tuning samples only"
