@@ -21,7 +21,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("graph", "steps", "c99", "formats"),
     ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets"),
-    ("doctor",),
+    ("doctor", "rounding"),
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
     ("techniques", "comparison"),

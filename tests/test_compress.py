@@ -22,7 +22,7 @@ from edgeopt.errors import BudgetError, ConfigError, DataError, ModelError
 from edgeopt.recipe import Recipe, read_recipe, steps_from
 from edgeopt.report import Report, schema
 from edgeopt.steps import Training
-from edgeopt.techniques import TECHNIQUES
+from edgeopt.techniques import TECHNIQUES, Need
 from edgeopt.tflite.reader import read
 
 SHORT = Training(epochs=2)
@@ -34,7 +34,10 @@ ALONE: dict[str, dict[str, Any]] = {
     # Two epochs may leave it a sample behind int8 after training.
     "qat": {"max_drop": 5.0},
     "distill": {"width": 0.5},
+    "round": {"bits": 3},
 }
+# What they make is in the converted file alone.
+IN_FILES = {name for name, row in TECHNIQUES.items() if row.acts_on == "file" or name == "qat"}
 
 
 def test_every_technique_is_tried_alone() -> None:
@@ -45,9 +48,10 @@ def test_every_technique_is_tried_alone() -> None:
 def alone(request: pytest.FixtureRequest, digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One technique, alone, as a Keras file where it can be."""
     name = request.param
-    output = tmp_path_factory.mktemp(name) / ("made.tflite" if name == "qat" else "made.keras")
-    logs = output.with_name("logs")
-    return name, toolkit.compress(digits_model, "digits", output, [{name: ALONE[name]}], training=SHORT, logs=logs)
+    in_file = name in IN_FILES
+    output = tmp_path_factory.mktemp(name) / ("made.tflite" if in_file else "made.keras")
+    more: dict[str, Any] = {"training": SHORT, "logs": output.with_name("logs"), "scheme": "int8" if in_file else None}
+    return name, toolkit.compress(digits_model, "digits", output, [{name: ALONE[name]}], **more)
 
 
 def test_promises_are_measured_in_the_file_and_kept(alone: Any) -> None:
@@ -70,7 +74,9 @@ def test_before_and_after_are_scored_on_the_same_samples(alone: Any) -> None:
 
 
 def test_a_row_of_history_for_each_epoch_and_logs_for_tensorboard(alone: Any) -> None:
-    _, made = alone
+    name, made = alone
+    if Need.TRAINING not in TECHNIQUES[name].needs:
+        pytest.skip("it trains nothing")
     (record,) = made.steps
     assert len(record.history) == SHORT.epochs
     assert all(np.isfinite(row["loss"]) for row in record.history)
@@ -78,14 +84,15 @@ def test_a_row_of_history_for_each_epoch_and_logs_for_tensorboard(alone: Any) ->
 
 
 def test_only_the_output_and_the_logs_are_left(alone: Any) -> None:
-    _, made = alone
-    assert {path.name for path in made.output.parent.iterdir()} == {made.output.name, "logs"}
+    name, made = alone
+    trained = {"logs"} if Need.TRAINING in TECHNIQUES[name].needs else set()
+    assert {path.name for path in made.output.parent.iterdir()} == {made.output.name} | trained
 
 
 def test_the_keras_file_opens_in_plain_keras(alone: Any) -> None:
     name, made = alone
-    if name == "qat":
-        pytest.skip("what QAT trains is in the converted file alone")
+    if name in IN_FILES:
+        pytest.skip("what it makes is in the converted file alone")
     keras = frameworks.load("keras")
     model = keras.models.load_model(made.output)
     samples = toolkit.load_data("digits").validation.arrays()

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "shrink": "edgeopt.cli.shrink",
     "qat": "edgeopt.cli.qat",
     "distill": "edgeopt.cli.distill",
+    "round": "edgeopt.cli.round",
     "inspect": "edgeopt.cli.inspect",
     "sensitivity": "edgeopt.cli.sensitivity",
     "evaluate": "edgeopt.cli.evaluate",

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from edgeopt.errors import named
 from edgeopt.techniques import cluster, distill, prune, qat, shrink
+from edgeopt.techniques import round as rounding
 from edgeopt.techniques.contract import Carried, Need, Technique
 
 __all__ = ["TECHNIQUES", "Carried", "Need", "Technique", "technique"]
 
 TECHNIQUES: dict[str, Technique] = {
-    row.name: row for row in (distill.TECHNIQUE, shrink.TECHNIQUE, prune.TECHNIQUE, cluster.TECHNIQUE, qat.TECHNIQUE)
+    row.name: row
+    for row in (
+        distill.TECHNIQUE,
+        shrink.TECHNIQUE,
+        prune.TECHNIQUE,
+        cluster.TECHNIQUE,
+        qat.TECHNIQUE,
+        rounding.TECHNIQUE,
+    )
 }
 
 

@@ -1,0 +1,1 @@
+"""Two files of one network, float and quantized, and samples go in; better integers for its weights come out."""

@@ -1,0 +1,338 @@
+"""A float file, a quantized one and samples go in; the quantized one with better integers comes out, layer by layer.
+
+Layers are taken in the order in which they compute, each on the inputs that really arrive: those of the file with all
+layers before it rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeopt import progress
+from edgeopt.data import Part
+from edgeopt.errors import DataError
+from edgeopt.rounding.adaround import Activation
+from edgeopt.rounding.arrivals import BATCH, arrivals
+from edgeopt.rounding.evidence import gather
+from edgeopt.rounding.fitting import Rounded, Use, error, fit
+from edgeopt.rounding.grid import Grid
+from edgeopt.rounding.layout import LINEAR, Layout, layout
+from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.stored_weights import StoredWeights, layers, stored_bias, stored_weights, with_weights
+
+TASK = "rounding weights"
+# One in so many samples is not fitted on, so that what is said of the result was not made by fitting.
+_HELD = 5
+LEAST_SAMPLES = 8
+# Inputs whose covariance is kept: 128 MB in 64 bits.
+MOST_COLUMNS = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to round.
+
+    Attributes:
+        method: one of `fitting.METHODS`.
+        bits: of the integers; as many as are stored where None.
+        iterations: of adaround.
+        sparse, clustered: zeros stay zeros, equal weights stay equal.
+        seed: of every random choice.
+    """
+
+    method: str = "gptq"
+    bits: int | None = None
+    iterations: int = 1000
+    sparse: bool = False
+    clustered: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What became of a layer.
+
+    Attributes:
+        name: of the tensor that it writes.
+        kind: of its operator.
+        weight: name of its weight tensor.
+        bits: of its integers.
+        before, after: squared error of its outputs as a share of their variance, on samples that were not fitted on;
+            before with the nearest integers of so many bits.
+        reason: why it was left alone, "" where it was not.
+        trace: errors while it was learned.
+    """
+
+    name: str
+    kind: str
+    weight: str = ""
+    bits: int = 0
+    before: float | None = None
+    after: float | None = None
+    reason: str = ""
+    trace: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a file.
+
+    Attributes:
+        content: the file.
+        layers: each that computes with weights.
+        before, after: squared error of the file's outputs as a share of their variance, on the samples held out;
+            before with the nearest integers of the bits asked for.
+        samples, held: how many it was fitted on, and how many not.
+        kept_as_it_was: nothing brought the outputs nearer.
+    """
+
+    content: bytes
+    layers: tuple[LayerResult, ...]
+    before: float
+    after: float
+    samples: int
+    held: int
+    kept_as_it_was: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One weight tensor and the layers that compute with it."""
+
+    uses: tuple[tuple[Pair, Layout], ...]
+    stored: StoredWeights
+    weights: np.ndarray
+    grid: Grid
+
+    @property
+    def tensor(self) -> int:
+        return self.uses[0][0].quantized.weight.index
+
+    @property
+    def name(self) -> str:
+        return self.uses[0][0].name
+
+
+def round_file(
+    floating: bytes,
+    quantized: bytes,
+    samples: Part,
+    settings: Settings = Settings(),
+    *,
+    chosen: Sequence[str] | None = None,
+) -> Result:
+    """Returns a file whose weights were rounded by what their layers compute.
+
+    Args:
+        floating: the model without quantization.
+        quantized: the same with integer weights.
+        samples: as the float file takes them; one in five is held out.
+        settings: how.
+        chosen: names of layers to round, all where None.
+
+    Raises:
+        DataError: there are too few samples.
+        ModelError: a file cannot be read, or does not run.
+    """
+    fit_part, held_part = split(samples, seed=settings.seed)
+    pairing = pair_weights(floating, quantized)
+    jobs, results = _jobs(pairing, settings, chosen)
+    start = _nearest(quantized, pairing, jobs) if settings.bits is not None else quantized
+    content = start
+    for done, job in enumerate(jobs):
+        progress.tell(TASK, done, len(jobs), f"{job.name}, on {len(fit_part)} samples")
+        rounded, result = _rounded(pairing, floating, content, job, fit_part, held_part, settings, (done, len(jobs)))
+        results[job.name] = result
+        for pair, _ in job.uses[1:]:
+            results[pair.name] = replace(result, name=pair.name, kind=pair.quantized.operator.name)
+        if rounded is not None:
+            content = _written(content, job, rounded)
+    progress.tell(TASK, len(jobs), len(jobs))
+    before = output_error(floating, start, held_part)
+    after = before if content == start else output_error(floating, content, held_part)
+    worse = after >= before
+    return Result(
+        content=start if worse else content,
+        layers=tuple(results.values()),
+        before=before,
+        after=before if worse else after,
+        samples=len(fit_part),
+        held=len(held_part),
+        kept_as_it_was=worse,
+    )
+
+
+def split(samples: Part, *, seed: int) -> tuple[Part, Part]:
+    """Returns the samples to fit on, and those to hold the result against.
+
+    Raises:
+        DataError: there are too few.
+    """
+    if len(samples) < LEAST_SAMPLES:
+        raise DataError(
+            f"Expected at least {LEAST_SAMPLES} calibration samples to choose the rounding of weights by, got "
+            f"{len(samples)}. Try more calibration data; some 500 are a good number."
+        )
+    mixed = np.random.default_rng(seed).permutation(len(samples))
+    held = np.zeros(len(samples), bool)
+    held[mixed[: max(2, len(samples) // _HELD)]] = True
+    return samples.subset(np.flatnonzero(~held)), samples.subset(np.flatnonzero(held))
+
+
+def output_error(floating: bytes, quantized: bytes, samples: Part) -> float:
+    """Returns the squared error of a file's outputs as a share of their variance, the mean over all outputs."""
+    ours, theirs = (read(content).main.outputs for content in (floating, quantized))
+    pieces = []
+    with arrivals(floating, ours) as left, arrivals(quantized, theirs) as right:
+        for batch in samples.batches(BATCH):
+            pieces.append((left.values(batch.inputs), right.values(batch.inputs)))
+    shares = []
+    for output in range(len(ours)):
+        real = np.concatenate([a[output] for a, _ in pieces]).astype(np.float64)
+        made = np.concatenate([b[output] for _, b in pieces]).astype(np.float64)
+        spread = float(np.mean(np.square(real - real.mean(0))))
+        off = float(np.mean(np.square(made - real)))
+        shares.append(off / spread if spread else off)
+    return float(np.mean(shares))
+
+
+def _jobs(
+    pairing: Pairing, settings: Settings, chosen: Sequence[str] | None
+) -> tuple[list[_Job], dict[str, LayerResult]]:
+    """Returns the weights to round in their order, and what is to be said of each layer so far."""
+    kinds = {pair.name: pair.quantized.operator.name for pair in pairing.pairs}
+    results = {name: LayerResult(name, kinds.get(name, ""), reason=why) for name, why in pairing.alone.items()}
+    together: dict[int, list[Pair]] = {}
+    for pair in pairing.pairs:
+        together.setdefault(pair.quantized.weight.index, []).append(pair)
+    jobs = []
+    for pairs in together.values():
+        stored = pairing.stored(pairs[0])
+        layouts = [_layout(pairing, pair) for pair in pairs]
+        reason = _why_not(pairs, layouts, stored, settings, chosen)
+        for pair in pairs:
+            quantized = pair.quantized
+            results[pair.name] = LayerResult(
+                pair.name, quantized.operator.name, quantized.weight.name, stored.bits, reason=reason
+            )
+        if not reason:
+            uses = tuple((pair, lies) for pair, lies in zip(pairs, layouts) if lies is not None)
+            weights = uses[0][1].matrix(pairing.float_weights(pairs[0])).astype(np.float64)
+            jobs.append(_Job(uses, stored, weights, Grid.of(settings.bits or stored.bits)))
+    return jobs, results
+
+
+def _layout(pairing: Pairing, pair: Pair) -> Layout | None:
+    return layout(pairing.quantized.main, pair.quantized.operator, pair.quantized.weight)
+
+
+def _why_not(
+    pairs: Sequence[Pair],
+    layouts: Sequence[Layout | None],
+    stored: StoredWeights,
+    settings: Settings,
+    chosen: Sequence[str] | None,
+) -> str:
+    if chosen is not None and not any(pair.name in chosen for pair in pairs):
+        return "it was not asked for"
+    if strange := [pair.quantized.operator.name for pair, lies in zip(pairs, layouts) if lies is None]:
+        return f"rounding knows {', '.join(LINEAR)}, not {strange[0]}"
+    if settings.bits is not None and settings.bits > stored.bits:
+        return f"the file stores {stored.bits} bits of it, fewer than {settings.bits}"
+    (columns,) = {lies.columns for lies in layouts if lies is not None}
+    if columns > MOST_COLUMNS:
+        return f"the covariance of its {columns:,} inputs would not fit into memory ({MOST_COLUMNS:,} do)"
+    return ""
+
+
+def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:
+    """Returns the file with the nearest integers of so many bits in all weights that are to be rounded."""
+    for job in jobs:
+        steps = job.grid.widest(job.weights)
+        if job.stored.axis is None:
+            steps = np.broadcast_to(steps.max(), steps.shape)
+        biases = tuple(_bias(pairing, pair, lies) for pair, lies in job.uses)
+        content = _written(content, job, Rounded(job.grid.nearest(job.weights, steps), steps, biases))
+    return content
+
+
+def _rounded(
+    pairing: Pairing,
+    floating: bytes,
+    content: bytes,
+    job: _Job,
+    fit_part: Part,
+    held_part: Part,
+    settings: Settings,
+    place: tuple[int, int],
+) -> tuple[Rounded | None, LayerResult]:
+    """Returns better weights of one layer, None where there are none, and what is to be said of it."""
+    uses = [Use(_bias(pairing, pair, lies), _activation(pair)) for pair, lies in job.uses]
+    evidence = gather(
+        floating, content, job.uses, fit_part, held_part, with_rows=settings.method == "adaround", seed=settings.seed
+    )
+    held = [one.held for one in evidence]
+    now = _now(content, job)
+    before = error(now.values, now.biases, uses, held)
+    zeros = job.weights == 0 if settings.sparse else None
+    found = fit(
+        job.weights,
+        uses,
+        evidence,
+        job.grid,
+        method="nearest" if settings.clustered else settings.method,
+        together=job.stored.axis is None,
+        zeros=zeros,
+        iterations=settings.iterations,
+        seed=settings.seed,
+        told=lambda done: progress.tell(TASK, *place, f"{job.name}, step {done} of {settings.iterations}"),
+    )
+    after = error(found.values, found.biases, uses, held)
+    bits = int(job.grid.highest + 1).bit_length()
+    first = job.uses[0][0].quantized
+    result = LayerResult(job.name, first.operator.name, first.weight.name, bits, before, after, trace=found.trace)
+    if after < before:
+        return found, result
+    return None, replace(result, after=before, reason="its error did not fall")
+
+
+def _now(content: bytes, job: _Job) -> Rounded:
+    """Returns the weights and biases that the file has."""
+    model = read(content)
+    found = {layer.operator.index: layer for layer in layers(model)}
+    own = [found[pair.quantized.operator.index] for pair, _ in job.uses]
+    stored = stored_weights(model, own[0])
+    assert stored is not None
+    lies = job.uses[0][1]
+    steps = np.broadcast_to(stored.scales.astype(np.float64), lies.groups * lies.rows)
+    biases = tuple(_channels(stored_bias(model, layer), lies) for layer in own)
+    return Rounded(lies.matrix(stored.values).astype(np.float64), steps.reshape(lies.groups, lies.rows, 1), biases)
+
+
+def _written(content: bytes, job: _Job, rounded: Rounded) -> bytes:
+    """Returns the file with other weights and biases in the layers of one weight tensor."""
+    lies, stored = job.uses[0][1], job.stored
+    values = lies.stored(rounded.integers).astype(np.int8)
+    steps = rounded.steps.reshape(-1) if stored.axis is not None else rounded.steps.reshape(-1)[:1]
+    biases = {pair.quantized.operator.index: bias.reshape(-1) for (pair, _), bias in zip(job.uses, rounded.biases)}
+    return with_weights(
+        content, {job.tensor: StoredWeights(values, steps.astype(np.float32), stored.bits, stored.axis)}, biases
+    )
+
+
+def _bias(pairing: Pairing, pair: Pair, lies: Layout) -> np.ndarray:
+    """Returns the bias of the float layer, [groups, rows]."""
+    return _channels(pairing.float_bias(pair), lies)
+
+
+def _channels(bias: np.ndarray | None, lies: Layout) -> np.ndarray:
+    values = np.zeros(lies.groups * lies.rows) if bias is None else bias
+    return np.asarray(values, np.float64).reshape(lies.groups, lies.rows)
+
+
+def _activation(pair: Pair) -> Activation:
+    return Activation.named(str(pair.floating.operator.options.get("fused_activation_function", "NONE")))
