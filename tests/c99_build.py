@@ -132,10 +132,12 @@ def outputs(content: bytes, samples: Sequence[Sample], runtime: str) -> list[dic
     return results
 
 
-def check(content: bytes, rounding: str, *, samples: Sequence[Sample] | None = None, count: int = 4) -> c99.Library:
+def check(
+    content: bytes, rounding: str, *, samples: Sequence[Sample] | None = None, count: int = 4, pack: str = "auto"
+) -> c99.Library:
     """Asserts that the C code gives the runtime's outputs: integers bit for bit, floats within 1e-5 of the largest."""
     taken = samples if samples is not None else random_samples(content, count)
-    library = c99.generate(read(content), name="net", rounding=rounding)
+    library = c99.generate(read(content), name="net", rounding=rounding, pack=pack)
     for got, wanted in zip(run(library, taken), expected(content, taken, rounding)):
         for name, value in wanted.items():
             if value.dtype == np.float32:

@@ -43,7 +43,7 @@ class Graph:
             buffer.data = _stored(values, dtype)
             tensor.buffer = len(self._buffers)
             self._buffers.append(buffer)
-        if dtype in ("int4", "int8", "uint8", "int16") or (dtype == "int32" and np.any(scale)):
+        if dtype in ("int2", "int4", "int8", "uint8", "int16") or (dtype == "int32" and np.any(scale)):
             quantization = schema.QuantizationParametersT()
             quantization.scale = np.atleast_1d(np.asarray(scale, np.float32)).tolist()
             quantization.zeroPoint = [zero] * len(quantization.scale)
@@ -149,9 +149,10 @@ class Graph:
 
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
-    """The bytes of a buffer; of int4 two values in each, the first one low."""
-    if dtype != "int4":
+    """The bytes of a buffer; of int4 and int2 two and four values in each, the first one low."""
+    bits = {"int4": 4, "int2": 2}.get(dtype, 8)
+    if bits == 8:
         return np.frombuffer(np.ascontiguousarray(values, dtype).tobytes(), np.uint8)
-    nibbles = (np.asarray(values).reshape(-1) & 15).astype(np.uint8)
-    nibbles = np.append(nibbles, np.zeros(nibbles.size % 2, np.uint8))
-    return nibbles[::2] | nibbles[1::2] << 4
+    fields = (np.asarray(values).reshape(-1) & (1 << bits) - 1).astype(np.uint8)
+    fields = np.append(fields, np.zeros(-fields.size % (8 // bits), np.uint8)).reshape(-1, 8 // bits)
+    return np.bitwise_or.reduce(fields << np.arange(0, 8, bits, dtype=np.uint8), axis=1)

@@ -355,64 +355,6 @@ def _append(g: Graph, x: int, operation: str, number: int, taps: int, stride: in
     return out
 
 
-def _clustered(each_channel: bool) -> bytes:
-    """Weights of 16 values, for all channels together or for each its own; 27, 72 and 333 taps."""
-    g = Graph(13)
-
-    def weights(shape: tuple[int, ...]) -> np.ndarray:
-        codes = g.random.integers(0, 16, shape)
-        values = g.random.integers(-127, 128, (shape[0] if each_channel else 1, 16))
-        rows = np.broadcast_to(values, (shape[0], 16))
-        return np.stack([row[code] for row, code in zip(rows, codes)])
-
-    x = g.tensor((1, 9, 7, 3), zero=-5)
-    window = {"axis": 0, "kind": "Conv2DOptions", "padding": SAME, "strideH": 1, "strideW": 1}
-    y = g.weighted("CONV_2D", x, (8, 3, 3, 3), (1, 9, 7, 8), values=weights((8, 3, 3, 3)), **window)
-    y = g.weighted("CONV_2D", y, (37, 3, 3, 8), (1, 9, 7, 37), values=weights((37, 3, 3, 8)), **window)
-    z = g.tensor((1, 3, 3, 37), scale=0.1, zero=3)
-    pool = {"padding": SAME, "strideH": 3, "strideW": 3, "filterHeight": 3, "filterWidth": 3}
-    g.operator("MAX_POOL_2D", [y], [z], "Pool2DOptions", version=2, **pool)
-    flat = g.tensor((1, 3 * 3 * 37), scale=0.1, zero=3)
-    g.operator("RESHAPE", [z, g.constant([1, 3 * 3 * 37])], [flat])
-    dense = {"axis": 0, "kind": "FullyConnectedOptions", "version": 4}
-    y = g.weighted("FULLY_CONNECTED", flat, (7, 333), (1, 7), values=weights((7, 333)), scale=0.4, **dense)
-    return g.build([x], [y])
-
-
-@pytest.mark.parametrize("rounding", c99.ROUNDINGS)
-@pytest.mark.parametrize("each_channel", [False, True])
-def test_weights_of_16_values_take_4_bits(each_channel: bool, rounding: str) -> None:
-    content = _clustered(each_channel)
-    packed = c99_build.check(content, rounding)
-    plain = c99.generate(read(content), name="net", rounding=rounding, pack=False)
-    # 28, 72 and 334 nibbles in a row, since a row starts with a byte.
-    saved = 8 * (27 - 28 // 2) + 37 * (72 - 72 // 2) + 7 * (333 - 334 // 2)
-    codebooks = 16 * (37 + 7 if each_channel else 3)
-    if each_channel:  # the first layer would not get smaller
-        saved -= 8 * (27 - 28 // 2)
-    assert plain.weights_bytes - packed.weights_bytes == saved - codebooks
-    samples = c99_build.random_samples(content, 2)
-    for a, b in zip(c99_build.run(packed, samples, ("-O2",)), c99_build.run(plain, samples, ("-O2",))):
-        assert all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def test_weights_of_4_bits() -> None:
-    g = Graph(14)
-    x = g.tensor((1, 40), zero=4)
-    values = g.random.integers(-7, 8, (9, 40))
-    dense = {
-        "axis": 0,
-        "kind": "FullyConnectedOptions",
-        "version": 4,
-        "values": values,
-        "dtype": "int4",
-        "per_channel": False,
-    }
-    content = g.build([x], [g.weighted("FULLY_CONNECTED", x, (9, 40), (1, 9), **dense)])
-    library = c99_build.check(content, "tflm")
-    assert "fully_connected_s8_packed" in library.files["src/net.c"]
-
-
 def test_in_place_layers_need_hardly_more_than_one_tensor() -> None:
     """Twelve layers of 16 x 8 x 24 bytes each, where two tensors side by side would be twice that."""
     g = Graph(12)
@@ -776,8 +718,8 @@ def test_the_kernels_of_each_core(core: str, tmp_path: Path) -> None:
     row = runtimes.RUNTIMES[f"qemu-cortex-{core}"]
     if not runtimes.module(row).version():
         pytest.skip(f"not installed: {qemu.INSTALL}")
-    for graph in ("convolutions", "depthwise", "dense per channel", "pools", "clustered"):
-        content = _clustered(True) if graph == "clustered" else GRAPHS[graph]()
+    for graph in ("convolutions", "depthwise", "dense per channel", "pools"):
+        content = GRAPHS[graph]()
         file = tmp_path / "model.tflite"
         file.write_bytes(content)
         session = runtimes.open_session(file, row)

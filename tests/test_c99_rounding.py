@@ -127,7 +127,7 @@ def test_outputs_are_those_of_the_runtime(group: str, rounding: str) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_rules_name_what_xnnpack_leaves(group: str) -> None:
     model = read(_content(group))
-    nodes = [Node(model, model.main, operator, {}, "xnnpack", pack=False) for operator in model.main.operators]
+    nodes = [Node(model, model.main, operator, {}, "xnnpack", form=None) for operator in model.main.operators]
     left = Counter(node.operator.name for node in nodes if not delegation.takes(node))
     with temporary(_content(group), "model.tflite") as file:
         session = runtimes.isolated(file, runtimes.RUNTIMES["litert"])

@@ -24,10 +24,11 @@ library, so one copy of a model runs at a time. Files: `include/<name>.h`, `src/
 
 from __future__ import annotations
 
-from edgeopt.c99.generation import ROUNDINGS, Library, generate, unsupported
+from edgeopt.c99.call import Packing
+from edgeopt.c99.generation import PACKS, ROUNDINGS, Library, generate, unsupported
 from edgeopt.c99.memory import Placement
 
 # Key of `formats.FORMATS`.
 TAKES = "tflite"
 
-__all__ = ["ROUNDINGS", "TAKES", "Library", "Placement", "generate", "unsupported"]
+__all__ = ["PACKS", "ROUNDINGS", "TAKES", "Library", "Packing", "Placement", "generate", "unsupported"]

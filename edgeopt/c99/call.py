@@ -20,6 +20,23 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """Weights of a call in fewer bits than 8.
+
+    Attributes:
+        bits: of a weight.
+        on_grid: whether weights are steps of a grid; they are looked up in a codebook otherwise.
+        saved_bytes: of const data, tables counted.
+        more_instructions: for looking up, by `Call.instructions`' measure; grids take none.
+    """
+
+    bits: int
+    on_grid: bool
+    saved_bytes: int
+    more_instructions: int
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of a kernel: `kernel(&fields, inputs..., output, scratch)`.
 
@@ -32,6 +49,8 @@ class Call:
         traces: for each input that the output may share memory with, how.
         has_direction: whether the struct has a field `backward`, set once the plan is made.
         rounding: of the kernel's `requantize`, "upward" or as in Node; empty for that of the node.
+        instructions: about how many an inference takes on a Cortex-M4, unpacked; 0 for what hardly counts.
+        packing: of its weights, where they are packed.
     """
 
     kernel: str
@@ -42,6 +61,8 @@ class Call:
     traces: Mapping[int, Trace | Elementwise] = field(default_factory=dict)
     has_direction: bool = False
     rounding: str = ""
+    instructions: int = 0
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,7 @@ class Node:
     Attributes:
         folded: values of tensors that were computed while generating, by tensor.
         rounding: "tflm", "xnnpack", or "builtin", which is LiteRT's own kernels: these compute what XNNPACK leaves.
-        pack: whether weights of few distinct values are stored in 4 bits each.
+        form: which of `packing.forms` the weights take; None for one byte each.
     """
 
     model: TFLiteModel
@@ -75,7 +96,7 @@ class Node:
     operator: Operator
     folded: Mapping[int, np.ndarray]
     rounding: str
-    pack: bool
+    form: int | None
 
     def input(self, position: int) -> Tensor:
         """Returns an operand that has to be there, as `checking` has found it."""

@@ -24,7 +24,14 @@ _MOST_RANK = 8
 _SCALES = (2.0**-40, 2.0**40)
 # Products of two options stay below 2^31.
 _MOST_OPTION = (1 << 15) - 1
-_ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "int16": (-32768, 32767), "int32": (0, 0)}
+_ZERO_POINTS = {
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int4": (-8, 7),
+    "int2": (-2, 1),
+    "int16": (-32768, 32767),
+    "int32": (0, 0),
+}
 
 Check = Callable[[Node], Iterator[str]]
 
@@ -124,7 +131,7 @@ def _operators(model: TFLiteModel) -> Iterator[str]:
         elif not form.outputs[0] <= len(operator.outputs) <= form.outputs[1]:
             yield f"{what} with {len(operator.outputs)} results"
         else:
-            node = Node(model, model.main, operator, {}, "tflm", pack=False)
+            node = Node(model, model.main, operator, {}, "tflm", None)
             yield from (f"{what} with {fault}" for fault in (form.check or _nothing)(node))
 
 

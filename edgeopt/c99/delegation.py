@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeopt.c99.call import Node
 from edgeopt.c99.quantization import scale
-from edgeopt.tflite.model import Tensor
+from edgeopt.tflite.model import BITS, Tensor
 
 
 def takes(node: Node) -> bool:
@@ -52,11 +52,13 @@ def _ratio(node: Node) -> float:
 def _fully_connected(node: Node) -> bool:
     weights = node.input(1)
     is_symmetric = weights.quantization is not None and not any(weights.quantization.zero_points)
-    return is_symmetric and not (weights.dtype == "int4" and weights.shape[-1] % 2) and _with_bias(node, 2)
+    fills_bytes = weights.shape[-1] * BITS[weights.dtype] % 8 == 0
+    has_kernel = weights.dtype != "int2" or weights.is_per_channel
+    return is_symmetric and fills_bytes and has_kernel and _with_bias(node, 2)
 
 
 def _convolution(node: Node) -> bool:
-    return _with_bias(node, 2)
+    return BITS[node.input(1).dtype] >= 8 and _with_bias(node, 2)
 
 
 def _with_bias(node: Node, position: int) -> bool:

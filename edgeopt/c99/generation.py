@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeopt.c99 import source
+from edgeopt.c99.call import Packing
 from edgeopt.c99.layout import lay_out
-from edgeopt.c99.lowering import lower
+from edgeopt.c99.lowering import PACKS, lower
 from edgeopt.c99.memory import Placement
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.tflite.model import TFLiteModel
@@ -30,6 +31,8 @@ class Library:
         operators: their names in the order in which they run.
         plan: where each tensor lies, by offset.
         peak_operator: the first at which the arena reaches its full extent: "CONV_2D (operator 3)".
+        packed: what packing did to each operator whose weights are packed, by name and place: "CONV_2D (operator 3)".
+        instructions: about how many an inference takes on a Cortex-M4 with nothing packed, of kernels with weights.
     """
 
     name: str
@@ -43,9 +46,11 @@ class Library:
     operators: tuple[str, ...]
     plan: tuple[Placement, ...]
     peak_operator: str
+    packed: Mapping[str, Packing]
+    instructions: int
 
 
-def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: bool = True) -> Library:
+def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: str = "auto") -> Library:
     """Generates C99 that computes `model`; see the package for the header's interface.
 
     Args:
@@ -53,16 +58,19 @@ def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: boo
         name: prefix of every symbol: an identifier of C in lower case that is no keyword.
         rounding: "tflm" computes what TensorFlow Lite Micro and CMSIS-NN compute, "xnnpack" what LiteRT does by default
             on a phone or computer; floats agree within the order of additions.
-        pack: stores weights of at most 16 distinct values in 4 bits each.
+        pack: "auto" stores weights of at most 16 distinct values in 1 to 4 bits each where that is smaller and looking
+            them up does not take too long, "always" where it is smaller, "never" nowhere.
 
     Raises:
-        ConfigError: the rounding or the name cannot be used.
+        ConfigError: the rounding, the name or `pack` cannot be used.
         ModelError: it has operators, or forms of them, that this engine has not.
     """
     if rounding not in ROUNDINGS:
         raise ConfigError(f"Expected a rounding of {', '.join(ROUNDINGS)}, got {rounding!r}. Try --rounding tflm.")
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
         raise ConfigError(f"Expected an identifier of C in lower case, got {name!r}. Try --name model.")
+    if pack not in PACKS:
+        raise ConfigError(f"Expected pack to be one of {', '.join(PACKS)}, got {pack!r}. Try --pack auto.")
     lowered = lower(model, rounding=rounding, pack=pack)
     if lowered.reasons:
         raise ModelError(
@@ -88,9 +96,15 @@ def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: boo
         operators=tuple(model.main.operators[i].name for i in lowered.origins),
         plan=layout.placements,
         peak_operator=layout.peak_operator,
+        packed={
+            f"{model.main.operators[origin].name} (operator {origin})": call.packing
+            for call, origin in zip(lowered.calls, lowered.origins)
+            if call.packing is not None
+        },
+        instructions=sum(call.instructions for call in lowered.calls),
     )
 
 
 def unsupported(model: TFLiteModel) -> tuple[str, ...]:
     """Returns why `generate` would refuse the model, each reason once: "CONV_2D in 2 groups"."""
-    return lower(model, rounding="tflm", pack=False).reasons
+    return lower(model, rounding="tflm", pack="never").reasons

@@ -44,8 +44,21 @@ class Lowered:
         return self.aliases.get(tensor, tensor)
 
 
-def lower(model: TFLiteModel, *, rounding: str, pack: bool) -> Lowered:
-    """Lowers every operator of the main graph."""
+# What may be done about weights of few distinct values.
+PACKS = ("auto", "never", "always")
+# Looking weights up may bring so many more instructions to a model by itself, as a share of those it has.
+_MOST_MORE = 0.3
+
+
+def lower(model: TFLiteModel, *, rounding: str, pack: str) -> Lowered:
+    """Lowers every operator of the main graph.
+
+    Args:
+        model: is checked here.
+        rounding: see `generation.generate`.
+        pack: which weights are packed: "always" each that gets smaller, in its smallest form; "auto" the same, unless
+            looking them up takes too long: then those that cost most take the next form, or stay as they are.
+    """
     calls: list[Call] = []
     origins: list[int] = []
     aliases: dict[int, int] = {}
@@ -53,14 +66,16 @@ def lower(model: TFLiteModel, *, rounding: str, pack: bool) -> Lowered:
     reasons: dict[str, None] = dict.fromkeys((*_structure(model), *checking.faults(model)))
     if reasons:
         return Lowered((), (), {}, {}, tuple(reasons))
+    nodes: dict[int, Node] = {}
     for operator in model.main.operators:
-        node = Node(model, model.main, operator, folded, rounding, pack)
+        node = Node(model, model.main, operator, folded, rounding, None if pack == "never" else 0)
         if operator.name not in OPERATORS:
             reasons[operator.name] = None
             continue
         try:
             if rounding == "xnnpack" and not delegation.takes(node):
                 node = replace(node, rounding="builtin")
+            nodes[operator.index] = node
             for part in OPERATORS[operator.name](node):
                 if isinstance(part, Alias):
                     aliases[part.output] = aliases.get(part.source, part.source)
@@ -73,7 +88,22 @@ def lower(model: TFLiteModel, *, rounding: str, pack: bool) -> Lowered:
             reasons[str(error)] = None
     if not calls and not reasons:
         reasons["a graph that computes nothing"] = None
+    if pack == "auto":
+        _afford(calls, [nodes[origin] for origin in origins])
     return Lowered(tuple(calls), tuple(origins), aliases, folded, tuple(reasons))
+
+
+def _afford(calls: list[Call], nodes: list[Node]) -> None:
+    """Takes other forms for the weights that cost most, until what is left is worth it."""
+    most = _MOST_MORE * sum(call.instructions for call in calls)
+    more = [call.packing.more_instructions if call.packing else 0 for call in calls]
+    while sum(more) > most:
+        dearest = more.index(max(more))
+        nodes[dearest] = node = replace(nodes[dearest], form=(nodes[dearest].form or 0) + 1)
+        (part,) = OPERATORS[node.operator.name](node)
+        assert isinstance(part, Call)
+        calls[dearest] = replace(part, rounding=calls[dearest].rounding)
+        more[dearest] = part.packing.more_instructions if part.packing else 0
 
 
 def _structure(model: TFLiteModel) -> list[str]:

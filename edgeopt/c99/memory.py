@@ -47,6 +47,12 @@ class Trace:
     first: np.ndarray
     last: np.ndarray
 
+    def in_bands(self, rows: int) -> Trace:
+        """Returns the trace where `rows` rows of the output are written before any of their input is done with."""
+        starts = np.arange(0, len(self.first), rows)
+        first, last = np.minimum.reduceat(self.first, starts), np.maximum.reduceat(self.last, starts)
+        return Trace(self.output_row * rows, self.input_row, first, last)
+
     @property
     def ahead(self) -> int:
         """The least `input offset - output offset` at which writing from the first row on is safe."""

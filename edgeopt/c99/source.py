@@ -6,7 +6,7 @@ import functools
 import importlib.resources
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -251,7 +251,7 @@ def _field(constants: _Constants, key: str, value: Field) -> str:
     return "NULL" if value is None else _number(value)
 
 
-def _kernels(calls: Iterable[Call], rounding: str) -> str:
+def _kernels(calls: Sequence[Call], rounding: str) -> str:
     """Returns the texts of the kernels and of what they need, each once, needs first.
 
     A kernel that requantizes is written once for each rounding; names of other roundings than the library's have a
@@ -270,7 +270,9 @@ def _kernels(calls: Iterable[Call], rounding: str) -> str:
 
     for call in calls:
         visit(call.kernel, call)
-    return "\n".join(done.values())
+    bits = {call.packing.bits for call in calls if call.packing is not None and call.packing.on_grid}
+    defined = f"#define GRID_BITS {sum(bits)}\n\n" if bits else ""
+    return defined + "\n".join(done.values())
 
 
 def _suffix(call: Call, rounding: str) -> str:

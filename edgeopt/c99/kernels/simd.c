@@ -5,8 +5,11 @@
 
 /* C libraries for microcontrollers often copy byte by byte. */
 static inline void copy_bytes(int8_t *to, const int8_t *from, int32_t count) {
-    for (; count > 0; count -= 16, from += 16, to += 16) {
-        const mve_pred16_t some = vctp8q((uint32_t)count);
+    for (int32_t i = count / 16; i > 0; --i, from += 16, to += 16) {
+        vstrbq_s8(to, vldrbq_s8(from));
+    }
+    if (count % 16) {
+        const mve_pred16_t some = vctp8q((uint32_t)count % 16);
         vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
     }
 }
@@ -104,8 +107,8 @@ static inline int32_t add_products(int32_t sum, uint32_t a, uint32_t b) {
     return sum;
 }
 
-static inline void store_pair(int16_t *to, uint32_t first, uint32_t second) {
-    __asm__("strd %1, %2, [%3]" : "=m"(*(int16_t(*)[4])to) : "r"(first), "r"(second), "r"(to));
+static inline void store_word(void *to, uint32_t word) {
+    memcpy(to, &word, sizeof word);
 }
 
 #define DOT_2_BY_2_STEP \
@@ -118,15 +121,15 @@ static inline void store_pair(int16_t *to, uint32_t first, uint32_t second) {
     "sxtb16 %[e1], %[e1]\n" \
     "smlad %[s0], %[e0], %[x], %[s0]\n" \
     "smlad %[s1], %[e1], %[x], %[s1]\n" \
-    "smlad %[s0], %[o0], %[y], %[s0]\n" \
-    "smlad %[s1], %[o1], %[y], %[s1]\n" \
+    "smlad %[s2], %[e0], %[y], %[s2]\n" \
+    "smlad %[s3], %[e1], %[y], %[s3]\n" \
     "ldrd %[x], %[y], [%[c]], #8\n" \
-    "smlad %[s2], %[e0], %[x], %[s2]\n" \
-    "smlad %[s3], %[e1], %[x], %[s3]\n" \
+    "smlad %[s0], %[o0], %[x], %[s0]\n" \
+    "smlad %[s1], %[o1], %[x], %[s1]\n" \
     "smlad %[s2], %[o0], %[y], %[s2]\n" \
     "smlad %[s3], %[o1], %[y], %[s3]\n"
 
-/* Two rows of weights times two columns that take turns; `words` of four. All 13 registers are in use, so compilers
+/* Two rows of weights times two columns whose pairs take turns; `words` of four. All 13 registers are in use, so compilers
    do worse, and the end of the loop stands in memory. */
 static inline void dot_2_by_2_turns(
     const int8_t **w0, const int8_t **w1, const int16_t **columns, int32_t words,

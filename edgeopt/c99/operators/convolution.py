@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from edgeopt.c99 import packing
-from edgeopt.c99.call import Call, Field, Node, Unsupported
+from edgeopt.c99.call import Call, Field, Node, Packing, Unsupported
 from edgeopt.c99.memory import Trace
 from edgeopt.c99.operators.window import Axis, axis, image, trace
+from edgeopt.c99.packing import Packed
 from edgeopt.c99.quantization import REAL_RANGES, activation_range, scale, scales, zero_point
 
 
@@ -27,21 +28,29 @@ def conv_2d(node: Node) -> list[Call]:
         **_geometry(vertical, horizontal, in_c, channels),
         **_arithmetic(node, weights.reshape(channels, taps), folded=True),
     }
-    padded = -(-taps // 4) * 4
-    # Two columns of int16, and where runs are no multiple of 4, the bytes of one; or two columns of int8.
-    scratch_bytes = (4 * padded + (padded if in_c % 4 else 0)) if dtype == "int8" else 0
+    trace, pixels, more = _rows(vertical, node, horizontal, in_c, channels), vertical.outputs * horizontal.outputs, 0
+    scratch_bytes = _columns_bytes(taps, in_c) if dtype == "int8" else 0
     kernel = f"conv_2d_{_SUFFIX[dtype]}"
     packed = _packed(node, weights.reshape(channels, taps))
-    if packed is not None:
-        block = min(channels, max(2, _UNPACKED_BYTES // taps // 4 * 4))
-        kernel = "conv_2d_s8_packed"
+    if packed is not None and packed.on_grid:
+        kernel = "conv_2d_s8_grid"
+        fields = {"conv": {**fields, "weights": None, "copies": int(taps % _run(packed) > 0)}, **_table(packed)}
+        scratch_bytes = _columns_bytes(taps, in_c, run=_run(packed))
+    elif packed is not None:
+        kernel = "conv_2d_s8_codebook"
+        rows = min(vertical.outputs, -(-_SERVED_PIXELS // horizontal.outputs))
+        block = min(channels, max(_LEAST_BLOCK, _UNPACKED_BYTES // taps // 4 * 4))
         fields = {
             "conv": {**fields, "weights": None},
+            **_table(packed),
+            "rows": rows,
             "block": block,
             "columns_bytes": scratch_bytes,
-            **packed,
         }
-        scratch_bytes += block * taps
+        trace = trace.in_bands(rows)
+        more = _LOOK_UP * weights.size * -(-vertical.outputs // rows)
+        more += _COLUMN * pixels * taps * (-(-channels // block) - 1)
+        scratch_bytes += block * taps + _BEYOND
     return [
         Call(
             kernel,
@@ -49,9 +58,11 @@ def conv_2d(node: Node) -> list[Call]:
             (node.input(0).index,),
             node.output.index,
             scratch_bytes,
-            traces={node.input(0).index: _rows(vertical, node, horizontal, in_c, channels)},
+            traces={node.input(0).index: trace},
             has_direction=True,
-            rounding=_matrix_rounding(node),
+            rounding=_rounding(node),
+            instructions=_instructions(kernel, pixels * channels, taps),
+            packing=_packing(packed, weights.size, more),
         )
     ]
 
@@ -70,14 +81,23 @@ def depthwise_conv_2d(node: Node) -> list[Call]:
         **_arithmetic(node, weights.reshape(height * width, channels).T, folded=False),
     }
     fields["weights"] = weights.reshape(height * width, channels)
+    kernel, scratch_bytes = f"depthwise_conv_2d_{_SUFFIX[dtype]}", 0
+    packed = _packed(node, weights.reshape(1, weights.size), grids=False)
+    if packed is not None:
+        kernel, scratch_bytes = "depthwise_conv_2d_s8_codebook", weights.size + _BEYOND
+        fields = {"conv": {**fields, "weights": None}, **_table(packed)}
     return [
         Call(
-            f"depthwise_conv_2d_{_SUFFIX[dtype]}",
+            kernel,
             fields,
             (node.input(0).index,),
             node.output.index,
+            scratch_bytes,
             traces={node.input(0).index: _rows(vertical, node, horizontal, in_c, channels)},
             has_direction=True,
+            rounding=_rounding(node),
+            instructions=_instructions(kernel, node.output.elements, height * width),
+            packing=_packing(packed, weights.size, _LOOK_UP * weights.size),
         )
     ]
 
@@ -96,45 +116,100 @@ def fully_connected(node: Node) -> list[Call]:
     fields |= _arithmetic(node, weights, folded=True)
     kernel, scratch_bytes = f"fully_connected_{_SUFFIX[dtype]}", 0
     packed = _packed(node, weights)
-    if packed is not None:
-        chunk = min(_CHUNK, depth + depth % 2)
-        kernel, scratch_bytes = "fully_connected_s8_packed", 2 * chunk
-        fields = {"dense": {**fields, "weights": None}, "chunk": chunk, **packed}
-    rounding = _matrix_rounding(node)
-    return [Call(kernel, fields, (node.input(0).index,), node.output.index, scratch_bytes, rounding=rounding)]
+    if packed is not None and packed.on_grid:
+        kernel, scratch_bytes = "fully_connected_s8_grid", _filled(depth, _run(packed)) if depth % _run(packed) else 0
+        fields = {"dense": {**fields, "weights": None}, **_table(packed)}
+    elif packed is not None:
+        kernel, scratch_bytes = "fully_connected_s8_codebook", 2 * _CHUNK + _BEYOND
+        fields = {"dense": {**fields, "weights": None}, **_table(packed), "chunk": _CHUNK}
+    more = 0 if packed is None or packed.on_grid else _LOOK_UP * weights.size * (source.elements // depth)
+    return [
+        Call(
+            kernel,
+            fields,
+            (source.index,),
+            target.index,
+            scratch_bytes,
+            rounding=_rounding(node),
+            instructions=_instructions(kernel, target.elements, depth),
+            packing=_packing(packed, weights.size, more),
+        )
+    ]
 
 
-def _matrix_rounding(node: Node) -> str:
-    """LiteRT's own matrix products round halves upward, its other kernels away from zero."""
+def _rounding(node: Node) -> str:
+    """LiteRT's own kernels for these round halves upward, its others away from zero."""
     return "upward" if node.rounding == "builtin" else ""
 
 
 _SUFFIX = {"int8": "s8", "float32": "f32"}
-# What a convolution unpacks at once where that is enough for four channels; and a row of dense weights.
-_UNPACKED_BYTES = 1024
-_CHUNK = 128
+# Channels of a convolution whose weights are looked up at once: as many as these bytes hold, and at least so many; and
+# the output pixels that they serve before they are overwritten.
+_UNPACKED_BYTES, _LEAST_BLOCK, _SERVED_PIXELS = 2048, 12, 64
+# Weights of a dense unit that are looked up at once; and what looking up may write behind the last.
+_CHUNK, _BEYOND = 128, 32
 
 
-def _packed(node: Node, weights: np.ndarray) -> dict[str, Field] | None:
-    if not node.pack or weights.dtype != np.int8:
+# About the instructions of a Cortex-M4, as docs/microcontroller-results.md has them: of a product by the start of its
+# kernel's name, of an output, of a weight that is looked up, and of a tap that is put into a column.
+_PRODUCT = {"conv": 1.1, "depthwise": 3.2, "fully": 2.0}
+_OUTPUT, _LOOK_UP, _COLUMN = 20, 5, 2
+
+
+def _instructions(kernel: str, outputs: int, taps: int) -> int:
+    return round(outputs * (_OUTPUT + taps * _PRODUCT[kernel.partition("_")[0]]))
+
+
+def _packing(packed: Packed | None, weights_bytes: int, more_instructions: int) -> Packing | None:
+    if packed is None:
         return None
-    found = packing.pack(weights)
-    return (
-        None
-        if found is None
-        else {
-            "indices": found.indices,
-            "codebooks": found.codebooks,
-            "codebook_step": packing.CODES if len(found.codebooks) > 1 else 0,
+    return Packing(packed.bits, packed.on_grid, weights_bytes - packed.size_bytes, more_instructions)
+
+
+def _packed(node: Node, weights: np.ndarray, *, grids: bool = True) -> Packed | None:
+    """Returns the form that `node.form` names; None for weights [rows, taps] as they are."""
+    if node.form is None or weights.dtype != np.int8:
+        return None
+    return next(iter(packing.forms(weights, grids=grids)[node.form :]), None)
+
+
+def _table(packed: Packed) -> dict[str, Field]:
+    """Returns the field of C's `packed_t`."""
+    return {
+        "weights": {
+            "bits": packed.bits,
+            "row_bytes": packed.indices.shape[1],
+            "table_step": packed.table_step,
+            "indices": packed.indices,
+            "tables": packed.tables,
         }
-    )
+    }
+
+
+def _run(packed: Packed) -> int:
+    """The taps of 16 bytes of indices, which Helium reads at once."""
+    return 128 // packed.bits
+
+
+def _filled(count: int, run: int) -> int:
+    """Returns `count`, rounded up to a multiple of `run`."""
+    return -(-count // run) * run
+
+
+def _columns_bytes(taps: int, in_c: int, *, run: int = 1) -> int:
+    """Two columns of int16 that are read to the end of a word of `run` / 4 taps, and the bytes of one where runs of
+    channels do not fill words; or two of int8 that are read to the end of `run`.
+    """
+    whole = _filled(taps, 4)
+    wide = max(4 * _filled(taps, max(1, run // 4)), 4 * whole + (whole if in_c % 4 else 0))
+    return max(wide, whole + _filled(taps, run))
 
 
 def _weights(node: Node, dtype: str, *, rank: int) -> np.ndarray:
     weights = node.constant(1)
     node.expect(weights.ndim == rank and weights.size > 0, f"weights {list(weights.shape)}")
     stored = node.input(1).dtype
-    if dtype == "int8" and stored not in ("int8", "int4"):
+    if dtype == "int8" and stored not in ("int8", "int4", "int2"):
         raise Unsupported(f"{node.operator.name} with {stored} weights for int8 activations")
     if dtype == "float32" and stored not in ("float32", "float16"):
         raise Unsupported(f"{node.operator.name} with {stored} weights for float32 activations (dynamic range)")
