@@ -13,6 +13,7 @@ import c99_build
 import numpy as np
 import pytest
 import test_c99
+import test_c99_packing
 import test_c99_rounding
 import tflite_mutations
 from c99_graphs import Graph
@@ -37,18 +38,25 @@ def _files() -> list[bytes]:
         test_c99._floats(),
         test_c99._float16(),
         *map(test_c99_rounding._content, test_c99_rounding.GROUPS),
+        *_narrow(),
     ]
 
 
-def _drive(count: int, seed: int) -> int:
+def _narrow() -> list[bytes]:
+    """Weights of 4, 2 and 3 bits."""
+    kinds = (("int4", "int4"), ("int2", "int2"), ("8 of each", "int8"))
+    return [test_c99_packing._network(kind, dtype) for kind, dtype in kinds]
+
+
+def _drive(files: list[bytes], count: int, seed: int) -> int:
     """Reads, lowers and writes as many damaged files; returns how many libraries came out."""
     made, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number, content in enumerate(tflite_mutations.mutations(_files(), count, seed)):
+    for number, content in enumerate(tflite_mutations.mutations(files, count, seed)):
         started = time.process_time()
         try:
             model = read(content)
             for rounding in c99.ROUNDINGS:
-                c99.generate(model, name="net", rounding=rounding)
+                c99.generate(model, name="net", rounding=rounding, pack=c99.PACKS[number % 3])
                 made += 1
         except EdgeoptError:
             pass
@@ -58,7 +66,11 @@ def _drive(count: int, seed: int) -> int:
 
 
 def test_damaged_files() -> None:
-    assert _drive(500, seed=1) > 10
+    assert _drive(_files(), 500, seed=1) > 10
+
+
+def test_damaged_files_of_few_bits() -> None:
+    assert _drive(_narrow(), 400, seed=5) > 10
 
 
 def test_damaged_files_in_an_android_project() -> None:
@@ -81,7 +93,7 @@ def test_damaged_files_in_an_android_project() -> None:
 
 @pytest.mark.slow
 def test_many_damaged_files() -> None:
-    assert _drive(6_000, seed=2) > 300
+    assert _drive(_files(), 6_000, seed=2) > 300
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from c99_graphs import Graph
 
 from edgeopt import c99, runtimes
 from edgeopt.c99 import packing
+from edgeopt.c99.memory import Trace
+from edgeopt.errors import ConfigError
 from edgeopt.runtimes import Session, qemu
 from edgeopt.tflite.reader import read
 
@@ -197,7 +199,7 @@ def _convolution(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("core", ["m4", "m55"])
-def test_packed_weights_take_at_most_a_third_more_instructions(core: str, tmp_path: Path) -> None:
+def test_packed_weights_take_at_most_three_tenths_more_instructions(core: str, tmp_path: Path) -> None:
     """Instructions that are counted, not timed: the same in every run."""
 
     def instructions(kind: str, pack: str) -> int:
@@ -235,9 +237,7 @@ def test_what_takes_too_long_to_look_up_is_packed_on_request_only() -> None:
     assert packed("16 of each", "auto") == {"CONV_2D (operator 0)"}
     assert packed("16 of each", "always") == packed("int4", "auto") == both
     assert packed("int4", "never") == set()
-    with pytest.raises(
-        ConfigError, match=r"Expected pack to be one of auto, never, always, got 'yes'. Try --pack auto"
-    ):
+    with pytest.raises(ConfigError, match=r"Expected pack to be one of auto, never, always, got 'yes'\. Try --pack"):
         packed("int4", "yes")
 
 
@@ -253,7 +253,9 @@ def test_eight_steps_of_a_grid_take_four_bits_where_looking_up_takes_too_long() 
 def test_bytes_are_counted_as_they_are_stored() -> None:
     content = _network("int4", "int4")
     packed, plain = (c99.generate(read(content), name="net", pack=pack) for pack in ("always", "never"))
-    assert plain.weights_bytes - packed.weights_bytes == sum(row.saved_bytes for row in packed.packed.values())
+    # The four layers on a grid have the same low and step, which are stored once.
+    saved = sum(row.saved_bytes for row in packed.packed.values()) + (4 - 1) * 2
+    assert plain.weights_bytes - packed.weights_bytes == saved
     assert packed.scratch_bytes <= packed.arena_bytes
 
 

@@ -63,6 +63,21 @@ def _dense(g: Graph, x: int) -> list[int]:
     return [*outputs, plain]
 
 
+def _unscaled(g: Graph, x: int) -> list[int]:
+    """Convolutions whose bias has no scale, which XNNPACK leaves: their halves go upward too."""
+    outputs = []
+    for name, shape, axis in (("CONV_2D", (24, 3, 3, 4), 0), ("DEPTHWISE_CONV_2D", (1, 3, 3, 24), 3)):
+        scales = g.random.uniform(0.002, 0.01, 24).astype(np.float32)
+        kernel = g.tensor(shape, scale=scales, axis=axis, values=g.random.integers(-127, 128, shape))
+        bias = g.tensor((24,), "int32", scale=0.0, values=g.random.integers(-2000, 2000, 24))
+        y = g.tensor((1, 4, 4, 24), scale=0.05, zero=3)
+        options: dict[str, int] = {"depthMultiplier": 6} if axis else {}
+        kind = "DepthwiseConv2DOptions" if axis else "Conv2DOptions"
+        g.operator(name, [x, kernel, bias], [y], kind, version=3, padding=SAME, strideH=1, strideW=1, **options)
+        outputs.append(y)
+    return outputs
+
+
 def _scaled(g: Graph, x: int) -> list[int]:
     """Ratios of scales inside and outside of what XNNPACK takes."""
     outputs = []
@@ -107,6 +122,7 @@ def _moving(g: Graph, x: int) -> list[int]:
 GROUPS: dict[str, Callable[[Graph, int], list[int]]] = {
     "transposed": _transposed,
     "dense": _dense,
+    "unscaled": _unscaled,
     "scaled": _scaled,
     "moving": _moving,
 }
