@@ -62,6 +62,7 @@ PAGES = (
     "docs/loading.md",
     "docs/schemes.md",
     "docs/compression.md",
+    "docs/repair.md",
     "docs/recipes.md",
     "docs/runtimes.md",
     "docs/android.md",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
     from edgeopt.api.optimize import optimize
+    from edgeopt.api.repair import Repaired, repair
     from edgeopt.api.sensitivity import sensitivity
     from edgeopt.benchmarking import benchmark
     from edgeopt.comparison import compare
@@ -36,6 +37,7 @@ _HOMES = {
     "Compressed": "edgeopt.api.compress",
     "Conversion": "edgeopt.api.convert",
     "Recipe": "edgeopt.recipe",
+    "Repaired": "edgeopt.api.repair",
     "Settings": "edgeopt.pipeline",
     "benchmark": "edgeopt.benchmarking",
     "benchmark_on_device": "edgeopt.api.device",
@@ -49,6 +51,7 @@ _HOMES = {
     "load_data": "edgeopt.data.loading",
     "load_recipe": "edgeopt.recipe",
     "optimize": "edgeopt.api.optimize",
+    "repair": "edgeopt.api.repair",
     "sensitivity": "edgeopt.api.sensitivity",
 }
 
@@ -57,6 +60,7 @@ __all__ = [
     "Compressed",
     "Conversion",
     "Recipe",
+    "Repaired",
     "Settings",
     "__version__",
     "benchmark",
@@ -71,6 +75,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "optimize",
+    "repair",
     "sensitivity",
 ]
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeopt import formats, progress, targets
-from edgeopt.errors import ConversionError
+from edgeopt.data import Part
+from edgeopt.errors import ConversionError, DataError, EdgeoptError
 from edgeopt.evaluation import Evaluation
 from edgeopt.outlook import step_name
 from edgeopt.plan import Plan, PlannedStep, plan
 from edgeopt.recipe import Recipe
 from edgeopt.report.words import promise_words
 from edgeopt.runtimes import Request, parse
-from edgeopt.techniques import technique
+from edgeopt.schemes import scheme
+from edgeopt.techniques import Technique, technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
 from edgeopt.workshop import Survey
 from edgeopt.workspace import Workspace
@@ -81,15 +83,15 @@ def _with_steps(
     references: dict[str, Variant] = {}
     on_files: list[PlannedStep] = []
 
-    def finished(scheme: str) -> Variant:
+    def finished(name: str) -> Variant:
         """Returns what the steps so far make of the model in a scheme."""
-        made = workspace.converted(model, scheme, promises=promises)
+        made = workspace.converted(model, name, promises=promises)
         baseline = workspace.converted(model, BASELINE, promises=promises)
         for planned in on_files if made.file else ():
             made, _ = workspace.worked_on_file(
                 model, made, baseline, planned, training=recipe.training, seed=recipe.seed
             )
-        if scheme != BASELINE:
+        if name != BASELINE:
             references[made.name] = baseline
         return made
 
@@ -111,7 +113,7 @@ def _with_steps(
             after = workspace.converted(made, recipe.schemes[0], promises=promises)
         if recipe.schemes[0] != BASELINE:
             references[after.name] = workspace.converted(made, BASELINE, promises=promises)
-        record = _judged(workspace, planned, record, before, after)
+        record = _judged(workspace, planned, record, before, after, variants[0])
         if Property.FAKE_QUANTIZED in planned.properties_after and after.file is not None:
             record = replace(record, notes=(*record.notes, workspace.as_trained(made, after)))
         if record.rolled_back:
@@ -154,27 +156,49 @@ def _planned(
 
 
 def _judged(
-    workspace: Workspace, planned: PlannedStep, record: StepRecord, before: Variant, after: Variant
+    workspace: Workspace,
+    planned: PlannedStep,
+    record: StepRecord,
+    before: Variant,
+    after: Variant,
+    baseline: Variant,
 ) -> StepRecord:
     """Returns the record with its promises as measured in the file, and why the step is rolled back, if it is.
 
-    What it lost is what the samples say that choices are made on.
+    What it lost is what the samples say that choices are made on. A repair goes on only where they show it to bring the
+    file nearer to the float one: nothing else is its use.
     """
-    record = replace(record, before=before.name, after=after.name)
+    record, row = replace(record, before=before.name, after=after.name), technique(planned.technique)
     if after.error is not None:
         return replace(record, rolled_back=f"its model could not be converted: {after.error}")
     file = formats.facts(workspace.folder / str(after.file))
-    record = replace(record, promises=technique(planned.technique).check(planned.step, record, file))
+    record = replace(record, promises=row.check(planned.step, record, file))
     if broken := [p for p in record.promises if p.kept is False]:
         return replace(record, rolled_back=promise_words(broken[0]))
     part = workspace.data.deciding
-    theirs = workspace.score(before, part) if before.file else None
-    ours = workspace.score(after, part)
-    if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):
-        return record
-    drop = ours.difference(theirs)
-    limit = COLLAPSE if planned.step.max_drop is None else planned.step.max_drop
-    if drop.exceeds(limit, strict=planned.strict):
-        unit = "points" if ours.metric.is_share else "%"
-        return replace(record, rolled_back=f"it lost {drop.value:.2f} {unit}, more than {limit:g}")
+    theirs, ours = (_score(workspace, variant, part, row) for variant in (before, after))
+    if isinstance(ours, Evaluation) and isinstance(theirs, Evaluation):
+        drop = ours.difference(theirs)
+        most = 0.0 if row.repairs else COLLAPSE
+        limit = most if planned.step.max_drop is None else planned.step.max_drop
+        if drop.exceeds(limit, strict=planned.strict):
+            unit = "points" if ours.metric.is_share else "%"
+            return replace(record, rolled_back=f"it lost {drop.value:.2f} {unit}, more than {limit:g}")
+    if row.repairs and scheme(after.scheme).algorithm and before.file and baseline.file:
+        if before.sha256 == after.sha256:
+            return replace(record, rolled_back=record.notes[0] if record.notes else "it changed nothing")
+        found = workspace.nearer(before, after, baseline)
+        if not found.nearer:
+            return replace(record, rolled_back=f"no gain is shown: {found.words}")
+        record = replace(record, notes=(*record.notes, found.words))
     return record
+
+
+def _score(workspace: Workspace, variant: Variant, part: Part, row: Technique) -> Evaluation | EdgeoptError | None:
+    """Returns the score of a variant; None where there is no file, or no metric and the technique needs none."""
+    try:
+        return workspace.score(variant, part) if variant.file else None
+    except DataError:
+        if row.repairs and not part.has_labels:
+            return None
+        raise

@@ -6,7 +6,6 @@ The first is the reference, as a rule the float model. Sums are kept, not output
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
 from edgeopt.showing.values import Shown
-from edgeopt.tflite.model import Tensor, TFLiteModel
+from edgeopt.tflite.activations import computed, matched
+from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue
 
@@ -38,8 +38,6 @@ _GOOD_DB = 30.0
 _SHARP_DROP_DB = 10.0
 # A loss that chance alone brings less often than this is one.
 _DOUBT = 0.05
-# What converters append to the name of a tensor they quantize, split or number.
-_DECORATION = re.compile(r"(_int8|_int16|_float|_dequant\w*|_quant\w*|_requant\w*|:\d+)+$")
 
 
 @dataclass(frozen=True)
@@ -353,7 +351,7 @@ class _Layer:
 
 def _layers(a: Path, b: Path, part: Part, runtime_a: Runtime, runtime_b: Runtime, samples: int) -> tuple[_Layer, ...]:
     model_a, model_b = read_once(a), read_once(b)
-    pairs = _matched(_activations(model_a), _activations(model_b))
+    pairs = matched(computed(model_a), computed(model_b))
     sums: dict[str, _Sums] = {}
     runs = zip(_tensor_runs(a, model_a, part, runtime_a, samples), _tensor_runs(b, model_b, part, runtime_b, samples))
     for values_a, values_b in progress.track(runs, "compare layers", min(samples, len(part))):
@@ -387,52 +385,6 @@ def _tensor_runs(
 def _keeper(runtime: Runtime) -> Runtime:
     """Returns the runtime that shows the activations of `runtime`."""
     return runtime if "tensors" in runtime.can or not runtime.stand_in else RUNTIMES[runtime.stand_in]
-
-
-def _activations(model: TFLiteModel) -> list[Tensor]:
-    """Returns what the operators of the main graph make out of its inputs, in order of execution."""
-    known, found = set(model.main.inputs), []
-    for operator in model.main.operators:
-        if known.isdisjoint(operator.inputs):
-            continue  # constants that are unpacked
-        known.update(operator.outputs)
-        found += [model.main.tensors[i] for i in operator.outputs]
-    return found
-
-
-def _matched(left: Sequence[Tensor], right: Sequence[Tensor]) -> dict[str, str]:
-    """Returns which tensor of the other file is the same activation, by name.
-
-    A converter keeps the names of the graph it came from, joined by ";" where operators were fused, but decorates them
-    (`_int8`, `:0`, a number), and gives the name of an output to what is dequantized last. Exact names come first, then
-    undecorated ones, then those that share a part; shapes must agree, and no tensor is taken twice.
-    """
-    pairs: dict[str, str] = {}
-    for keys in (_exact, _bare, _parts):
-        taken = set(pairs.values())
-        offers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-        for other in right:
-            for key in keys(other.name) if other.name not in taken else ():
-                offers.setdefault((key, other.shape), []).append(other.name)
-        for tensor in left:
-            wanted = keys(tensor.name) if tensor.name not in pairs else ()
-            free = (name for key in wanted for name in offers.get((key, tensor.shape), ()) if name not in taken)
-            if found := next(free, None):
-                pairs[tensor.name] = found
-                taken.add(found)
-    return pairs
-
-
-def _exact(name: str) -> list[str]:
-    return [name]
-
-
-def _bare(name: str) -> list[str]:
-    return [";".join(_parts(name))]
-
-
-def _parts(name: str) -> list[str]:
-    return sorted({_DECORATION.sub("", piece) for piece in name.split(";") if piece})
 
 
 def _with_origins(model: TFLiteModel, sums: Mapping[str, _Sums]) -> tuple[_Layer, ...]:

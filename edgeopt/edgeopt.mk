@@ -9,6 +9,7 @@
 define EDGEOPT_HELP
 Rules, for any MODEL.keras or MODEL.h5:
   MODEL.SCHEME.tflite              converted and verified; SCHEME: $(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES)
+  MODEL.repaired.SCHEME.tflite     the same with repairs that need no training; SCHEME: $(EDGEOPT_CALIBRATED_SCHEMES)
   MODEL.report                     a folder: every scheme measured, report.html, best.tflite
   MODEL.inspect.json               what the model holds
 and for any FILE.tflite:
@@ -20,8 +21,8 @@ Variables (set them before the include, or on make's command line):
   RUNTIME        where files must run, are scored (the first) and timed, as NAME or NAME==VERSION [$(RUNTIME)]
   THREADS        of evaluation, benchmark and report [$(THREADS)]
   EDGEOPT        the command [$(EDGEOPT)]
-  EDGEOPT_FLAGS  more options for every command; for one of them, EDGEOPT_FLAGS_convert, _optimize, _evaluate,
-                 _benchmark or _inspect, e.g. EDGEOPT_FLAGS_optimize="--max-drop 1.0"
+  EDGEOPT_FLAGS  more options for every command; for one of them, EDGEOPT_FLAGS_convert, _repair, _optimize,
+                 _evaluate, _benchmark or _inspect, e.g. EDGEOPT_FLAGS_optimize="--max-drop 1.0"
 
 Recipes do not depend on variables: after changing one, `make -B` what it concerns. Time with -j1.
 endef
@@ -54,9 +55,15 @@ define edgeopt_scheme_rule
 	$$(call edgeopt_run,convert,-o $$@ --scheme $(1) --force $(4) $$(edgeopt_runtimes))
 endef
 
+define edgeopt_repair_rule
+%.repaired.$(1).tflite: %.$(2) $(edgeopt_data_file)
+	$$(call edgeopt_run,repair,-o $$@ --scheme $(1) --force $$(edgeopt_data))
+endef
+
 define edgeopt_model_rules
 $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1))))
 $(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),$(edgeopt_data_file),$$(edgeopt_data))))
+$(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_repair_rule,$(scheme),$(1))))
 
 # The folder's own time would call a failed or killed run done, and so would a missing stamp: it is there from the
 # start, older than any model. Somebody else's folder gets none, and edgeopt refuses it.
@@ -95,6 +102,7 @@ edgeopt-data: $(edgeopt_data_file)
 
 .DELETE_ON_ERROR:
 # What stands between a model and the file asked for is kept, and so is the stamp of a run that failed.
-.PRECIOUS: $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES),%.$(scheme).tflite) %.report/.edgeopt/made
+.PRECIOUS: $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES),%.$(scheme).tflite) %.report/.edgeopt/made \
+    $(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),%.repaired.$(scheme).tflite)
 
 .DEFAULT_GOAL := $(edgeopt_goal_before)

@@ -20,9 +20,10 @@ from edgeopt import data as datasets
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset, Part, tuning
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
-from edgeopt.evaluation import Evaluation, evaluate, require
+from edgeopt.evaluation import Evaluation, evaluate, in_worker, require
 from edgeopt.fidelity import measure
 from edgeopt.plan import PlannedStep
+from edgeopt.repairing.closeness import Change
 from edgeopt.runtimes import Delegate, Request
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Step, Training
@@ -459,6 +460,33 @@ class Workspace:
             return self.remember("fidelity", key, Fidelity, compare, uses=("litert",))
         except EdgeoptError as error:
             return error
+
+    def nearer(self, before: Variant, after: Variant, baseline: Variant) -> Change:
+        """Returns how far two files of a model lie from its float file, on the samples that choices are made on.
+
+        Raises:
+            EdgeoptError: the main runtime does not run one of them.
+        """
+        part = self.data.deciding if len(self.data.deciding) else self.data.calibration
+
+        def compare() -> Change:
+            files = {name: self.folder / str(one.file) for name, one in (("before", before), ("after", after))}
+            found: Change = in_worker(
+                "edgeopt.repairing.closeness:compared",
+                self.folder / str(baseline.file),
+                part,
+                self.runtime.runtime,
+                **files,
+            )
+            return found
+
+        key = {
+            "files": [before.sha256, after.sha256],
+            "reference": baseline.sha256,
+            "part": part.digest(),
+            "runtime": self.runtime,
+        }
+        return self.remember("nearer", key, Change, compare, uses=(self.runtime.runtime.package,))
 
     def as_trained(self, model: Made, variant: Variant) -> str:
         """Says whether the file of a fake-quantized model computes what was trained, and where it parts from it."""

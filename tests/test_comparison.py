@@ -18,6 +18,7 @@ from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, evaluate
 from edgeopt.runtimes import RUNTIMES
+from edgeopt.tflite.activations import matched
 from edgeopt.tflite.model import Tensor
 
 
@@ -216,14 +217,14 @@ def test_names_match_through_what_converters_add() -> None:
         tensor("m/c"),
         tensor("m/d"),
     ]
-    assert comparison._matched(left, right) == {
+    assert matched(left, right) == {
         "m/a/Relu;m/a/Conv2D": "m/a/Conv2D",
         "m/b/MatMul": "m/b/MatMul_int8",
         "out:0": "out:01",
         "m/c": "m/c",
     }
     exact_first = [tensor("x:0"), tensor("x:01")]
-    assert comparison._matched(exact_first, exact_first[::-1]) == {"x:0": "x:0", "x:01": "x:01"}
+    assert matched(exact_first, exact_first[::-1]) == {"x:0": "x:0", "x:01": "x:01"}
 
 
 def test_layers_of_a_format_that_no_reference_takes(

@@ -41,7 +41,8 @@ IN_FILES = {name for name, row in TECHNIQUES.items() if row.acts_on == "file" or
 
 
 def test_every_technique_is_tried_alone() -> None:
-    assert set(ALONE) == set(TECHNIQUES)
+    # Repairs write one file of a scheme, and are tried in test_repair.
+    assert set(ALONE) == {name for name, row in TECHNIQUES.items() if not row.repairs}
 
 
 @pytest.fixture(scope="module", params=sorted(ALONE))

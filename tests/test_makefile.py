@@ -80,6 +80,19 @@ def test_every_scheme_has_its_rule(project: Path, scheme: str, model: str) -> No
     assert arguments == expected + ["--data", "train.npz"] * SCHEMES[scheme].needs_calibration
 
 
+@pytest.mark.parametrize("model", ["m.keras", "h.h5"])
+def test_what_is_calibrated_can_be_repaired(project: Path, model: str) -> None:
+    file = f"{Path(model).stem}.repaired.int8-per-tensor.tflite"
+    (arguments,) = commands(make(project, "-n", file))
+    assert arguments == [
+        "repair",
+        model,
+        "-o",
+        file,
+        *["--scheme", "int8-per-tensor", "--force", "--data", "train.npz"],
+    ]
+
+
 def test_the_rules_know_no_other_schemes(project: Path) -> None:
     add(project, "$(info $(EDGEOPT_FLOAT_SCHEMES)/$(EDGEOPT_CALIBRATED_SCHEMES))\n")
     plain, calibrated = make(project).splitlines()[0].split("/")
@@ -88,13 +101,13 @@ def test_the_rules_know_no_other_schemes(project: Path) -> None:
 
 
 def test_every_command_is_one_that_edgeopt_takes(project: Path) -> None:
-    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + [*OTHER_TARGETS, *MEASURED]
+    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + [*OTHER_TARGETS, *MEASURED, "m.repaired.int8.tflite"]
     variables = ["RUNTIME=litert tflite-runtime==2.14.0", "THREADS=2", "SCHEME=int8 float16"]
     seen = commands(make(project, "-n", *targets, *variables))
     for verb, *arguments in seen:
         parsed = importlib.import_module(COMMANDS[verb]).command.make_context(verb, arguments)
         assert not parsed.args
-    assert {verb for verb, *_ in seen} == {"convert", "optimize", "inspect", "evaluate", "benchmark"}
+    assert {verb for verb, *_ in seen} == {"convert", "repair", "optimize", "inspect", "evaluate", "benchmark"}
     by_verb = {verb: " ".join(arguments) for verb, *arguments in seen}
     assert "--scheme int8 --scheme float16" in by_verb["optimize"]
     assert "--runtime litert --runtime tflite-runtime==2.14.0" in by_verb["benchmark"]

@@ -36,7 +36,7 @@ def recipe_of(*steps: Any, **fields: Any) -> Recipe:
 
 def advised(error: pytest.ExceptionInfo[ConfigError]) -> list[str]:
     """The order that a message names."""
-    found = re.search(r"Try the order: ([a-z, ]+)\.$", str(error.value))
+    found = re.search(r"Try the order: ([a-z, -]+)\.$", str(error.value))
     assert found is not None, error.value
     return found[1].split(", ")
 
@@ -78,7 +78,7 @@ def test_an_order_is_planned_as_it_is_or_the_one_advised_works(names: list[str])
     try:
         made = plan(recipe_of(*names))
     except ConfigError as error:
-        order = re.search(r"Try the order: ([a-z, ]+)\.$", str(error))
+        order = re.search(r"Try the order: ([a-z, -]+)\.$", str(error))
         assert order is not None
         better = order[1].split(", ")
         assert set(better) == set(names)

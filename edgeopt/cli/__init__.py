@@ -23,6 +23,7 @@ from edgeopt.showing.safe import visible_lines
 COMMANDS: dict[str, str] = {
     "optimize": "edgeopt.cli.optimize",
     "convert": "edgeopt.cli.convert",
+    "repair": "edgeopt.cli.repair",
     "prune": "edgeopt.cli.prune",
     "cluster": "edgeopt.cli.cluster",
     "shrink": "edgeopt.cli.shrink",

@@ -6,7 +6,7 @@ The order of the table is the order in which techniques combine: each keeps what
 from __future__ import annotations
 
 from edgeopt.errors import named
-from edgeopt.techniques import cluster, distill, prune, qat, shrink
+from edgeopt.techniques import calibrate, cluster, correct_bias, distill, prune, qat, shrink
 from edgeopt.techniques import round as rounding
 from edgeopt.techniques.contract import Carried, Need, Technique
 
@@ -20,7 +20,9 @@ TECHNIQUES: dict[str, Technique] = {
         prune.TECHNIQUE,
         cluster.TECHNIQUE,
         qat.TECHNIQUE,
+        calibrate.TECHNIQUE,
         rounding.TECHNIQUE,
+        correct_bias.TECHNIQUE,
     )
 }
 
