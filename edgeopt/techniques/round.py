@@ -150,6 +150,8 @@ def suits(scheme: Scheme, facts: ModelFacts) -> str:
     """Says why rounding cannot help."""
     if scheme.granularity.startswith("block"):
         return "weights with a scale for each block are not known to rounding"
+    if scheme.weight_bits == 8 and scheme.granularity == "channel":
+        return "of 8 bits with a scale for each channel there is next to nothing to win back"
     return ""
 
 
