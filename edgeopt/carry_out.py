@@ -60,7 +60,7 @@ def carry_out(recipe: Recipe, workspace: Workspace) -> Outcome:
     promises = promised(recipe)
     schemes = tuple(dict.fromkeys((BASELINE, *recipe.schemes)))
     variants = [
-        workspace.converted(workspace.original, name, promises=promises)
+        workspace.converted(workspace.original, name, promises=promises, keep_8bit=recipe.keep_8bit)
         for name in progress.track(schemes, "converting", len(schemes))
     ]
     if all(variant.error for variant in variants):
@@ -85,7 +85,7 @@ def _with_steps(
 
     def finished(name: str) -> Variant:
         """Returns what the steps so far make of the model in a scheme."""
-        made = workspace.converted(model, name, promises=promises)
+        made = workspace.converted(model, name, promises=promises, keep_8bit=recipe.keep_8bit)
         baseline = workspace.converted(model, BASELINE, promises=promises)
         for planned in on_files if made.file else ():
             made, _ = workspace.worked_on_file(
@@ -110,7 +110,7 @@ def _with_steps(
             )
         else:
             made, record = workspace.worked(model, planned, training=recipe.training, seed=recipe.seed)
-            after = workspace.converted(made, recipe.schemes[0], promises=promises)
+            after = workspace.converted(made, recipe.schemes[0], promises=promises, keep_8bit=recipe.keep_8bit)
         if recipe.schemes[0] != BASELINE:
             references[after.name] = workspace.converted(made, BASELINE, promises=promises)
         record = _judged(workspace, planned, record, before, after, variants[0])

@@ -32,6 +32,7 @@ class Settings(Conditions):
     Attributes:
         recipe: its steps are taken before conversion; None converts the model as it is.
         schemes: names of SCHEMES; when empty the recipe's, or DEFAULTS. The float baseline is always made.
+        keep_8bit: layers that keep int8 weights in schemes below eight bits; when empty as the recipe says.
         budgets: what the recommended model must keep.
         target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
             runtimes are promises, and what does not fit is not recommended.
@@ -39,6 +40,7 @@ class Settings(Conditions):
 
     recipe: Recipe | None = None
     schemes: tuple[str, ...] = ()
+    keep_8bit: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     target: str | None = None
 
@@ -54,7 +56,8 @@ class Settings(Conditions):
         if target is not None:
             runtimes = dict.fromkeys((*budgets.runtimes, *targets.target(target).runtimes))
             budgets = replace(budgets, runtimes=tuple(runtimes))
-        return replace(recipe, schemes=schemes, budgets=budgets, target=target)
+        keep_8bit = tuple(self.keep_8bit) or recipe.keep_8bit
+        return replace(recipe, schemes=schemes, keep_8bit=keep_8bit, budgets=budgets, target=target)
 
 
 def optimize(

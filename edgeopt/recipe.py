@@ -73,6 +73,12 @@ class Recipe(Choices):
     schemes: tuple[str, ...] = option(
         ("int8",), "What is made of the model; in the first one every step is measured.", choices=tuple(SCHEMES)
     )
+    keep_8bit: tuple[str, ...] = option(
+        ("auto",),
+        "Layers that keep int8 weights in schemes below eight bits: auto (first, last, depthwise and small ones), "
+        "none, or names and globs.",
+        metavar="LAYER",
+    )
     training: Training = option(Training(), "How steps train that say nothing else.")  # noqa: RUF009 - it is frozen
     steps: tuple[Step, ...] = option((), "Techniques in their order, each with its settings.")
     budgets: Budgets = option(Budgets(), "What the recommended file must keep.")  # noqa: RUF009 - it is frozen

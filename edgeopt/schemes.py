@@ -11,6 +11,10 @@ from edgeopt.vocabulary import Scheme
 
 # Weights with fewer elements stay in float in dynamic range: their quantization would cost more than it saves.
 SMALLEST_DYNAMIC = 1024
+# Layers with fewer stay at eight bits in schemes below, unless asked: half a kilobyte at most is saved.
+SMALLEST_LOW = 1024
+# Numbers in a row that may share a scale; LiteRT's kernels know no others.
+BLOCKS = (32, 64, 128, 256)
 
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
@@ -81,6 +85,84 @@ SCHEMES: dict[str, Scheme] = {
             "channel",
             algorithm="min-max",
             needs_calibration=True,
+        ),
+        Scheme(
+            "int4",
+            "int4",
+            "int8",
+            "int8",
+            "as int8 with weights of four bits, but for layers that lose too much by it: half the file",
+            "low-bits",
+            "channel",
+            algorithm="mse",
+            needs_calibration=True,
+            by_default=False,
+        ),
+        Scheme(
+            "int4x16",
+            "int4",
+            "int16",
+            "float32",
+            "weights of four bits, int16 activations: as small as int4, slower kernels",
+            "low-bits-16x8",
+            "channel",
+            algorithm="mse",
+            needs_calibration=True,
+            by_default=False,
+        ),
+        Scheme(
+            "int4-weights",
+            "int4",
+            "float32",
+            "float32",
+            "weights of four bits, widened at each inference; needs no data",
+            "low-bits",
+            "channel",
+            algorithm="mse",
+            by_default=False,
+        ),
+        *(
+            Scheme(
+                f"int4-block{block}",
+                "int4",
+                "int8",
+                "float32",
+                f"weights of four bits with a scale for {block} in a row of a Dense layer, activations as in dynamic; "
+                "needs no data",
+                "ai-edge-quantizer",
+                "channel",
+                f"block:{block}",
+                algorithm="min-max",
+                dynamic=True,
+                by_default=False,
+            )
+            for block in BLOCKS
+        ),
+        Scheme(
+            "int3",
+            "int4",
+            "int8",
+            "int8",
+            "as int4 with eight values only: plain C packs them into three bits",
+            "low-bits",
+            "channel",
+            algorithm="mse",
+            needs_calibration=True,
+            by_default=False,
+            bits=3,
+        ),
+        Scheme(
+            "int2",
+            "int2",
+            "int8",
+            "int8",
+            "as int4 with four values; where no kernel takes two bits they are stored in four: for models that were "
+            "trained for it",
+            "low-bits",
+            "channel",
+            algorithm="mse",
+            needs_calibration=True,
+            by_default=False,
         ),
     )
 }

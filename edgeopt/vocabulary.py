@@ -88,6 +88,9 @@ class Scheme:
         dynamic: activations are quantized at run time, from the values of each inference.
         needs_calibration: a representative dataset sets the activations' ranges.
         by_default: it is made where no scheme is named.
+        bits: that weights use of those that `weights` stores; 0 for all.
+        keep_8bit: which layers of a scheme below eight bits have int8 weights all the same: "auto" (the first, the
+            last, depthwise and small ones), "none", or names and globs.
     """
 
     name: str
@@ -103,11 +106,18 @@ class Scheme:
     dynamic: bool = False
     needs_calibration: bool = False
     by_default: bool = True
+    bits: int = 0
+    keep_8bit: tuple[str, ...] = ("auto",)
 
     @property
     def weight_bits(self) -> int:
-        """Bits of a stored weight."""
-        return int("".join(filter(str.isdigit, self.weights)))
+        """Bits that a weight uses."""
+        return self.bits or int("".join(filter(str.isdigit, self.weights)))
+
+    @property
+    def is_low_bit(self) -> bool:
+        """Whether weights have fewer than eight bits."""
+        return self.weight_bits < 8
 
     @property
     def granularity_of_dense(self) -> str:

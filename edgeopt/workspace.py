@@ -247,16 +247,21 @@ class Workspace:
             uses=_LOADING,
         )
 
-    def converted(self, model: Made, scheme: str, *, promises: Sequence[Request] = ()) -> Variant:
+    def converted(
+        self, model: Made, scheme: str, *, promises: Sequence[Request] = (), keep_8bit: tuple[str, ...] = ("auto",)
+    ) -> Variant:
         """Returns the variant of a model in a scheme; a failure is part of it.
 
         Args:
             model: the original, or what a step made.
             scheme: name of a row of SCHEMES.
             promises: runtimes that the file has to suit.
+            keep_8bit: see `Scheme`.
         """
         name = f"{model.label}.{scheme}" if model.label else scheme
         row, conditions = scheme_named(scheme), self.conditions
+        if row.is_low_bit:
+            row = replace(row, keep_8bit=keep_8bit)
         key = {
             "model": model.content,
             "scheme": row,
@@ -269,7 +274,7 @@ class Workspace:
         file = self._store.folder / "artifacts" / f"{digest(key)}.tflite"
 
         def convert() -> Variant:
-            notes = convert_for(self._opened(model), scheme, file, promises=promises)
+            notes = convert_for(self._opened(model), row, file, promises=promises)
             return self._variant(name, row, file, made_by=row.maker, notes=notes)
 
         try:

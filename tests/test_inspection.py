@@ -21,6 +21,7 @@ from edgeopt.inspection import Inspection, inspect_converted, inspect_keras, ins
 from edgeopt.loading import LoadedModel
 from edgeopt.plain import to_plain
 from edgeopt.prospects import Advice
+from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import TECHNIQUES
 from edgeopt.tflite.rewrite import compact
 from edgeopt.vocabulary import TensorSpec
@@ -191,9 +192,15 @@ def test_predicted_sizes_are_near_those_of_conversion(build: Any, technique: str
     assert _predicted_bytes(verdict.gain) == pytest.approx(len(compact(models.convert(build, scheme))), rel=0.2)
 
 
+SCHEMES_ADVISED = (
+    *("float16", "dynamic", "int8", "int16x8"),
+    *("int4", "int4x16", "int4-weights", "int4-block32", "int2"),
+)
+
+
 def test_verdicts_on_a_keras_model(folder: Path) -> None:
     found = _advice(_inspect_keras(folder, models.cnn()))
-    assert tuple(found) == ("float16", "dynamic", "int8", "int16x8", *TECHNIQUES)
+    assert tuple(found) == (*SCHEMES_ADVISED, *TECHNIQUES)
     assert all(verdict.possible for verdict in found.values())
     kernels = 8 * 3 * 3 * 3 + 8 * 3 * 3 + 160 * 8 + 10 * 160
     assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are pruned" in found["prune"].reason
@@ -207,12 +214,7 @@ def test_verdicts_on_a_keras_model(folder: Path) -> None:
 
 def test_verdicts_where_layers_cannot_be_trained(folder: Path) -> None:
     float_file = _advice(_inspect(folder, models.cnn, "float32"))
-    assert [name for name, verdict in float_file.items() if verdict.possible] == [
-        "float16",
-        "dynamic",
-        "int8",
-        "int16x8",
-    ]
+    assert [name for name in float_file if name in SCHEMES and float_file[name].possible] == list(SCHEMES_ADVISED)
     assert "a .tflite cannot be trained" in float_file["prune"].reason
     unbridged = _inspect_keras(folder, models.cnn(), keras=None, unbridged=(("odd", "a custom layer"),))
     assert not _advice(unbridged)["qat"].possible

@@ -53,6 +53,7 @@ def compress(
     steps: Sequence[Any],
     *,
     scheme: str | None = None,
+    keep_8bit: Sequence[str] = ("auto",),
     training: Training | None = None,
     metric: str | None = None,
     output_name: str | None = None,
@@ -71,6 +72,7 @@ def compress(
         steps: what `recipe.steps_from` takes: names, names with settings, Steps.
         scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat and what works on
             files int8.
+        keep_8bit: see `convert`.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
         output_name: which output the labels are for, where the model has several.
@@ -94,6 +96,7 @@ def compress(
     recipe = Recipe(
         steps=chosen,
         schemes=(scheme or ("int8" if in_file else "float32"),),
+        keep_8bit=tuple(keep_8bit),
         training=training or Training(),
         seed=seed,
     )

@@ -61,6 +61,7 @@ def convert(
     output: Path | str,
     *,
     scheme: str = "float32",
+    keep_8bit: Sequence[str] = ("auto",),
     data: Any = None,
     runtimes: Sequence[str] = (),
     target: str | None = None,
@@ -79,6 +80,8 @@ def convert(
         model: a path, or a Keras model at hand.
         output: the file to write.
         scheme: name of a row of SCHEMES.
+        keep_8bit: layers that keep int8 weights in schemes below eight bits: "auto" (the first, the last, depthwise and
+            small ones), "none", or names and globs.
         data: a Dataset, or what `edgeopt.load_data` takes; calibrates integer schemes and feeds the verification.
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
@@ -102,7 +105,9 @@ def convert(
     device = None if target is None else targets.target(target)
     if device is not None:
         targets.refuse_scheme(device, wanted)
-    recipe = Recipe(schemes=(wanted.name,), budgets=Budgets(runtimes=tuple(runtimes)), target=target)
+    recipe = Recipe(
+        schemes=(wanted.name,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
+    )
     promises = promised(recipe)
     dataset = None if data is None else datasets.load(data)
     conditions = Conditions(

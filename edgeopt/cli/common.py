@@ -114,6 +114,13 @@ threads_option = click.option(
 scheme_option = click.option(
     "--scheme", type=Named(SCHEMES), default="float32", show_default=True, help="How numbers are stored."
 )
+keep_8bit_option = click.option(
+    "--keep-8bit",
+    multiple=True,
+    metavar="auto|none|LAYER",
+    help="Repeatable. Layers that keep int8 weights in schemes below eight bits: auto (first, last, depthwise and "
+    "small ones), none, or names and globs; auto, or as the recipe says, if not given.",
+)
 
 model_options = options(
     click.option(

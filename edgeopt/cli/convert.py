@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @common.model_argument
 @common.output_option
 @common.scheme_option
+@common.keep_8bit_option
 @common.data_options(required=False)
 @common.runtime_option
 @common.target_option
@@ -33,6 +34,7 @@ def command(
     model: Path,
     output: Path,
     scheme: str,
+    keep_8bit: tuple[str, ...],
     runtimes: tuple[str, ...],
     target: str | None,
     output_name: str | None,
@@ -58,11 +60,12 @@ def command(
     """
     import edgeopt
 
-    with common.progress_shown(quiet=quiet or as_json):
+    with common.progress_shown(quiet=quiet or as_json), common.spoken_as_options():
         result = edgeopt.convert(
             model,
             output,
             scheme=scheme,
+            keep_8bit=keep_8bit or ("auto",),
             data=common.load_data(**data),
             runtimes=runtimes,
             target=target,

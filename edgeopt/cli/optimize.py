@@ -53,6 +53,7 @@ def _recipes() -> Iterable[str]:
     type=common.Named(SCHEMES),
     help="Repeatable; the recipe's or all if not given. float32 is always made, as the baseline.",
 )
+@common.keep_8bit_option
 @common.metric_option
 @common.output_name_option
 @common.threads_option
@@ -73,6 +74,7 @@ def command(
     runtimes: tuple[str, ...],
     target: str | None,
     schemes: tuple[str, ...],
+    keep_8bit: tuple[str, ...],
     metric: str | None,
     output_name: str | None,
     threads: int,
@@ -128,6 +130,7 @@ def command(
             force=force,
             recipe=chosen,
             schemes=schemes,
+            keep_8bit=keep_8bit,
             budgets=budgets,
             target=target,
             runtime=runtimes[0] if runtimes else "litert",

@@ -31,6 +31,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     @choice_options(row.step)
     @common.data_options(required=True)
     @click.option("--scheme", type=common.Named(SCHEMES), help="Of the .tflite; float32 if not given, after qat int8.")
+    @common.keep_8bit_option
     @common.metric_option
     @common.output_name_option
     @click.option("--logs", type=click.Path(path_type=Path), help="A folder for TensorBoard's logs.")
@@ -43,6 +44,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
         model: Path,
         output: Path,
         scheme: str | None,
+        keep_8bit: tuple[str, ...],
         metric: str | None,
         output_name: str | None,
         logs: Path | None,
@@ -64,6 +66,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
                 output,
                 [step],
                 scheme=scheme,
+                keep_8bit=keep_8bit or ("auto",),
                 metric=metric,
                 output_name=output_name,
                 seed=seed,

@@ -12,7 +12,6 @@ from edgeopt.conversion.converter import ConvertOptions, ModelSummary
 from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConversionError, EdgeoptError
 from edgeopt.runtimes import Request, refusals
-from edgeopt.schemes import scheme as scheme_named
 from edgeopt.vocabulary import Scheme
 
 # TensorFlow 2.20 and 2.21 leak about 20 MB a conversion.
@@ -94,9 +93,9 @@ class IsolatedConverter:
 
 
 def convert_for(
-    converter: IsolatedConverter, name: str, output: Path, *, promises: Sequence[Request] = ()
+    converter: IsolatedConverter, scheme: Scheme, output: Path, *, promises: Sequence[Request] = ()
 ) -> tuple[str, ...]:
-    """Writes the model in the scheme called `name` to `output` so that the promised runtimes accept it.
+    """Writes the model in `scheme` to `output` so that the promised runtimes accept it.
 
     Operator versions are read from the file. Where a promised runtime is too old for per-channel Dense weights, the
     model is converted again with one scale per Dense layer.
@@ -105,10 +104,9 @@ def convert_for(
         What is worth saying of the file and what was done for the promises, in words. What a runtime still refuses is
         for `parity.check` to say.
     """
-    scheme = scheme_named(name)
     remarks = converter.convert(scheme, output)
     lacking = {reason for request in promises for reason in refusals(output, request)}
-    if not any(reason.startswith("FULLY_CONNECTED") for reason in lacking):
+    if not any("FULLY_CONNECTED" in reason for reason in lacking):
         return remarks
     remarks = converter.convert(replace(scheme, dense_granularity="tensor"), output)
     wanted = ", ".join(f"{r.runtime.name} {r.version or ''}".strip() for r in promises)

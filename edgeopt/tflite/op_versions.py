@@ -63,7 +63,7 @@ _CUSTOM_OPERATORS: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Floor:
-    """The oldest releases that run something no operator version tells."""
+    """The oldest releases that run something no operator version tells; "" where none is known to."""
 
     tflite: str
     litert: str
@@ -84,8 +84,9 @@ class Demand:
 
 
 # Measured on tflite-runtime 2.14 and ai-edge-litert 1.0.1, 1.2.0, 1.4.0, 2.1.0 and 2.3.0, or as LiteRT's converter
-# sets versions (`op_version.cc`).
-_FLOAT_BY_INT4 = Floor("2.20.0", "1.2.0")
+# sets versions (`op_version.cc`). What no release runs is refused by some and computed as if it were int8 by others.
+_BY_INT4 = Floor("2.20.0", "1.2.0")
+_NEVER = Floor("", "")
 # Converters call it version 4, as with one scale; older runtimes than these were not to be had to try.
 _INT8_DENSE_PER_CHANNEL = Floor("2.14.0", "1.0.1")
 _BLOCKWISE = Floor("2.23.0", "2.3.0")
@@ -94,18 +95,26 @@ DEMANDS: tuple[Demand, ...] = (
     Demand("FULLY_CONNECTED", "float32", "int4", 12),
     Demand("FULLY_CONNECTED", "int8", "int8", _INT8_DENSE_PER_CHANNEL, per_channel=True),
     Demand("FULLY_CONNECTED", "int8", "int4", 10),
+    Demand("FULLY_CONNECTED", "int8", "int4", _BY_INT4, per_channel=True),
     Demand("FULLY_CONNECTED", "int16", "int8", 7),
     Demand("FULLY_CONNECTED", "int16", "int4", 13),
     Demand("FULLY_CONNECTED", "", "int2", 14),
     Demand("CONV_2D", "float32", "int8", 5, per_channel=True),
-    Demand("CONV_2D", "float32", "int4", _FLOAT_BY_INT4),
+    Demand("CONV_2D", "float32", "int4", _BY_INT4),
     Demand("CONV_2D", "int16", "int8", 4),
+    Demand("CONV_2D", "int16", "int4", 4),
+    Demand("CONV_2D", "int16", "int4", _BY_INT4),
     Demand("CONV_2D", "int8", "int4", 7),
+    Demand("CONV_2D", "", "int2", _NEVER),
     Demand("DEPTHWISE_CONV_2D", "float32", "int8", 6, per_channel=True),
-    Demand("DEPTHWISE_CONV_2D", "float32", "int4", _FLOAT_BY_INT4),
+    Demand("DEPTHWISE_CONV_2D", "float32", "int4", _NEVER),
+    Demand("DEPTHWISE_CONV_2D", "int16", "int4", _NEVER),
+    Demand("DEPTHWISE_CONV_2D", "", "int2", _NEVER),
     Demand("DEPTHWISE_CONV_2D", "int16", "int8", 5),
     Demand("DEPTHWISE_CONV_2D", "int8", "int4", 7),
     Demand("TRANSPOSE_CONV", "float32", "int8", Floor("2.18.0", "1.0.1")),
+    Demand("TRANSPOSE_CONV", "", "int4", _NEVER),
+    Demand("TRANSPOSE_CONV", "", "int2", _NEVER),
     Demand("DEQUANTIZE", "float16", "", 3),
     Demand("DEQUANTIZE", "int8", "", 5, per_channel=True),
     Demand("DEQUANTIZE", "int4", "", 6),
@@ -113,6 +122,8 @@ DEMANDS: tuple[Demand, ...] = (
     Demand("EMBEDDING_LOOKUP", "", "int4", 4),
     Demand("EMBEDDING_LOOKUP", "", "int2", 5),
 )
+# What one set of a release's kernels knows less of than the release.
+_LACKING = {"litert-reference": {"DEPTHWISE_CONV_2D": 6}}
 _COMPUTING = (
     "FULLY_CONNECTED",
     "CONV_2D",
@@ -151,9 +162,9 @@ def minimum_runtime(model: TFLiteModel) -> RuntimeNeed:
     """Returns the oldest runtime that loads and computes the model."""
     requirements = {Requirement(name, version, _first_tflite(name, version)) for name, version in _versions(model)}
     requirements |= {
-        Requirement(operator.name, operator.version, need.tflite)
-        for operator, need in _demands(model)
-        if isinstance(need, Floor)
+        Requirement(operator.name, operator.version, demand.needs.tflite)
+        for operator, demand in _demands(model)
+        if isinstance(demand.needs, Floor)
     }
     litert = next((release for release in _table()["litert"] if not unsupported_by(model, "litert", release)), None)
     customs = {c.name for c in model.codes if c.custom and c.name not in _CUSTOM_OPERATORS["tflite"]}
@@ -188,14 +199,18 @@ def unsupported_by(model: TFLiteModel, package: str, version: str = "") -> tuple
     release = _numbers(version) if version else (999, 0, 0)
     called = f"{package} {version}".strip()
     for name, needed in sorted(_versions(model)):
-        highest = _highest(counting, name, release)
+        highest = min(_highest(counting, name, release), _LACKING.get(package, {}).get(name, needed))
         if highest < needed:
             first = _first_tflite(name, needed)
             needs = f"TensorFlow Lite {_short(_numbers(first))}" if first else "a runtime that is not known yet"
             has = f"has up to {highest}" if highest else "has no such operator"
             reasons.append(f"{name} version {needed} needs {needs}, {called} {has}")
-    for operator, need in _demands(model):
-        if isinstance(need, Floor) and release < _numbers(getattr(need, counting)):
+    for operator, demand in _demands(model):
+        need = demand.needs
+        if need == _NEVER:
+            beside = f" and {demand.activations} activations" if demand.activations else ""
+            reasons.append(f"no release computes {operator.name} with {demand.weights} weights{beside}")
+        elif isinstance(need, Floor) and release < _numbers(getattr(need, counting)):
             reasons.append(f"{operator.name} on its types of weights needs {_named(counting, need)}, not {called}")
     return tuple(dict.fromkeys(reasons))
 
@@ -203,7 +218,8 @@ def unsupported_by(model: TFLiteModel, package: str, version: str = "") -> tuple
 def truthful_versions(model: TFLiteModel) -> dict[int, int]:
     """Returns, for each operator code (by its index) that says too low a version, the one its operands demand."""
     found: dict[int, int] = {}
-    for operator, need in _demands(model):
+    for operator, demand in _demands(model):
+        need = demand.needs
         if isinstance(need, int) and need > max(operator.version, found.get(operator.code, 0)):
             found[operator.code] = need
     return found
@@ -211,10 +227,12 @@ def truthful_versions(model: TFLiteModel) -> dict[int, int]:
 
 def _versions(model: TFLiteModel) -> set[tuple[str, int]]:
     written = {(code.name, code.version) for code in model.codes if not code.custom}
-    return written | {(op.name, need) for op, need in _demands(model) if isinstance(need, int) and need > op.version}
+    return written | {
+        (op.name, d.needs) for op, d in _demands(model) if isinstance(d.needs, int) and d.needs > op.version
+    }
 
 
-def _demands(model: TFLiteModel) -> Iterator[tuple[Operator, int | Floor]]:
+def _demands(model: TFLiteModel) -> Iterator[tuple[Operator, Demand]]:
     for graph in model.subgraphs:
         for operator in graph.operators:
             activations = graph.operand(operator, activations_position(operator))
@@ -222,14 +240,14 @@ def _demands(model: TFLiteModel) -> Iterator[tuple[Operator, int | Floor]]:
             if activations is None or weights is None:
                 continue
             if weights.block_size:
-                yield operator, _BLOCKWISE
+                yield operator, Demand(operator.name, "", "", _BLOCKWISE)
             for demand in _demands_by_operator().get(operator.name, ()):
                 if (
                     demand.activations in ("", activations.dtype)
                     and demand.weights in ("", weights.dtype)
                     and (weights.is_per_channel or not demand.per_channel)
                 ):
-                    yield operator, demand.needs
+                    yield operator, demand
 
 
 @functools.cache

@@ -7,7 +7,7 @@ in a byte and of two bits four, the first in the lowest bits (`UnpackPackedIntTo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,22 @@ def stored_bias(model: TFLiteModel, layer: Layer) -> np.ndarray | None:
     return values * _bias_scales(layer, layer.weight.quantization.scales if layer.weight.quantization else (1.0,))
 
 
+def other_readers(model: TFLiteModel, layer: Layer) -> tuple[Operator, ...]:
+    """Returns the operators that read a layer's weights and are no layers: their weights cannot be replaced."""
+    index = layer.weight.index
+    sharing = [each for each in layers(model) if each.weight.index == index]
+    as_weight = {each.operator.index for each in sharing}
+    handed_on = {operand for each in sharing for operand in each.operator.inputs}
+    return tuple(
+        operator
+        for operator in model.main.operators
+        if index in operator.inputs
+        and operator.index not in as_weight
+        # A DEQUANTIZE may stand between.
+        and not (operator.name == "DEQUANTIZE" and handed_on.issuperset(operator.outputs))
+    )
+
+
 def with_weights(
     content: bytes, weights: Mapping[int, StoredWeights], biases: Mapping[int, np.ndarray] | None = None
 ) -> bytes:
@@ -208,7 +224,8 @@ def _require(
                 f"Expected weights of shape {tensors[index].shape} for {tensors[index].name!r}, got "
                 f"{new.values.shape}. Try the file that they were made for."
             )
-        if others := sorted({o.name for o in _other_readers(model, found, index)}):
+        readers = (other_readers(model, layer) for layer in found if layer.weight.index == index)
+        if others := sorted({operator.name for each in readers for operator in each}):
             raise ModelError(
                 f"Expected weights that layers alone read, got {tensors[index].name!r}, which {', '.join(others)} "
                 "reads, too. Try leaving it as it is."
@@ -218,17 +235,6 @@ def _require(
         if of is None or bias.shape != (of.weight.shape[of.axis],):
             wanted = "an operator with weights" if of is None else f"{of.weight.shape[of.axis]} biases for {of.name!r}"
             raise ModelError(f"Expected {wanted}, got {bias.shape} for operator {index}. Try those of `layers`.")
-
-
-def _other_readers(model: TFLiteModel, found: tuple[Layer, ...], index: int) -> Iterator[Operator]:
-    """Yields the operators that read a tensor, but for layers and what hands it on to them."""
-    as_weight = {layer.operator.index for layer in found if layer.weight.index == index}
-    handed_on = {i for layer in found if layer.weight.index == index for i in layer.operator.inputs}
-    for operator in model.main.operators:
-        if index not in operator.inputs or operator.index in as_weight:
-            continue
-        if operator.name != "DEQUANTIZE" or not handed_on.issuperset(operator.outputs):
-            yield operator
 
 
 def _new_bias(

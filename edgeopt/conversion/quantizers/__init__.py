@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeopt.conversion.quantizers import (
     ai_edge,
+    low_bits,
     tensorflow_16x8,
     tensorflow_graph,
     tensorflow_static,
@@ -21,6 +22,8 @@ QUANTIZERS: dict[str, Quantizer] = {
     "tensorflow-static": tensorflow_static.QUANTIZER,
     "tensorflow-16x8": tensorflow_16x8.QUANTIZER,
     "ai-edge-quantizer": ai_edge.QUANTIZER,
+    "low-bits": low_bits.QUANTIZER,
+    "low-bits-16x8": low_bits.QUANTIZER_16X8,
 }
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from edgeopt import frameworks
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
-from edgeopt.schemes import SMALLEST_DYNAMIC
+from edgeopt.errors import ConfigError
+from edgeopt.schemes import BLOCKS, SMALLEST_DYNAMIC
+from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import with_truthful_versions
+from edgeopt.tflite.stored_weights import layers
 from edgeopt.vocabulary import Scheme
 
 # Names of algorithms in a scheme → ai-edge-quantizer's.
@@ -16,7 +19,12 @@ _GRANULARITIES = {"": "CHANNELWISE", "tensor": "TENSORWISE", "channel": "CHANNEL
 
 
 def make(source: Source, scheme: Scheme) -> bytes:
-    """Returns the float file with its weights as `scheme` says."""
+    """Returns the float file with its weights as `scheme` says.
+
+    Raises:
+        ConfigError: the rows of a Dense layer do not divide into the scheme's groups.
+    """
+    _require_groups(source.float_file, scheme)
     work = frameworks.load("ai_edge_quantizer").Quantizer(source.float_file)
     rules = [_rule(scheme, "*", scheme.granularity)]
     if scheme.granularity_of_dense != scheme.granularity:
@@ -25,6 +33,25 @@ def make(source: Source, scheme: Scheme) -> bytes:
     # It writes version 1 for every operator, and a runtime that is too old for the file would compute garbage
     # instead of refusing it.
     return with_truthful_versions(bytes(work.quantize().quantized_model))
+
+
+def _require_groups(content: bytes, scheme: Scheme) -> None:
+    kind, _, size = scheme.granularity_of_dense.partition(":")
+    if kind != "block":
+        return
+    dense = [
+        layer
+        for layer in layers(read(content))
+        if layer.operator.name == "FULLY_CONNECTED" and layer.weight.elements >= SMALLEST_DYNAMIC
+    ]
+    if unfit := [layer for layer in dense if layer.weight.shape[1] % int(size)]:
+        fit = [str(block) for block in BLOCKS if not any(layer.weight.shape[1] % block for layer in dense)]
+        rows = " and ".join(str(length) for length in sorted({layer.weight.shape[1] for layer in unfit}))
+        way = f"a scheme with groups of {', '.join(fit)}, which divide all" if fit else "int4-weights, without groups"
+        raise ConfigError(
+            f"Expected Dense layers whose rows divide into groups of {size} for {scheme.name}, got rows of {rows}, as "
+            f"of {unfit[0].name!r}. Try {way}."
+        )
 
 
 def _rule(scheme: Scheme, operation: str, granularity: str) -> dict[str, Any]:
