@@ -19,7 +19,7 @@ from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, to_try
 from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, Variant
+from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
 from edgeopt.workspace import Workspace
 
 
@@ -73,6 +73,24 @@ def _scored_on(workspace: Workspace, variants: Sequence[Variant], part: Part) ->
         return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
 
     return [add(variant) for variant in variants]
+
+
+def with_losses(
+    workspace: Workspace, records: Sequence[StepRecord], variants: Sequence[Variant]
+) -> tuple[StepRecord, ...]:
+    """Adds to each record what its step lost, on the validation samples: `variants` were scored on them."""
+    part = workspace.data.validation
+    files = {variant.name: variant for variant in variants if variant.metric is not None}
+
+    def add(record: StepRecord) -> StepRecord:
+        if not {record.before, record.after} <= files.keys():
+            return record
+        theirs, ours = (workspace.score(files[name], part) for name in (record.before, record.after))
+        if not isinstance(theirs, Evaluation) or not isinstance(ours, Evaluation):
+            return record
+        return replace(record, drop=ours.difference(theirs))
+
+    return tuple(add(record) for record in records)
 
 
 def unrefuted(workspace: Workspace, variants: Sequence[Variant], warnings: Sequence[str]) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ def optimize(
         progress.tell("loading", 1, 1)
         outcome = carry_out(recipe, workspace)
         variants = measuring.scored(workspace, outcome.variants)
+        outcome = replace(outcome, records=measuring.with_losses(workspace, outcome.records, variants))
         warnings = measuring.unrefuted(workspace, variants, warnings)
         variants = measuring.held_against_float(workspace, variants, outcome.references)
         variants = measuring.tried_on_runtimes(workspace, variants, promises)

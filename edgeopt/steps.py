@@ -17,7 +17,13 @@ class Training(Choices):
 
     epochs: int | None = option(None, "Passes over the training samples.", low=1, high=100_000)
     batch_size: int | None = option(None, "Samples a training step.", low=1, high=65_536)
-    learning_rate: float | None = option(None, "The schedule's peak.", above=0.0, high=100.0, hint="1e-3")
+    learning_rate: float | None = option(
+        None,
+        "The schedule's peak. Where it is not said, short trials choose it around what the technique has by default.",
+        above=0.0,
+        high=100.0,
+        hint="1e-3",
+    )
     optimizer: str | None = option(None, "What follows the gradients.", choices=("adam", "adamw", "sgd"))
     decay: str | None = option(
         None, "How the learning rate falls after the warm-up.", choices=("cosine", "linear", "constant")

@@ -696,6 +696,7 @@ class StepRecord:
         model: the file that it wrote, relative to the report.
         before, after: names of the variants that show the model before and after it.
         rolled_back: why the model of before the step goes on instead, "" where it does not.
+        drop: how much worse the second of these variants is than the first, on the validation samples.
     """
 
     technique: str
@@ -710,3 +711,4 @@ class StepRecord:
     after: str = ""
     rolled_back: str = ""
     notes: tuple[str, ...] = ()
+    drop: Difference | None = None

@@ -24,7 +24,7 @@ from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError, EdgeoptError
 from edgeopt.frameworks import load
 from edgeopt.steps import DEFAULTS, Training
-from edgeopt.training import Hint, augmentation, fit, steps_per_epoch
+from edgeopt.training import Hint, augmentation, fit, probing, steps_per_epoch
 from edgeopt.training import stream as streams
 from edgeopt.training.augmentation import AUGMENTATIONS, augmented
 
@@ -264,12 +264,12 @@ def test_every_optimizer_learns(optimizer: str, tmp_path: Path) -> None:
 
 
 def test_weight_decay_shrinks_kernels_and_nothing_else() -> None:
-    from edgeopt.training.optimizers import optimizer_for
+    from edgeopt.training.optimizers import optimizer_for, schedule_for
 
     tf = load("tensorflow")
     kernel, bias = tf.Variable(np.ones((2, 2), np.float32)), tf.Variable(np.ones(2, np.float32))
     training = replace(DEFAULTS, optimizer="adamw", weight_decay=0.5, learning_rate=0.1, decay="constant", warmup=0.0)
-    optimizer = optimizer_for(training, 10, [kernel, bias])
+    optimizer = optimizer_for(training, schedule_for(training, 1e-2, 10), [kernel, bias])
     optimizer.apply_gradients([(0 * kernel, kernel), (0 * bias, bias)])
     np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5 * np.ones((2, 2)), rtol=1e-6)
     np.testing.assert_array_equal(bias, np.ones(2))
@@ -379,7 +379,8 @@ def test_early_stopping_keeps_the_best_weights_and_is_not_gone_on_with(tmp_path:
 
 
 def test_early_stopping_watches_training_samples_that_are_not_trained_on(tmp_path: Path) -> None:
-    from edgeopt.training.loop import HELD_OUT, _samples
+    from edgeopt.training.course import HELD_OUT
+    from edgeopt.training.loop import _samples
 
     part = vectors(50).training
     training, watched = _samples(dense(), vectors(50), replace(QUICK, patience=1), 3)
@@ -667,3 +668,121 @@ def test_which_numbers_are_classes(labels: Any, outputs: tuple[int, ...], fits: 
     assert (found is not None) is fits
     if found is not None:
         np.testing.assert_array_equal(found, np.reshape(labels, (len(labels), *outputs[:-1])))
+
+
+# --- the learning rate -----------------------------------------------------------------------------------------------
+
+
+def curve(best: float, *, noise: float = 0.01) -> Callable[[float], np.ndarray]:
+    """Returns losses of 400 samples that are least at a rate; what a sample adds is the same at every rate."""
+    own = np.random.default_rng(0).random(400)
+    tried: list[float] = []
+
+    def losses_at(rate: float) -> np.ndarray:
+        tried.append(rate)
+        return own + math.log10(rate / best) ** 2 + noise * np.random.default_rng(len(tried)).standard_normal(400)
+
+    losses_at.tried = tried  # type: ignore[attr-defined]
+    return losses_at
+
+
+@pytest.mark.parametrize(
+    ("best", "chosen", "trials"),
+    [
+        (1e-3, 1e-3, [1e-3, 3e-4, 3e-3]),
+        (1e-4, 1e-4, [1e-3, 3e-4, 1e-4, 3e-5]),
+        (1e-6, 3e-5, [1e-3, 3e-4, 1e-4, 3e-5]),  # no more than four
+        (3e-3, 3e-3, [1e-3, 3e-4, 3e-3, 1e-2]),
+    ],
+)
+def test_rates_are_climbed_from_the_default(best: float, chosen: float, trials: list[float]) -> None:
+    losses_at = curve(best)
+    found = probing.choose(1e-3, losses_at)
+    assert found.rate == chosen
+    assert losses_at.tried == trials  # type: ignore[attr-defined]
+    assert [rate for rate, _ in found.tried] == trials
+    said = "the default" if chosen == 1e-3 else "instead of 0.001"
+    assert found.words(1e-3).startswith(f"learning rate {chosen:g}")
+    assert said in found.words(1e-3)
+
+
+def test_what_chance_may_explain_is_no_reason_to_leave_the_default() -> None:
+    assert probing.choose(1e-3, curve(3e-4, noise=100.0)).rate == 1e-3
+    nan = np.full(400, np.nan)
+    assert probing.choose(1e-3, lambda rate: nan if rate > 5e-4 else np.ones(400)).rate == 3e-4
+    assert probing.choose(1e-3, lambda rate: nan).rate == 1e-3
+
+
+def tall(count: int, *, distance: float) -> tuple[Any, Dataset]:
+    """Returns a linear model with normalized outputs whose weights are so far from the best ones, and its data."""
+    keras = load("tf_keras")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, 8)).astype(np.float32)
+    right = rng.standard_normal((8, 1)).astype(np.float32)
+    inputs = keras.Input((8,), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    model.set_weights([right + distance])
+    noisy = x @ right + rng.standard_normal((count, 1)).astype(np.float32)
+    values = {"x_train": x, "y_train": noisy, "x_val": x[:300], "y_val": x[:300] @ right, "x_test": x, "y_test": noisy}
+    return model, data.load(values, labels="values")
+
+
+@pytest.mark.parametrize(("distance", "rate"), [(3.0, "above"), (0.0, "below")], ids=["far", "there"])
+def test_who_is_far_from_the_goal_takes_large_steps_and_who_is_there_small_ones(
+    distance: float, rate: str, tmp_path: Path
+) -> None:
+    training = replace(DEFAULTS, epochs=8, batch_size=8, learning_rate=1e-2, alpha=0.0)
+    model, dataset = tall(1600, distance=distance)
+    done = fit(model, dataset, training, folder=tmp_path, free_rate=True)
+    chosen = float(re.match(r"learning rate ([\d.e-]+) instead of 0.01", done.notes[0])[1])  # type: ignore[index]
+    assert chosen > 1e-2 if rate == "above" else chosen < 1e-2
+    assert max(row["learning_rate"] for row in done.history) <= chosen * (1 + 1e-6)
+    assert len(done.history) == 8
+
+
+def test_trials_leave_no_trace_and_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        probing, "choose", lambda default, losses_at: probing.Choice(3e-3, ((3e-3, float(losses_at(3e-3).mean())),))
+    )
+    monkeypatch.setattr("edgeopt.training.loop.choose", probing.choose)
+    training = replace(DEFAULTS, epochs=8, batch_size=8, learning_rate=1e-2, alpha=0.0)
+    tried, plain = (tall(1600, distance=1.0)[0] for _ in range(2))
+    _, dataset = tall(1600, distance=1.0)
+    done = fit(tried, dataset, training, folder=tmp_path / "tried", free_rate=True)
+    fit(plain, dataset, replace(training, learning_rate=3e-3), folder=tmp_path / "plain")
+    np.testing.assert_array_equal(flat(tried), flat(plain))
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was chosen already")
+
+    monkeypatch.setattr("edgeopt.training.loop.choose", never)
+    (tmp_path / "tried" / "training.json").unlink()  # killed before its first epoch was over
+    again, _ = tall(1600, distance=1.0)
+    repeated = fit(again, dataset, training, folder=tmp_path / "tried", free_rate=True)
+    assert repeated.notes == done.notes
+    np.testing.assert_array_equal(flat(again), flat(tried))
+
+
+def test_too_short_a_training_takes_the_default(tmp_path: Path) -> None:
+    done = fit(dense(), vectors(), QUICK, folder=tmp_path, free_rate=True)
+    assert done.notes == ()
+
+
+def test_weights_that_were_better_before_training_stay(tmp_path: Path) -> None:
+    """Trained on wrong answers, it forgets the right ones."""
+    model, dataset = tall(400, distance=0.0)
+    before = flat(model)
+    wrong = replace(DEFAULTS, epochs=2, batch_size=8, learning_rate=1e-1, alpha=0.0)
+    done = fit(model, dataset, wrong, folder=tmp_path)
+    np.testing.assert_array_equal(flat(model), before)
+    assert done.notes == (
+        "the weights are those of before training, which made it worse, the best on held-out samples",
+    )
+
+
+def test_averages_of_batch_normalization_keep_pace_with_a_trial() -> None:
+    keras = load("tf_keras")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.BatchNormalization(momentum=0.99)])
+    with probing._time_compressed(model):
+        assert model.layers[-1].momentum == pytest.approx(0.99 ** (1 / probing.SHARE))
+    assert model.layers[-1].momentum == 0.99

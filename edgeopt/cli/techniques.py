@@ -86,7 +86,7 @@ def _show(result: Compressed) -> None:
     from rich.table import Table
 
     from edgeopt.report import fidelity
-    from edgeopt.report.words import promise_words
+    from edgeopt.report.words import ended_worse, promise_words
 
     console = common.console()
     console.print(f"{result.output}: {result.after.scheme}, after {', '.join(result.after.steps)}")
@@ -115,6 +115,10 @@ def _show(result: Compressed) -> None:
     for note in result.notes:
         console.print(f"  note: {note}")
     common.print_problems(console, {"": result.after.fidelity})
+    before = result.before.metric
+    for record in result.steps:
+        if lost := ended_worse(record, before):
+            console.print(f"{lost[0].upper()}{lost[1:]}.")
 
 
 def _rows(before: Variant, after: Variant) -> list[tuple[str, str, str]]:

@@ -124,6 +124,9 @@ def _context(report: Report) -> dict[str, Any]:
         "fidelity": fidelity,
         "scatters": scatters,
         "stages": _stages(report),
+        "lost": {
+            s.after: words.ended_worse(s, v.metric if (v := report.variant(s.before)) else None) for s in report.steps
+        },
         "few": _FEW_PROMISES,
         "step_scheme": next((v.scheme for s in report.steps if (v := report.variant(s.before))), ""),
         "byte_kinds": kinds,

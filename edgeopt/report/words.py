@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.showing.safe import visible
-from edgeopt.vocabulary import Difference, Latency, MetricValue, Preprocessing, Promise, Shape, Variant
+from edgeopt.vocabulary import Difference, Latency, MetricValue, Preprocessing, Promise, Shape, StepRecord, Variant
 
 if TYPE_CHECKING:
     from edgeopt.report.model import Report
@@ -110,6 +110,23 @@ def significance(difference: Difference | None) -> str:
     if difference.p_value >= SIGNIFICANCE or difference.value == 0:
         return f"no difference beyond chance, {p}"
     return f"{'worse' if difference.value > 0 else 'better'}, {p}"
+
+
+def ended_worse(record: StepRecord, before: MetricValue | None) -> str:
+    """Returns in a sentence what a step lost, where it ends worse than it began; "" where it does not.
+
+    Args:
+        record: of the step.
+        before: the metric of the variant before it.
+    """
+    drop = record.drop
+    if drop is None or before is None or not drop.value > 0:
+        return ""
+    unit = "points" if _is_share(before) else "%"
+    sure = significance(drop)
+    return f"{record.technique} ends worse than it began: {drop.value:.2f} {unit} of {before.name} lost" + (
+        f" ({sure})" if sure else ""
+    )
 
 
 def preprocessing_steps(steps: Preprocessing) -> list[str]:

@@ -171,6 +171,8 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
         what="pruning",
         callbacks=[masker],
         settled_epoch=_renewals(step, training, per_epoch).end // per_epoch,
+        # In a trial's few steps it would not be the same pruning.
+        scalable=step.begin_step is None and step.end_step is None,
     )
     promises = tuple(promise for goal in goals for promise in _measured_in_model(goal))
     if not all(promise.kept for promise in promises):

@@ -26,16 +26,20 @@ def recover(
     training: Training | None = None,
     callbacks: Sequence[Any] = (),
     folder: Path | None = None,
-    settled_epoch: int = 0,
+    settled_epoch: int | None = None,
+    scalable: bool = True,
 ) -> Fit:
     """Trains `model` in place as the step and the recipe say; see `training.fit`.
+
+    Where nobody has said a learning rate it is chosen around the technique's own.
 
     Args:
         before: the model before the step: the teacher where no step came before it.
         what: for the progress, "pruning".
         training: instead of what step and recipe say.
         folder: instead of the step's own, where a step trains several times.
-        settled_epoch: the first epoch (from 0) whose weights early stopping may take for the best.
+        settled_epoch: the first epoch (from 0) whose weights may be taken for the best; None: those before any too.
+        scalable: whether the training can be done in short, by what the callbacks do in it.
     """
     from edgeopt.training import fit
 
@@ -50,6 +54,7 @@ def recover(
         seed=carried.seed,
         what=what,
         settled_epoch=settled_epoch,
+        free_rate=scalable and step.learning_rate is None and carried.training.learning_rate is None,
     )
 
 

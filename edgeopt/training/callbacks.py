@@ -16,6 +16,7 @@ import numpy as np
 from edgeopt import files, progress
 from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
+from edgeopt.training.watching import is_better
 
 keras: Any = load("tf_keras")
 
@@ -29,10 +30,15 @@ NEWS_SECONDS = 0.1
 
 @dataclass
 class Best:
-    """The weights that did best on held-out samples, and where."""
+    """The weights that did best on samples that are not trained on.
 
-    loss: float
-    epoch: int
+    Attributes:
+        losses: of each of these samples.
+        epochs: after how many; 0 is before any training.
+    """
+
+    losses: np.ndarray
+    epochs: int
     weights: list[np.ndarray]
 
 
@@ -42,7 +48,7 @@ class State:
 
     Attributes:
         history: a row for each finished epoch.
-        best: only with early stopping.
+        best: only where samples are watched.
         notes: why it stopped before its end, or which epoch its weights are of.
         finished: whether nothing is left to do.
     """
@@ -85,8 +91,9 @@ class Keeper:
                 return "what was begun here was another training: started anew"
             best = None
             if found["best"] is not None:
-                loss, epoch = found["best"]
-                best = Best(float(loss), int(epoch), self._best_weights(int(epoch)))
+                epochs = int(found["best"])
+                with np.load(self._best_file(epochs), allow_pickle=False) as kept:
+                    best = Best(kept["losses"], epochs, [kept[str(index)] for index in range(len(kept.files) - 1)])
             state = State([dict(row) for row in found["history"]], best, list(found["notes"]), bool(found["finished"]))
             path = str(self._folder / found["checkpoint"])
             self._checkpoint.read(path).assert_existing_objects_matched().expect_partial()
@@ -106,15 +113,16 @@ class Keeper:
         self._checkpoint.write(str(self._folder / name))
         kept = {f"{name}.", self._file.name}
         if best is not None:
-            kept.add(f"best-{best.epoch}.npz")
-            if not self._best_file(best.epoch).exists():
-                with files.atomic_path(self._best_file(best.epoch)) as temporary:
-                    np.savez(temporary, **{str(index): weight for index, weight in enumerate(best.weights)})
+            kept.add(self._best_file(best.epochs).name)
+            if not self._best_file(best.epochs).exists():
+                weights = {str(index): weight for index, weight in enumerate(best.weights)}
+                with files.atomic_path(self._best_file(best.epochs)) as temporary:
+                    np.savez(temporary, losses=best.losses, **weights)
         content = {
             "key": self._key,
             "checkpoint": name,
             "history": state.history,
-            "best": best and [best.loss, best.epoch],
+            "best": best and best.epochs,
             "notes": state.notes,
             "finished": state.finished,
         }
@@ -124,25 +132,23 @@ class Keeper:
                 old.unlink()
         self._written = time.monotonic()
 
-    def _best_file(self, epoch: int) -> Path:
-        return self._folder / f"best-{epoch}.npz"
-
-    def _best_weights(self, epoch: int) -> list[np.ndarray]:
-        with np.load(self._best_file(epoch), allow_pickle=False) as found:
-            return [found[str(index)] for index in range(len(found.files))]
+    def _best_file(self, epochs: int) -> Path:
+        return self._folder / f"best-{epochs}.npz"
 
 
 class Watch(keras.callbacks.Callback):
     """Tells, logs and keeps each epoch; stops at NaN and, with `patience`, when nothing gets better.
 
+    What is kept are the last weights, or the best ones where they did better beyond chance.
+
     Args:
         keeper: holds the state that every epoch adds to.
         what, steps, epochs, peak: for the progress, and for words: the highest learning rate.
         logs: folder of TensorBoard's event files.
-        validate: returns the loss on samples that are not trained on, or None.
+        losses: returns the loss of each of some samples that are not trained on; None watches nothing.
         patience: epochs without a better one; None never stops.
         settled_epoch: the first epoch (from 0) whose weights may be the best: what is still being pruned does well
-            too early.
+            too early. None: those before any training may be.
     """
 
     def __init__(
@@ -154,20 +160,23 @@ class Watch(keras.callbacks.Callback):
         epochs: int,
         peak: float,
         logs: Path,
-        validate: Callable[[], float] | None = None,
+        losses: Callable[[], np.ndarray] | None = None,
         patience: int | None = None,
-        settled_epoch: int = 0,
+        settled_epoch: int | None = None,
     ) -> None:
         super().__init__()
         self._keeper, self._what, self._steps, self._epochs = keeper, what, steps, epochs
-        self._peak, self._validate, self._patience, self._settled = peak, validate, patience, settled_epoch
+        self._peak, self._losses, self._patience, self._settled = peak, losses, patience, settled_epoch
         self._writer = load("tensorflow").summary.create_file_writer(str(logs))
         self._epoch, self._told, self._stopped = 0, 0.0, False
         self._good: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Takes what was restored for good."""
-        self._good = self.model.get_weights() if self._keeper.state.history else None
+        """Takes what was restored for good, and what training begins with for the best so far."""
+        state = self._keeper.state
+        self._good = self.model.get_weights() if state.history else None
+        if self._losses is not None and not state.history and self._settled is None:
+            state.best = Best(self._losses(), 0, self.model.get_weights())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes which one it is."""
@@ -189,8 +198,9 @@ class Watch(keras.callbacks.Callback):
         row = {name: float(value) for name, value in (logs or {}).items()}
         self._tell(self._steps, row.get("loss", 0.0), row)
         row["learning_rate"] = float(keras.backend.get_value(self.model.optimizer.learning_rate))
-        if self._validate is not None:
-            row["watched_loss"] = self._validate()
+        losses = None if self._losses is None else self._losses()
+        if losses is not None:
+            row["watched_loss"] = float(losses.mean())
         state = self._keeper.state
         state.history.append(row)
         with self._writer.as_default():
@@ -199,8 +209,8 @@ class Watch(keras.callbacks.Callback):
         self._writer.flush()
         self._good = self.model.get_weights()
         state.finished = epoch + 1 == self._epochs
-        if self._patience is not None and epoch >= self._settled:
-            self._stop_when_nothing_gets_better(row["watched_loss"], self._patience)
+        if losses is not None and epoch >= (self._settled or 0):
+            self._keep_the_best(losses)
         self._keeper.save(at_once=state.finished)
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -229,22 +239,46 @@ class Watch(keras.callbacks.Callback):
         )
         self._keeper.save(at_once=True)
 
-    def _stop_when_nothing_gets_better(self, loss: float, patience: int) -> None:
-        state = self._keeper.state
-        if state.best is None or loss < state.best.loss or not math.isfinite(state.best.loss):
-            state.best = Best(loss, self._epoch, self._good or [])
+    def _keep_the_best(self, losses: np.ndarray) -> None:
+        state, done = self._keeper.state, self._epoch + 1
+        if state.best is None or not state.best.losses.mean() <= losses.mean():
+            state.best = Best(losses, done, self._good or [])
         best = state.best
-        if not state.finished and self._epoch - best.epoch < patience:
+        if best.epochs == done:
             return
-        if best.epoch != self._epoch:
-            stopped = "" if state.finished else f"stopped after epoch {self._epoch + 1}: "
-            words = f"{stopped}the weights are those of epoch {best.epoch + 1}, the best on held-out samples"
-            self._stop(best.weights, words)
+        if not state.finished and (self._patience is None or done - best.epochs < self._patience):
+            return
+        if self._patience is None and not is_better(best.losses, losses):
+            return
+        stopped = "" if state.finished else f"stopped after epoch {done}: "
+        where = f"epoch {best.epochs}" if best.epochs else "before training, which made it worse"
+        self._stop(best.weights, f"{stopped}the weights are those of {where}, the best on held-out samples")
 
     def _stop(self, weights: list[np.ndarray], note: str) -> None:
         self.model.set_weights(weights)
         self.model.stop_training = self._stopped = self._keeper.state.finished = True
         self._keeper.state.notes.append(note)
+
+
+class Trial(keras.callbacks.Callback):
+    """Counts the steps of a short training that nothing is kept of, and ends it when the loss is no number.
+
+    Args:
+        tell: is called with the number of steps done.
+    """
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        super().__init__()
+        self._tell, self._steps, self._told = tell, 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Counts one more."""
+        self._steps += 1
+        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
+            self.model.stop_training = True
+        if time.monotonic() - self._told > NEWS_SECONDS:
+            self._told = time.monotonic()
+            self._tell(self._steps)
 
 
 def with_model(callback: Any, model: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeopt.frameworks import load
 from edgeopt.training.hints import Hints
-from edgeopt.training.objective import Objective
+from edgeopt.training.objective import Objective, each_mean
 
 keras: Any = load("tf_keras")
 
@@ -18,18 +18,17 @@ keras: Any = load("tf_keras")
 _SMALLEST = 1e-7
 
 
-def soft_target_loss(teacher: Any, student: Any, temperature: float) -> Any:
-    """Returns T² times the divergence of the student's softened distribution from the teachers', a scalar.
+def soft_target_losses(teacher: Any, student: Any, temperature: float) -> Any:
+    """Returns T² times the divergence of the student's softened distributions from the teachers', [N, ...].
 
     Args:
-        teacher: softened probabilities [N, classes], as `softened` gives them.
-        student: logits [N, classes].
+        teacher: softened probabilities [N, ..., classes], as `softened` gives them.
+        student: logits [N, ..., classes].
         temperature: T; its square keeps the gradient's size as T grows.
     """
     tf = load("tensorflow")
     ours = tf.nn.log_softmax(student / temperature)
-    divergence = tf.reduce_sum(tf.math.xlogy(teacher, teacher) - teacher * ours, axis=-1)
-    return temperature**2 * tf.reduce_mean(divergence)
+    return temperature**2 * tf.reduce_sum(tf.math.xlogy(teacher, teacher) - teacher * ours, axis=-1)
 
 
 def softened(logits: Any, temperature: float) -> Any:
@@ -101,7 +100,7 @@ class Distiller(keras.Model):
         wanted = [] if self.hints is None else self.hints.wanted(inputs)
         with tf.GradientTape() as tape:
             outputs, features = self._run(inputs)
-            losses = {"teacher_loss": self.imitation(answers, outputs)}
+            losses = {"teacher_loss": tf.reduce_mean(self.imitation(answers, outputs))}
             loss = self.alpha * losses["teacher_loss"]
             if self.objective is not None:
                 loss += (1 - self.alpha) * self.objective.mean(labels, outputs[0])
@@ -120,15 +119,21 @@ class Distiller(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def imitation(self, answers: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        """Returns the loss against the teachers' answers, summed over the student's outputs."""
+        """Returns the loss against the teachers' answers, summed over the student's outputs: [N], for each sample."""
         tf = load("tensorflow")
         total = tf.constant(0.0)
         for answer, output, soft, probabilities in zip(answers, outputs, self.soft, self.probabilities):
             if soft:
-                total += soft_target_loss(answer, as_logits(output, probabilities=probabilities), self.temperature)
+                losses = soft_target_losses(answer, as_logits(output, probabilities=probabilities), self.temperature)
             else:
-                total += tf.reduce_mean(tf.square(answer - output))
+                losses = tf.square(answer - output)
+            total += each_mean(losses)
         return total
+
+    def losses_of(self, inputs: Any, labels: Any, outputs: Sequence[Any]) -> Any:
+        """Returns what is minimized, but for hints and penalties, on each sample of a batch: [N]."""
+        losses = self.alpha * self.imitation(self.teach(inputs), outputs)
+        return losses if self.objective is None else losses + (1 - self.alpha) * self.objective.each(labels, outputs[0])
 
     def _run(self, inputs: Any) -> tuple[list[Any], list[Any]]:
         if self.hints is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeopt import data as datasets
-from edgeopt import graph
-from edgeopt.chance import generator, seed_for
+from edgeopt import files, graph
+from edgeopt.chance import seed_for
 from edgeopt.data.labels import Labels, class_numbers
-from edgeopt.errors import ConfigError, DataError, setting
+from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
+from edgeopt.training.course import Course, held_out
 from edgeopt.training.hints import Hint
 from edgeopt.training.objective import Objective, objective
-from edgeopt.training.stream import steps_per_epoch, stream
+from edgeopt.training.probing import Trials, choose
+from edgeopt.training.watching import Watched, some
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
     from edgeopt.steps import Training
-
-# Of the training samples, what early stopping watches where the data have no tuning part.
-HELD_OUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,28 @@ def fit(
     what: str = "training",
     hints: Sequence[Hint] = (),
     hint_weight: float = 1.0,
-    settled_epoch: int = 0,
+    settled_epoch: int | None = None,
+    free_rate: bool = False,
 ) -> Fit:
     """Trains `model` in place on `data.training`.
+
+    Its weights are scored on the tuning part after every epoch. What is kept are the last ones, or those of an epoch
+    that did better beyond chance.
 
     Args:
         model: a tf_keras model.
         data: bound to the model's inputs or not.
         training: with every field but `patience` filled in.
         teachers: whom it learns from beside the labels, models with outputs of the same shapes.
-        callbacks: tf_keras callbacks; their model is `model`.
+        callbacks: tf_keras callbacks; their model is `model`. They begin anew with each training.
         folder: holds checkpoints and TensorBoard logs. One that holds those of the same training, killed, is gone on
             with from its last checkpoint; a finished one is not trained again.
         seed: of the order, the augmentation and dropout.
         what: for the progress: "pruning".
         hints, hint_weight: layers that imitate layers of the first teacher, and their weight in the loss.
-        settled_epoch: the first epoch (from 0) whose weights early stopping may take for the best.
+        settled_epoch: the first epoch (from 0) whose weights may be the best; None: those before any training too.
+        free_rate: the learning rate is chosen by short trials around the one that `training` names, where it is long
+            enough for that; see `probing`.
 
     Returns:
         What was done. Where the loss turned NaN the weights are those of the last good epoch.
@@ -82,7 +88,7 @@ def fit(
             hint does not fit.
         DataError: there are no training samples, or labels are missing or do not fit.
     """
-    from edgeopt.training.callbacks import Keeper, Watch, with_model
+    from edgeopt.training.callbacks import Keeper, Watch
 
     start = time.perf_counter()
     # TrainedStep.training left nothing unsaid.
@@ -96,53 +102,37 @@ def fit(
     load("tf_keras").utils.set_random_seed(seed_for(seed, "dropout and new weights"))
     aim = objective(model, part, training, taught=bool(teachers))
     trainee, answers = _trainee(model, part, training, teachers, aim, hints, hint_weight)
-    steps = steps_per_epoch(len(part), training.batch_size)
-    optimizer = _compiled(trainee, training, aim, training.epochs * steps, taught=bool(teachers))
+    course = Course(model, trainee, aim, part, answers, training, callbacks, seed, what)
+    key = _key(model, part, training, seed, [len(teachers), [asdict(hint) for hint in hints], hint_weight, free_rate])
+    rate, notes = _rate(course, watched, folder, key) if free_rate else (training.learning_rate, ())
+    optimizer, _ = course.compile(rate)
 
     # What a killed one had done.
-    beside = [len(teachers), [asdict(hint) for hint in hints], hint_weight]
-    keeper = Keeper({"model": trainee, "optimizer": optimizer}, folder, _key(model, part, training, seed, beside))
+    keeper = Keeper({"model": trainee, "optimizer": optimizer}, folder, key)
     begun_anew = keeper.restore()
 
     if not keeper.state.finished:
-        done = len(keeper.state.history)
         watch = Watch(
             keeper,
             what=what,
-            steps=steps,
+            steps=course.steps,
             epochs=training.epochs,
-            peak=training.learning_rate,
+            peak=rate,
             logs=folder / "logs",
-            validate=None if watched is None else _loss_on(watched, trainee, aim),
+            losses=None if watched is None else Watched(watched, trainee, aim).losses,
             patience=training.patience,
-            settled_epoch=min(settled_epoch, training.epochs - 1),
+            settled_epoch=None if settled_epoch is None else min(settled_epoch, training.epochs - 1),
         )
-        trainee.fit(
-            stream(
-                part,
-                batch_size=training.batch_size,
-                augment=training.augment,
-                seed=seed,
-                first_epoch=done,
-                beside=answers,
-                one_hot=None if aim is None else aim.one_hot,
-                labels=aim is not None,
-            ),
-            initial_epoch=done,
-            epochs=training.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=[*(with_model(callback, model) for callback in callbacks), watch],
-        )
-    notes = (begun_anew, *keeper.state.notes) if begun_anew else tuple(keeper.state.notes)
+        course.run(watch, first_epoch=len(keeper.state.history))
+    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes)
     return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes)
 
 
 def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[Part, Part | None]:
-    """Returns what is trained on, bound to the model's inputs, and what early stopping watches, where it is asked for.
+    """Returns what is trained on, bound to the model's inputs, and what is scored after each epoch.
 
-    That is the tuning part, or a share of the training samples, which are then not trained on.
+    That is the tuning part. Where there is none nothing is scored, but for early stopping: that takes a share of the
+    training samples, which are then not trained on.
 
     Raises:
         DataError: there are too few samples.
@@ -151,18 +141,12 @@ def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[
     if not len(part):
         raise DataError("Expected training samples, got none. Try --train-data, or data with a train split.")
     part = _with_classes(part, model)
+    if len(data.tuning):
+        return part, some(_with_classes(datasets.bind(data.tuning, graph.input_specs(model)), model), seed=seed)
     if training.patience is None:
         return part, None
-    if len(data.tuning):
-        return part, _with_classes(datasets.bind(data.tuning, graph.input_specs(model)), model)
-    order = generator(seed, "samples held out").permutation(len(part))
-    held_out = max(1, round(HELD_OUT * len(part)))
-    if held_out >= len(part):
-        raise DataError(
-            f"Expected samples to train on and to watch for early stopping, got {len(part)}. "
-            f"Try without {setting('patience')}."
-        )
-    return part.subset(order[held_out:]), part.subset(order[:held_out])
+    kept, held = held_out(len(part), seed)
+    return part.subset(kept), part.subset(held)
 
 
 def _with_classes(part: Part, model: Any) -> Part:
@@ -198,14 +182,21 @@ def _trainee(
     return distiller(model, part, training, teachers, aim, hints=hints, hint_weight=hint_weight)
 
 
-def _compiled(trainee: Any, training: Training, aim: Objective | None, steps: int, *, taught: bool) -> Any:
-    """Compiles what is trained, for so many steps, and returns its optimizer; what is taught has a loss of its own."""
-    from edgeopt.training.optimizers import optimizer_for
-
-    optimizer = optimizer_for(training, steps, trainee.trainable_variables)
-    loss = aim.loss if aim and not taught else None
-    trainee.compile(optimizer, loss=loss, metrics=list(aim.metrics) if aim else None)
-    return optimizer
+def _rate(course: Course, watched: Part | None, folder: Path, key: str) -> tuple[float, tuple[str, ...]]:
+    """Returns a training's learning rate, and how it was chosen; what was chosen before a kill stays."""
+    file, default = folder / "rate.json", course.training.learning_rate or 0.0
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        kept = json.loads(file.read_text())
+        if kept["key"] == key:
+            return float(kept["rate"]), (str(kept["words"]),)
+    trials = Trials.of(course, watched)
+    if trials is None:
+        return default, ()
+    chosen = choose(default, trials.losses_at)
+    words = chosen.words(default)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(file, json.dumps({"key": key, "rate": chosen.rate, "words": words}))
+    return chosen.rate, (words,)
 
 
 def _key(model: Any, part: Part, training: Training, seed: int, more: Sequence[Any]) -> str:
@@ -213,31 +204,3 @@ def _key(model: Any, part: Part, training: Training, seed: int, more: Sequence[A
     weights = [list(weight.shape) for weight in model.weights]
     said = [asdict(training), seed, len(part), [spec.name for spec in part.specs], weights, list(more)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def _loss_on(part: Part, trainee: Any, aim: Objective | None) -> Callable[[], float]:
-    """Returns the function that measures the mean loss on samples that are not trained on.
-
-    It is the labels' loss, or the teachers' where there are no labels.
-    """
-    tf = load("tensorflow")
-
-    @tf.function(reduce_retracing=True)
-    def loss_of(inputs: Any, labels: Any) -> Any:
-        outputs = trainee(inputs, training=False)
-        if aim is not None:
-            return aim.mean(labels, outputs)
-        several = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        return trainee.imitation(trainee.teach(inputs), several)
-
-    def measure() -> float:
-        total = 0.0
-        for batch in part.batches(256):
-            inputs = [tf.constant(batch.inputs[spec.name]) for spec in part.specs]
-            labels = batch.labels
-            if aim is not None and aim.one_hot is not None:
-                labels = tf.one_hot(labels, aim.one_hot)
-            total += float(loss_of(inputs[0] if len(inputs) == 1 else tuple(inputs), labels)) * len(batch)
-        return total / len(part)
-
-    return measure

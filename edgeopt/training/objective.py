@@ -35,6 +35,16 @@ class Objective:
         """Returns the mean loss of a batch, a scalar, also where a replica of several computes it."""
         return load("tensorflow").reduce_mean(self.loss.call(labels, outputs))
 
+    def each(self, labels: Any, outputs: Any) -> Any:
+        """Returns the loss of each sample of a batch, [N]."""
+        return each_mean(self.loss.call(labels, outputs))
+
+
+def each_mean(values: Any) -> Any:
+    """Returns the mean of each sample's values [N, ...]: [N]."""
+    tf = load("tensorflow")
+    return tf.reduce_mean(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
+
 
 def objective(model: Any, part: Part, training: Training, *, taught: bool) -> Objective | None:
     """Returns what `model` learns from the labels of `part`, or None where the teacher has all the weight.

@@ -16,6 +16,8 @@ keras: Any = load("tf_keras")
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Rises linearly from zero to `peak` over `warmup_steps`, then falls to zero at `steps` as `decay` says.
 
+    The peak is a variable, so that what was compiled with one rate runs with another.
+
     Args:
         peak: the highest rate.
         warmup_steps: how long it rises.
@@ -25,7 +27,8 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak: float, warmup_steps: int, steps: int, decay: str) -> None:
         super().__init__()
-        self.peak, self.warmup_steps, self.steps, self.decay = peak, warmup_steps, steps, decay
+        self.peak = load("tensorflow").Variable(float(peak), trainable=False)
+        self.warmup_steps, self.steps, self.decay = warmup_steps, steps, decay
 
     def __call__(self, step: Any) -> Any:
         """Returns the rate at `step`, a scalar tensor."""
@@ -42,29 +45,43 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "steps": self.steps, "decay": self.decay}
+        return {
+            "peak": float(self.peak.numpy()),
+            "warmup_steps": self.warmup_steps,
+            "steps": self.steps,
+            "decay": self.decay,
+        }
 
 
-def optimizer_for(training: Training, steps: int, variables: Sequence[Any]) -> Any:
+def schedule_for(training: Training, peak: float, steps: int) -> WarmupDecay:
+    """Returns the schedule that `training` (with nothing left unsaid) names, for so many steps in all."""
+    assert training.decay
+    assert training.warmup is not None
+    return WarmupDecay(peak, round(training.warmup * steps), steps, training.decay)
+
+
+def start_anew(optimizer: Any) -> None:
+    """Makes an optimizer as new."""
+    for variable in optimizer.variables:
+        variable.assign(load("tensorflow").zeros_like(variable))
+
+
+def optimizer_for(training: Training, schedule: WarmupDecay, variables: Sequence[Any]) -> Any:
     """Returns the optimizer of `variables` that `training` (with nothing left unsaid) names.
 
     Args:
-        training: names the optimizer and the schedule.
-        steps: of the whole training.
+        training: names the optimizer.
+        schedule: of its learning rate.
         variables: what is trained; all but kernels (of one dimension or none) are left out of weight decay.
 
     Raises:
         ConfigError: the optimizer has no decoupled weight decay, and some was asked for.
     """
-    assert training.learning_rate
-    assert training.decay
-    assert training.warmup is not None
     if training.weight_decay and training.optimizer != "adamw":
         raise ConfigError(
             f"Expected optimizer adamw with weight_decay {training.weight_decay:g}, got {training.optimizer}. "
             f"Try {setting('optimizer', 'adamw')}."
         )
-    schedule = WarmupDecay(training.learning_rate, round(training.warmup * steps), steps, training.decay)
     if training.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=training.weight_decay)
         optimizer.exclude_from_weight_decay(var_list=[v for v in variables if v.shape.rank < 2])
