@@ -269,7 +269,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else() -> None:
     tf = load("tensorflow")
     kernel, bias = tf.Variable(np.ones((2, 2), np.float32)), tf.Variable(np.ones(2, np.float32))
     training = replace(DEFAULTS, optimizer="adamw", weight_decay=0.5, learning_rate=0.1, decay="constant", warmup=0.0)
-    optimizer = optimizer_for(training, schedule_for(training, 1e-2, 10), [kernel, bias])
+    optimizer = optimizer_for(training, schedule_for(training, 0.1, 10), [kernel, bias])
     optimizer.apply_gradients([(0 * kernel, kernel), (0 * bias, bias)])
     np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5 * np.ones((2, 2)), rtol=1e-6)
     np.testing.assert_array_equal(bias, np.ones(2))

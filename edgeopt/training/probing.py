@@ -72,6 +72,7 @@ def choose(default: float, losses_at: Callable[[float], np.ndarray]) -> Choice:
         return tried[rate]
 
     best = 0
+    losses(best)
     for direction in (-1, 1):
         while len(tried) < MOST and is_better(losses(best + direction), losses(best)):
             best += direction
