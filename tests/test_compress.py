@@ -72,6 +72,9 @@ def test_before_and_after_are_scored_on_the_same_samples(alone: Any) -> None:
     assert made.before.metric.value > 0.85
     assert made.after.metric.value > made.before.metric.value - 0.1
     assert made.before.scheme == made.after.scheme
+    (record,) = made.steps
+    assert record.drop is not None
+    assert record.drop.value == pytest.approx(100 * (made.before.metric.value - made.after.metric.value))
 
 
 def test_a_row_of_history_for_each_epoch_and_logs_for_tensorboard(alone: Any) -> None:

@@ -684,6 +684,17 @@ def test_both_scores_are_shown_and_which_of_them_chose(report: Report) -> None:
     assert "chosen, but it keeps every budget on the tuning samples only" in page
 
 
+def test_a_step_that_ends_worse_says_so(report: Report) -> None:
+    lost = StepRecord("prune", before="float32", after="int8", drop=Difference(0.3, 0.4))
+    said = "ends worse than it began: 0.30 points of accuracy lost (no difference beyond chance, p=0.40)"
+    worse, better = (replace(report, steps=(replace(lost, drop=Difference(value, 0.4)),)) for value in (0.3, -0.3))
+    for text in (Page(render_html(worse)).text, render_markdown(worse)):
+        assert f"prune {said}" in text
+    for text in (Page(render_html(better)).text, render_markdown(better)):
+        assert "ends worse" not in text
+    assert words.ended_worse(replace(lost, drop=None), report.variants[0].metric) == ""
+
+
 def test_hostile_names_stay_text(report: Report) -> None:
     page = Page(render_html(hostile(report)))
     assert "onerror" not in {name for name, _ in page.attributes}

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from edgeopt.training.optimizers import WarmupDecay
 
 # Of a training's steps, what a trial takes.
-SHARE = 0.05
-# Fewer steps tell nothing of a rate.
-LEAST_STEPS = 40
+SHARE = 0.04
+# Fewer steps tell nothing of a rate; where they are more than this share of the training, none is tried.
+LEAST_STEPS, LARGEST_SHARE = 50, 0.1
 # Rates lie so far apart: closer ones do the same within what can be told.
 RATIO = 10**0.5
 # Trials of one training, at most.
@@ -107,6 +107,11 @@ class Trials:
     weights: list[np.ndarray]
     done: int = 0
 
+    @property
+    def share(self) -> float:
+        """Of the training's steps, what a trial takes."""
+        return self.steps / self.course.steps
+
     @classmethod
     def of(cls, course: Course, watched: Part | None) -> Trials | None:
         """Returns the trials of a training; None where it is too short for any to tell something.
@@ -114,9 +119,10 @@ class Trials:
         Args:
             watched: samples that are not trained on; None: a share of the training samples is held out.
         """
-        steps = round(SHARE * course.steps)
-        if course.epochs * steps < LEAST_STEPS or len(course.part) < 2:
+        share = max(SHARE, LEAST_STEPS / (course.epochs * course.steps))
+        if share > LARGEST_SHARE or len(course.part) < 2:
             return None
+        steps = max(1, round(share * course.steps))
         if watched is None:
             kept, held = held_out(len(course.part), course.seed)
             watched = some(course.part.subset(held), seed=course.seed)
@@ -134,9 +140,9 @@ class Trials:
         start_anew(self.optimizer)
         self.schedule.peak.assign(rate)
         total = self.course.epochs * self.steps
-        words = f"{rate:g}, trial {self.done + 1} of at most {MOST}, {SHARE:.0%} of {self.course.what} each"
+        words = f"{rate:g}, trial {self.done + 1} of at most {MOST}, {self.share:.0%} of the training each"
         watch = Trial(lambda steps: progress.tell("trying learning rates", steps, total, words))
-        with _time_compressed(self.course.model):
+        with _time_compressed(self.course.model, self.share):
             self.course.run(watch, steps=self.steps)
             losses = self.watched.losses()
         self.course.trainee.set_weights(self.weights)
@@ -145,12 +151,12 @@ class Trials:
 
 
 @contextmanager
-def _time_compressed(model: Any) -> Iterator[None]:
+def _time_compressed(model: Any, share: float) -> Iterator[None]:
     """Lets the averages of BatchNormalization forget within a trial what they forget within the whole training."""
     layers = [layer for layer in model.submodules if hasattr(layer, "moving_variance") and hasattr(layer, "momentum")]
     before = [layer.momentum for layer in layers]
     for layer, momentum in zip(layers, before):
-        layer.momentum = momentum ** (1 / SHARE)
+        layer.momentum = momentum ** (1 / share)
     try:
         yield
     finally:
