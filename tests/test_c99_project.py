@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import test_c99_packing
 from c99_graphs import Graph
 
 import edgeopt
@@ -65,6 +66,38 @@ def test_the_project_builds_and_tests_itself(model: Path, rounding: str, tmp_pat
     command = ["gcc", "-std=c99", "-Iinclude", "settings.c", "-o", "settings"]
     assert subprocess.run(command, cwd=output).returncode == 0
     assert subprocess.run([output / "settings"]).returncode == 0
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("int2", "int2"), ("16 of each", "int8")])
+def test_the_readme_says_what_packing_saved_and_costs(kind: str, dtype: str, tmp_path: Path) -> None:
+    """int2, which no runtime of the family has: the golden outputs are those of the same weights in 8 bits."""
+    file = tmp_path / "net.tflite"
+    file.write_bytes(test_c99_packing._network(kind, dtype))
+    plain, packed = (
+        edgeopt.export("micro", file, tmp_path / pack, runtime="c99", pack=pack) for pack in ("never", "auto")
+    )
+    assert plain.facts["weights_bytes"] - packed.facts["weights_bytes"] == packed.facts["packed_saves_bytes"] > 0
+    assert packed.facts["arena_bytes"] - plain.facts["arena_bytes"] == packed.facts["packed_more_arena_bytes"]
+    assert "packed_operators" not in plain.facts
+    readme = (tmp_path / "auto" / "README.md").read_text()
+    assert f"saves {packed.facts['packed_saves_bytes']} bytes of flash" in readme
+    bits, form = (2, "on a grid") if kind == "int2" else (4, "in a codebook")
+    assert f"| CONV_2D (operator 1) | {bits} | {form} |" in readme
+    assert "Packed weights" not in (tmp_path / "never" / "README.md").read_text()
+
+
+def test_what_auto_left_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    file.write_bytes(test_c99_packing._dense("16 of each"))
+    auto, always = (
+        edgeopt.export("micro", file, tmp_path / pack, runtime="c99", pack=pack) for pack in ("auto", "always")
+    )
+    more = always.facts["packed_saves_bytes"] - auto.facts["packed_saves_bytes"]
+    assert any(
+        f"there: FULLY_CONNECTED (operator 2); --pack always saves {more:,} more bytes" in note for note in auto.notes
+    )
+    assert "FULLY_CONNECTED (operator 2) would save" in (tmp_path / "auto" / "README.md").read_text()
+    assert not any("--pack" in note for note in always.notes)
 
 
 def test_without_tflite_micro_the_self_test_is_of_another_family_and_says_so(

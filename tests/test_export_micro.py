@@ -474,6 +474,9 @@ def test_the_settings():
     with pytest.raises(ConfigError, match=r"Expected rounding tflm with runtime tflm.*got 'xnnpack'.*--runtime c99"):
         Micro(rounding="xnnpack")
     assert Micro(runtime="c99", rounding="xnnpack").rounding == "xnnpack"
+    with pytest.raises(ConfigError, match=r"Expected pack auto with runtime tflm.*got 'never'.*--runtime c99 --pack"):
+        Micro(pack="never")
+    assert Micro(runtime="c99", pack="never").pack == "never"
 
 
 @pytest.mark.parametrize("runtime", ["tflm", "c99"])
@@ -488,6 +491,17 @@ def test_files_that_no_microcontroller_runs(tmp_path, name, why, runtime):
     with pytest.raises(ModelError, match=why):
         edgeopt.export("micro", models()[name], tmp_path / "out", runtime=runtime)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_int8_variant_beside_the_best_one_is_named(tmp_path):
+    best, variant = tmp_path / "best.tflite", tmp_path / "variants" / "picture.int8.tflite"
+    variant.parent.mkdir()
+    best.symlink_to(models()["float16"])
+    with pytest.raises(ModelError, match=r"best.tflite holds float16 weights.*Try edgeopt convert"):
+        edgeopt.export("micro", best, tmp_path / "out")
+    variant.symlink_to(models()["int8"])
+    with pytest.raises(ModelError, match=r"Try \S+/variants/picture\.int8\.tflite, which lies beside it\."):
+        edgeopt.export("micro", best, tmp_path / "out")
 
 
 @pytest.mark.parametrize("runtime", ["tflm", "c99"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from runtime_models import models
 
-from edgeopt import frameworks
+from edgeopt import frameworks, runtimes
 from edgeopt.compilers import COMPILERS, compile_content, compiled_by, vela
 from edgeopt.compilers.contract import Compiled, Figures
-from edgeopt.errors import ConversionError, UnavailableError
+from edgeopt.errors import ConversionError, ModelError, UnavailableError
 from edgeopt.tflite.macs import count_macs
 from edgeopt.tflite.reader import read
 
@@ -41,6 +41,18 @@ def test_an_int8_file_runs_on_the_npu() -> None:
     assert figures.inferences_per_second * figures.latency_ms == pytest.approx(1e3)
     assert figures.ram_bytes >= 8 * 8 * 8
     assert figures.flash_bytes > 0
+
+
+@needs_vela
+@pytest.mark.parametrize("runtime", ["tflm", "litert", "qemu-cortex-m4"])
+def test_what_no_runtime_here_computes_is_said_in_words(runtime: str, tmp_path: Path) -> None:
+    if not runtimes.available(runtimes.RUNTIMES[runtime]).available:
+        pytest.skip(f"{runtime} is not here")
+    file = tmp_path / "net.vela.tflite"
+    file.write_bytes(compiled(models()["int8"])[0].content)
+    words = rf"got net.vela.tflite, which is compiled for an Ethos-U: {runtime} has none. Try the file that it was"
+    with pytest.raises(ModelError, match=words):
+        runtimes.isolated(file, runtimes.RUNTIMES[runtime])
 
 
 @needs_vela

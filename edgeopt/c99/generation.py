@@ -32,6 +32,7 @@ class Library:
         plan: where each tensor lies, by offset.
         peak_operator: the first at which the arena reaches its full extent: "CONV_2D (operator 3)".
         packed: what packing did to each operator whose weights are packed, by name and place: "CONV_2D (operator 3)".
+        left: what "always" would do and "auto" did not, by the same names.
         instructions: about how many an inference takes on a Cortex-M4 with nothing packed, of kernels with weights.
     """
 
@@ -47,7 +48,13 @@ class Library:
     plan: tuple[Placement, ...]
     peak_operator: str
     packed: Mapping[str, Packing]
+    left: Mapping[str, Packing]
     instructions: int
+
+    @property
+    def more_instructions(self) -> float:
+        """What packing adds to `instructions`, as a share of them."""
+        return sum(row.more_instructions for row in self.packed.values()) / max(1, self.instructions)
 
 
 def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: str = "auto") -> Library:
@@ -83,6 +90,7 @@ def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: str
             f"Expected tensors that need 2 GiB at once, or less, got {layout.arena_bytes:,} bytes at "
             f"{layout.peak_operator}. Try a smaller input."
         )
+    names = [f"{model.main.operators[origin].name} (operator {origin})" for origin in lowered.origins]
     program = source.write(model, layout, name=name, rounding=rounding)
     return Library(
         name=name,
@@ -96,10 +104,11 @@ def generate(model: TFLiteModel, *, name: str, rounding: str = "tflm", pack: str
         operators=tuple(model.main.operators[i].name for i in lowered.origins),
         plan=layout.placements,
         peak_operator=layout.peak_operator,
-        packed={
-            f"{model.main.operators[origin].name} (operator {origin})": call.packing
-            for call, origin in zip(lowered.calls, lowered.origins)
-            if call.packing is not None
+        packed={name: call.packing for name, call in zip(names, lowered.calls) if call.packing is not None},
+        left={
+            name: smallest
+            for name, call, smallest in zip(names, lowered.calls, lowered.smallest)
+            if smallest is not None and call.packing != smallest
         },
         instructions=sum(call.instructions for call in lowered.calls),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeopt.c99 import checking, delegation
-from edgeopt.c99.call import Alias, Call, Folded, Node, Unsupported
+from edgeopt.c99.call import Alias, Call, Folded, Node, Packing, Unsupported
 from edgeopt.c99.operators import OPERATORS
 from edgeopt.tflite.model import TFLiteModel
 
@@ -31,6 +31,7 @@ class Lowered:
         aliases: tensor → the tensor whose bytes it shares.
         folded: values that were computed while generating, by tensor.
         reasons: why the model cannot be lowered; empty where it can.
+        smallest: for each call, how small its weights could be, None where they cannot be packed or must not be.
     """
 
     calls: tuple[Call, ...]
@@ -38,6 +39,7 @@ class Lowered:
     aliases: Mapping[int, int]
     folded: Mapping[int, np.ndarray]
     reasons: tuple[str, ...]
+    smallest: tuple[Packing | None, ...] = ()
 
     def root(self, tensor: int) -> int:
         """Returns the tensor that owns the bytes."""
@@ -88,9 +90,10 @@ def lower(model: TFLiteModel, *, rounding: str, pack: str) -> Lowered:
             reasons[str(error)] = None
     if not calls and not reasons:
         reasons["a graph that computes nothing"] = None
+    smallest = tuple(call.packing for call in calls)
     if pack == "auto":
         _afford(calls, [nodes[origin] for origin in origins])
-    return Lowered(tuple(calls), tuple(origins), aliases, folded, tuple(reasons))
+    return Lowered(tuple(calls), tuple(origins), aliases, folded, tuple(reasons), smallest)
 
 
 def _afford(calls: list[Call], nodes: list[Node]) -> None:

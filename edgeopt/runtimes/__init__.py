@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeopt import formats, workers
-from edgeopt.errors import ConfigError, ModelError, UnavailableError, suggestion
+from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError, suggestion
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Availability, Footprint, OperatorTime, TensorSpec
 
 if TYPE_CHECKING:
@@ -363,9 +364,30 @@ def open_session(
         raise runtime.cannot("delegates")
     if keep_intermediates and "tensors" not in runtime.can:
         raise runtime.cannot("tensors")
-    return module(runtime).open(
-        file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
-    )
+    try:
+        return module(runtime).open(
+            file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
+        )
+    except ModelError as error:
+        if device := _compiled_for(file):
+            raise ModelError(
+                f"Expected a file that a CPU computes, got {file.name}, which is compiled for {device}: {runtime.name} "
+                f"has none. Try the file that it was compiled from; this one needs a device with {device}."
+            ) from error
+        raise
+
+
+def _compiled_for(file: Path) -> str:
+    """Returns whose commands a `.tflite` holds in place of operators, "" where it holds none."""
+    try:
+        operators = [o.name for o in read_once(file).main.operators] if formats.format_of(file).name == "tflite" else []
+    except EdgeoptError:
+        return ""
+    return next((device for name, device in _COMPILED.items() if name in operators), "")
+
+
+# By the custom operator that stands for them.
+_COMPILED = {"ethos-u": "an Ethos-U", "edgetpu-custom-op": "an Edge TPU"}
 
 
 def isolated(

@@ -38,8 +38,10 @@ def conv_2d(node: Node) -> list[Call]:
         scratch_bytes = _columns_bytes(taps, in_c, run=_run(packed))
     elif packed is not None:
         kernel = "conv_2d_s8_codebook"
-        rows = min(vertical.outputs, -(-_SERVED_PIXELS // horizontal.outputs))
         block = min(channels, max(_LEAST_BLOCK, _UNPACKED_BYTES // taps // 4 * 4))
+        # Where columns are laid out anew for many blocks, looking up has to cost less.
+        served = _SERVED_PIXELS if channels > 2 * block else _SERVED_PIXELS // 2
+        rows = min(vertical.outputs, -(-served // horizontal.outputs))
         fields = {
             "conv": {**fields, "weights": None},
             **_table(packed),

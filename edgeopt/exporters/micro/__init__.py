@@ -8,7 +8,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeopt import frameworks
+from edgeopt import c99, frameworks
 from edgeopt.choices import Choices, option
 from edgeopt.errors import ConfigError, UnavailableError
 from edgeopt.exporters import streaming
@@ -35,6 +35,12 @@ class Micro(Choices):
         "Whose integers c99 reproduces bit for bit: TFLM's and CMSIS-NN's, or XNNPACK's.",
         choices=("tflm", "xnnpack"),
     )
+    pack: str = option(
+        "auto",
+        "Weights of few distinct values (int4, int2, clusters) in 1 to 4 bits each, for c99. auto: where that is "
+        "smaller and takes the model at most 1.3 times the instructions; always: where it is smaller.",
+        choices=c99.PACKS,
+    )
     target: str | None = option(None, "A microcontroller that the model has to fit; see edgeopt targets.")
     arena_margin: float = option(
         0.1,
@@ -53,6 +59,11 @@ class Micro(Choices):
             raise ConfigError(
                 f"Expected rounding tflm with runtime tflm, whose kernels are not ours, got {self.rounding!r}. "
                 "Try --runtime c99 --rounding xnnpack."
+            )
+        if self.runtime == "tflm" and self.pack != "auto":
+            raise ConfigError(
+                f"Expected pack auto with runtime tflm, which takes weights as they are stored, got {self.pack!r}. "
+                f"Try --runtime c99 --pack {self.pack}."
             )
 
 

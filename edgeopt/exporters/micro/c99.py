@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import c99, frameworks
@@ -12,6 +12,7 @@ from edgeopt.exporters.micro import fitness, settings_header
 from edgeopt.exporters.micro.proof import prove
 from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import RUNTIMES
+from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
 
 if TYPE_CHECKING:
     from edgeopt.exporters.micro import Micro
@@ -51,12 +52,14 @@ def project(source: Source, settings: Micro) -> Project:
             generated C computes something else, compiled and run here.
         UnavailableError: that runtime is not installed, or the C compiler that is does not compile.
     """
-    library = c99.generate(source.model, name=source.name, rounding=settings.rounding)
+    library = c99.generate(source.model, name=source.name, rounding=settings.rounding, pack=settings.pack)
     reference = _reference(settings.rounding)
-    expected = golden.expected(source, reference.runtime)
+    expected = golden.expected(_readable(source, reference), reference.runtime)
+    cost = _packed(library, source, settings)
     values: dict[str, Any] = {
         **project_values(source, expected),
         "library": library,
+        **cost,
         "reference": reference.called,
         "steps": reference.steps,
         "bit_exact": all(spec.dtype != "float32" for spec in source.model.outputs),
@@ -73,10 +76,11 @@ def project(source: Source, settings: Micro) -> Project:
             "weights_bytes": library.weights_bytes,
             "peak_operator": library.peak_operator,
             "rounding": library.rounding,
+            **cost,
             "golden_samples": len(source.samples),
             "self_test": prove(files, source.name),
         },
-        notes=(*fitness.notes(source), *_doubts(reference)),
+        notes=(*fitness.notes(source), *_left(library), *_doubts(reference)),
         next_steps=("cmake -S . -B build", "cmake --build build", "ctest --test-dir build"),
     )
 
@@ -86,6 +90,48 @@ def _reference(rounding: str) -> _Reference:
     if reference.runtime == "tflm" and frameworks.installed_version(RUNTIMES["tflm"].package) is None:
         return _WITHOUT_TFLM
     return reference
+
+
+def _readable(source: Source, reference: _Reference) -> Source:
+    """Returns the file with the same weights in 8 bits where the reference is not LiteRT, whose kernels read fewer.
+
+    TFLM has no int2, and int4 in some of its kernels only; what its kernels compute with is the same either way.
+    """
+    narrow = {
+        layer.weight.index: replace(stored, bits=8)
+        for layer in layers(source.model)
+        if (stored := stored_weights(source.model, layer)) is not None and stored.bits < 8
+    }
+    if reference.runtime == "litert" or not narrow:
+        return source
+    return replace(source, content=with_weights(source.content, narrow))
+
+
+def _packed(library: c99.Library, source: Source, settings: Micro) -> dict[str, Any]:
+    """What packing saves and costs; nothing where it did nothing."""
+    if not library.packed:
+        return {}
+    plain = c99.generate(source.model, name=source.name, rounding=settings.rounding, pack="never")
+    return {
+        "packed_operators": len(library.packed),
+        "packed_saves_bytes": plain.weights_bytes - library.weights_bytes,
+        "packed_more_arena_bytes": library.arena_bytes - plain.arena_bytes,
+        "packed_more_instructions": f"about {library.more_instructions:.0%}",
+    }
+
+
+def _left(library: c99.Library) -> tuple[str, ...]:
+    if not library.left:
+        return ()
+    saved = sum(row.saved_bytes - _saved(library, name) for name, row in library.left.items())
+    return (
+        f"not packed, or in more bits, because looking weights up takes long there: {', '.join(library.left)}; "
+        f"--pack always saves {saved:,} more bytes",
+    )
+
+
+def _saved(library: c99.Library, name: str) -> int:
+    return library.packed[name].saved_bytes if name in library.packed else 0
 
 
 def _doubts(reference: _Reference) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+from pathlib import Path
+
 from edgeopt import targets
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.exporters.contract import Project, Source
@@ -43,7 +46,9 @@ def require_fit(source: Source, runtime: str) -> None:
         ("holds the uint8 weights of older files, and microcontroller kernels take int8", _uint8(source.model)),
     ):
         if found:
-            raise ModelError(f"{name} {why}: {found!r}. Expected an int8 or float32 model. Try {_INT8}.")
+            raise ModelError(
+                f"{name} {why}: {found!r}. Expected an int8 or float32 model. Try {_beside(source.file) or _INT8}."
+            )
     for spec in (*source.model.inputs, *source.model.outputs):
         if spec.dtype not in C_TYPES:
             raise ModelError(
@@ -65,6 +70,13 @@ def require_fit(source: Source, runtime: str) -> None:
             )
     if runtime == "c99" and any(tensor.dtype == "int16" for tensor in _tensors(source.model)):
         raise ModelError(f"Expected int8 or float32 activations for c99, got int16 in {name}. Try --runtime tflm.")
+
+
+def _beside(file: Path) -> str:
+    """Names the int8 files that `edgeopt optimize` put beside a file, or beside its variant; "" where there is none."""
+    model = glob.escape(file.name.partition(".")[0])
+    found = [*file.parent.glob(f"{model}.*int8.tflite"), *(file.parent / "variants").glob("*.int8.tflite")]
+    return f"{' or '.join(map(str, sorted(found)[:3]))}, which lies beside it" if found else ""
 
 
 def require_room(source: Source, project: Project, target: str) -> None:
