@@ -8,7 +8,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeopt import c99, frameworks
+from edgeopt import frameworks
 from edgeopt.choices import Choices, option
 from edgeopt.errors import ConfigError, UnavailableError
 from edgeopt.exporters import streaming
@@ -39,7 +39,7 @@ class Micro(Choices):
         "auto",
         "Weights of few distinct values (int4, int2, clusters) in 1 to 4 bits each, for c99. auto: where that is "
         "smaller and takes the model at most 1.3 times the instructions; always: where it is smaller.",
-        choices=c99.PACKS,
+        choices=("auto", "never", "always"),
     )
     target: str | None = option(None, "A microcontroller that the model has to fit; see edgeopt targets.")
     arena_margin: float = option(
