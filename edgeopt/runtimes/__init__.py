@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeopt import formats, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError, suggestion
-from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Availability, Footprint, OperatorTime, TensorSpec
 
 if TYPE_CHECKING:
@@ -379,6 +378,8 @@ def open_session(
 
 def _compiled_for(file: Path) -> str:
     """Returns whose commands a `.tflite` holds in place of operators, "" where it holds none."""
+    from edgeopt.tflite.reader import read_once
+
     try:
         operators = [o.name for o in read_once(file).main.operators] if formats.format_of(file).name == "tflite" else []
     except EdgeoptError:
