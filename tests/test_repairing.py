@@ -243,6 +243,18 @@ def test_errors_are_in_spreads_of_the_float_outputs(files: dict[str, Path], part
     assert wide < closeness.errors(floating, files["int8"], part).mean()
 
 
+def test_a_file_of_a_fixed_batch_is_fed_all_samples(tmp_path: Path, part: Part) -> None:
+    fixed = Converter(loaded_of(network()), ConvertOptions(batch_size=16)).to_bytes("float32")
+    single = Converter(loaded_of(network()), ConvertOptions()).to_bytes("float32")
+    (tmp_path / "fixed.tflite").write_bytes(fixed)
+    (tmp_path / "single.tflite").write_bytes(single)
+    found = []
+    for name in ("fixed", "single"):
+        found.append(np.concatenate([next(iter(b.values())) for b in outputs(tmp_path / f"{name}.tflite", part)]))
+    assert len(found[0]) == SAMPLES == 3 * 16 + 12
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
 def test_too_few_samples_are_refused(part: Part) -> None:
     seen, held_out = divided(part, "calibrate")
     assert (len(seen), len(held_out)) == (2 * SAMPLES // 3, SAMPLES // 3)

@@ -38,7 +38,7 @@ def outputs(file: Path, part: Part, runtime: Runtime = RUNS) -> Iterator[Values]
     try:
         for batch in _batches(session, part):
             stored = session.run(_stored(session, batch))
-            yield {spec.name: dequantize(stored[spec.name], spec) for spec in session.outputs}
+            yield {spec.name: _of(batch, dequantize(stored[spec.name], spec), session) for spec in session.outputs}
     finally:
         session.close()
 
@@ -59,7 +59,7 @@ def activations(file: Path, part: Part) -> Iterator[Values]:
             session.run(given)
             found = {**{tensor: given[name] for tensor, name in fed.items()}, **session.tensors()}
             yield {
-                name: dequantize(array, specs[name])
+                name: _of(batch, dequantize(array, specs[name]), session)
                 for name, array in found.items()
                 if name in specs and (array.dtype.kind == "f" or specs[name].quantization is not None)
             }
@@ -68,18 +68,27 @@ def activations(file: Path, part: Part) -> Iterator[Values]:
 
 
 def _stored(session: Session, batch: Batch) -> Values:
-    return {spec.name: quantize(batch.inputs[spec.name], spec) for spec in session.inputs}
+    """Returns what the session takes: a batch that is too small is filled up with its last sample."""
+    found = {}
+    for spec in session.inputs:
+        array, size = batch.inputs[spec.name], spec.shape[0] if spec.shape else 1
+        missing = (size or 1) - len(array)
+        filled = np.concatenate([array, *[array[-1:]] * missing]) if missing > 0 else array
+        found[spec.name] = quantize(filled, spec)
+    return found
 
 
 def _batches(session: Session, part: Part) -> Iterator[Batch]:
-    """Yields batches that the session takes: what is left over comes in the file's own size."""
+    """Yields batches that the session takes, or the start of one."""
     session.reshape(sizes(part, session))
     own = (session.inputs[0].shape[0] or 1) if session.inputs[0].shape else 1
     size = max(own, min(_BATCH, len(part)))
     if not session.resize(size):
         size = own
-    whole = len(part) - len(part) % size
-    bound = datasets.bind(part, session.inputs)
-    yield from bound.head(whole).batches(size)
-    if whole < len(part) and session.resize(1):
-        yield from bound.subset(np.arange(whole, len(part))).batches(1)
+    yield from datasets.bind(part, session.inputs).batches(size)
+
+
+def _of(batch: Batch, array: np.ndarray, session: Session) -> np.ndarray:
+    """Returns what of an array is the batch's, where its first axis is that of the samples."""
+    filled = array.ndim and session.inputs[0].shape and len(array) == session.inputs[0].shape[0]
+    return array[: len(batch)] if filled else array

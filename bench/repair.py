@@ -1,0 +1,137 @@
+"""Repair without training, beside training for int8 and ai-edge-quantizer's own recipe, on trained models.
+
+    python -m bench.repair --model DS-CNN=models/ds_cnn_fsdd.keras=fsdd_logmel.npz --qat --page
+
+Each model is repaired in each scheme by `edgeopt repair` as it is, all steps; with `--qat` the int8 file that
+`edgeopt qat` trains stands beside it. All are scored by `edgeopt evaluate` on the test split. Finished rows are kept in
+bench/results/repair.json, and `--page` writes them into docs/repair.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import common
+from edgeopt import data as datasets
+from edgeopt import files, formats
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "repair.json"
+PAGE = ROOT / "docs" / "repair.md"
+MADE = ROOT / "build" / "repair"
+QAT, OTHER = "qat", "ai-edge-quantizer"
+_START, _END = "<!-- measured: python -m bench.repair -->", "<!-- end of what was measured -->"
+
+
+def main() -> None:
+    """Makes and scores what is missing, a row at a time."""
+    parser = argparse.ArgumentParser(prog="python -m bench.repair", description=__doc__)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE=DATA")
+    parser.add_argument("--scheme", nargs="+", default=["int8", "int8-per-tensor"])
+    parser.add_argument("--qat", action="store_true", help="train for int8, too")
+    parser.add_argument("--page", action="store_true", help="write the table")
+    said = parser.parse_args()
+    MADE.mkdir(parents=True, exist_ok=True)
+    for text in said.model:
+        name, model, data = text.split("=")
+        for scheme in [*said.scheme, OTHER, *([QAT] if said.qat else [])]:
+            known = known_rows()
+            if not any((row["model"], row["scheme"]) == (name, scheme) for row in known):
+                rows = [{"model": name, "scheme": scheme, **row} for row in _rows(name, model, data, scheme)]
+                print(*rows, sep="\n", flush=True)
+                files.atomic_write(RESULTS, json.dumps([*known, *rows], indent=1) + "\n")
+    if said.page:
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, after = text.partition(_START)
+        files.atomic_write(PAGE, "\n\n".join([before + _START, table(known_rows()), _END]) + after.partition(_END)[2])
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """Returns what was measured so far."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+
+
+def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, Any]]:
+    """Yields what was measured of one model in one scheme: each file that was made on the way."""
+    output = MADE / f"{name}.{scheme}.tflite"
+    start = time.perf_counter()
+    if scheme == OTHER:
+        yield _row("float32", _converted(name, model, data), data, 0.0)
+        output.write_bytes(_others(_converted(name, model, data), data))
+        yield _row(OTHER, output, data, time.perf_counter() - start)
+    elif scheme == QAT:
+        _edgeopt("qat", model, "--data", data, "-o", str(output), "--scheme", "int8", "--force")
+        yield _row(QAT, output, data, time.perf_counter() - start)
+    else:
+        made = _edgeopt("repair", model, "--data", data, "-o", str(output), "--scheme", scheme, "--force")
+        records = {record["after"]: record for record in made["steps"]}
+        for variant in made["variants"][1:]:
+            record = records.get(variant["name"])
+            yield {
+                "what": record["technique"] if record else "as converted",
+                "score": variant["metric"],
+                "output_error": made["errors"].get(variant["name"]),
+                "size_bytes": variant["artifacts"][0]["size_bytes"],
+                "seconds": record["seconds"] if record else 0.0,
+                "kept": not (record and record["rolled_back"]),
+            }
+
+
+def _row(what: str, file: Path, data: str, seconds: float) -> dict[str, Any]:
+    score = _edgeopt("evaluate", str(file), "--data", data)["metric"]
+    return {"what": what, "score": score, "size_bytes": file.stat().st_size, "seconds": seconds, "kept": True}
+
+
+def _converted(name: str, model: str, data: str) -> Path:
+    file = MADE / f"{name}.float32.tflite"
+    if not file.exists():
+        _edgeopt("convert", model, "--data", data, "--scheme", "float32", "-o", str(file))
+    return file
+
+
+def _others(floating: Path, data: str) -> bytes:
+    """Returns what ai-edge-quantizer's recipe of static int8 makes of a float file, with the same samples."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    samples = datasets.bind(datasets.load(data), formats.facts(floating).inputs).calibration
+    work = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
+    (signature,) = {one.key for one in formats.tflite.read_once(floating).signatures}
+    batches = [dict(batch.inputs) for batch in samples.batches(1)]
+    return bytes(work.quantize(work.calibrate({signature: batches}, num_threads=2)).quantized_model)
+
+
+def _edgeopt(*arguments: str) -> Any:
+    done = subprocess.run([*common.EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the table of the page: a row for each file."""
+    floats = {row["model"]: row for row in rows if row["what"] == "float32"}
+    lines = []
+    for row in rows:
+        score, reference = row["score"]["value"], floats.get(row["model"], row)["score"]["value"]
+        error = row.get("output_error")
+        lines.append(
+            [
+                row["model"],
+                "" if row["what"] in ("float32", OTHER, QAT) else row["scheme"],
+                row["what"] if row["kept"] else f"{row['what']} (dropped)",
+                f"{score:.2%}",
+                f"{(reference - score) * 100:+.2f}",
+                "" if error is None else f"{error:.2%}",
+                f"{row['size_bytes']:,}",
+                f"{row['seconds']:.1f}",
+            ]
+        )
+    return common.markdown(["model", "scheme", "file", "score", "points lost", "output error", "bytes", "s"], lines)
+
+
+if __name__ == "__main__":
+    main()
