@@ -111,7 +111,7 @@ class Worker:
         limits: Limits | None = None,
         verbose: bool | None = None,
     ) -> None:
-        self._environment = environment or {}
+        self._kind, self._environment = kind, environment or {}
         self._limits = limits or limits_of(kind)
         self._verbose = bool(os.environ.get("EDGEOPT_VERBOSE")) if verbose is None else verbose
         self._process: subprocess.Popen[bytes] | None = None
@@ -159,6 +159,12 @@ class Worker:
         self.close()
 
     def _start(self) -> Connection:
+        begun = _begun.pop(self._kind, None)
+        if begun is not None and begun._process is not None and begun._process.poll() is None:
+            self._process, self._connection = begun._process, begun._connection
+            self._log, self._folder = begun._log, begun._folder
+            assert self._connection is not None
+            return self._connection
         ours, theirs = socket.socketpair()
         self._log = None if self._verbose else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # It is ended without warning and cannot clear up; nor can TensorFlow after a segmentation fault.
@@ -292,6 +298,23 @@ class Remote:
         self._worker.close()
 
 
+_begun: dict[str, Worker] = {}
+
+
+def begin(kind: str, function: str) -> None:
+    """Starts a process that the next Worker of that kind takes over; it imports what it will need meanwhile.
+
+    Args:
+        kind: of which no worker has an environment of its own.
+        function: "package.module:name", called at once without arguments. What it raises is for the next call to meet.
+    """
+    if kind in _begun:
+        return
+    worker = Worker(kind)
+    worker._start().send(("begin", function, (), {}))
+    _begun[kind] = worker
+
+
 _shared: dict[str, Worker] = {}
 
 
@@ -307,10 +330,11 @@ def shared(package: str) -> Worker:
 
 @atexit.register
 def close_all() -> None:
-    """Ends every shared worker."""
-    for worker in _shared.values():
+    """Ends every shared worker, and those that were begun and not needed."""
+    for worker in (*_shared.values(), *_begun.values()):
         worker.close()
     _shared.clear()
+    _begun.clear()
 
 
 def limits_of(kind: str) -> Limits:
@@ -391,6 +415,10 @@ def _serve(file_descriptor: int, folder: str) -> None:
                 message = connection.recv()
             except EOFError:
                 return
+            if message[0] == "begin":
+                with contextlib.suppress(Exception):
+                    _perform(message, objects)
+                continue
             try:
                 send(("result", _perform(message, objects)))
             except EdgeoptError as error:

@@ -47,6 +47,32 @@ def test_last_words_are_kept() -> None:
     assert caught.value.log == "the reason"
 
 
+def test_a_worker_that_was_begun_has_imported_already() -> None:
+    workers.begin("trying", "this:nothing")
+    begun = workers._begun["trying"]
+    workers.begin("trying", "math:sqrt")  # the process is there already
+    process = begun._process
+    assert process is not None
+    with workers.Worker("running") as other, workers.Worker("trying") as worker:
+        assert other.call("os:getpid") != process.pid
+        assert worker.call("os:getpid") == process.pid
+        assert worker.call("test_workers:imported_modules") >= {"this"}
+
+
+def test_a_begun_worker_that_died_is_not_taken_over() -> None:
+    workers.begin("trying", "os:abort")
+    process = workers._begun["trying"]._process
+    assert process is not None
+    process.wait()
+    with workers.Worker("trying") as worker:
+        assert worker.call("math:sqrt", 4.0) == 2.0
+
+
+def imported_modules() -> set[str]:
+    """Returns the names of what was imported here."""
+    return set(sys.modules)
+
+
 def chatter(news_a_second: float, seconds: float = 60) -> None:
     """Tells of itself all the time."""
     for done in range(int(news_a_second * seconds)):

@@ -206,6 +206,13 @@ def data_options(*, required: bool) -> Callable[[Function], Function]:
     )
 
 
+def conversion_begins() -> None:
+    """Has the process that will convert import TensorFlow while this one reads the data."""
+    from edgeopt import workers
+
+    workers.begin("conversion", "edgeopt.conversion.isolation:imported")
+
+
 def load_data(
     *,
     data: str | None,

@@ -60,6 +60,7 @@ def command(
     """
     import edgeopt
 
+    common.conversion_begins()
     with common.progress_shown(quiet=quiet or as_json), common.spoken_as_options():
         result = edgeopt.convert(
             model,

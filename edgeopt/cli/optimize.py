@@ -105,6 +105,7 @@ def command(
     """
     import edgeopt
 
+    common.conversion_begins()
     training = said(Training, options)
     chosen = None if recipe is None else edgeopt.load_recipe(recipe)
     with common.spoken_as_options():

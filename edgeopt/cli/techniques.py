@@ -58,6 +58,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     ) -> None:
         import edgeopt
 
+        common.conversion_begins()
         with common.progress_shown(quiet=quiet or as_json), common.spoken_as_options():
             step = row.step(**said(row.step, options))
             result = edgeopt.compress(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import workers
+from edgeopt import frameworks, workers
 from edgeopt.conversion.converter import ConvertOptions, ModelSummary
 from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConversionError, EdgeoptError
@@ -16,6 +16,12 @@ from edgeopt.vocabulary import Scheme
 
 # TensorFlow 2.20 and 2.21 leak about 20 MB a conversion.
 RENEW_AFTER = 50
+
+
+def imported() -> None:
+    """Imports what a converter will need in this process: seconds, which `workers.begin` takes beforehand."""
+    for name in ("tensorflow", "keras", "tf_keras"):
+        frameworks.load(name)
 
 
 class IsolatedConverter:
