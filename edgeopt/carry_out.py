@@ -9,7 +9,6 @@ from edgeopt import formats, progress, targets
 from edgeopt.data import Part
 from edgeopt.errors import ConversionError, DataError, EdgeoptError
 from edgeopt.evaluation import Evaluation
-from edgeopt.outlook import step_name
 from edgeopt.plan import Plan, PlannedStep, plan
 from edgeopt.recipe import Recipe
 from edgeopt.report.words import promise_words
@@ -98,7 +97,7 @@ def _with_steps(
     for number in range(len(recipe.steps)):
         # What is left as the model at hand needs it: a step that was rolled back changes what the others have to keep.
         (planned, *_) = _planned(recipe, workspace, survey, properties, start=number).steps
-        progress.tell(step_name(recipe, number))
+        progress.tell(recipe.step_name(number))
         on_file = technique(planned.technique).acts_on == "file"
         if on_file:
             made = model

@@ -25,15 +25,8 @@ def stages(recipe: Recipe, *, samples: int, measured: bool) -> tuple[Stage, ...]
     return (LOADING, CONVERTING, *steps, SCORING, COMPARING, *(MEASURING if measured else ()))
 
 
-def step_name(recipe: Recipe, number: int) -> str:
-    """Returns the stage of the step at that place, from 0: "qat", and "prune (2)" for the second of its kind."""
-    technique = recipe.steps[number].technique
-    same = sum(step.technique == technique for step in recipe.steps[: number + 1])
-    return technique if same == 1 else f"{technique} ({same})"
-
-
 def _step(recipe: Recipe, number: int, samples: int) -> Stage:
     step, seconds = recipe.steps[number], 5.0
     if isinstance(step, TrainedStep):
         seconds += samples * _A_SAMPLE_S * (step.training(recipe.training).epochs or 0)
-    return Stage(step_name(recipe, number), seconds, "training")
+    return Stage(recipe.step_name(number), seconds, "training")

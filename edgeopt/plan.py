@@ -112,7 +112,7 @@ def plan(
         _require_schemes(recipe, row, where)
         after = _after(row, properties)
         prediction = row.predict(step, facts).words if facts is not None else ""
-        name, variant = _name(recipe.steps, number), row.variant_of(properties)
+        name, variant = recipe.step_name(number), row.variant_of(properties)
         strict = step.strict or recipe.strict
         planned.append(
             PlannedStep(step, row.name, name, variant, properties, after, needs, prediction, training, strict)
@@ -123,11 +123,6 @@ def plan(
 
 def _after(row: Technique, properties: frozenset[Property]) -> frozenset[Property]:
     return (properties & row.keeps) | row.ensures
-
-
-def _name(steps: Sequence[Step], number: int) -> str:
-    same = sum(step.technique == steps[number].technique for step in steps[: number + 1])
-    return steps[number].technique + (f"-{same}" if same > 1 else "")
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

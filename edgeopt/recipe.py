@@ -99,6 +99,12 @@ class Recipe(Choices):
         if len(set(self.schemes)) < len(self.schemes):
             raise ConfigError(f"Expected each scheme once, got {', '.join(self.schemes)}.")
 
+    def step_name(self, number: int) -> str:
+        """Returns what the step at that place, from 0, is called: "qat", and "prune-2" for the second of its kind."""
+        technique = self.steps[number].technique
+        same = sum(step.technique == technique for step in self.steps[: number + 1])
+        return technique + (f"-{same}" if same > 1 else "")
+
     def with_training(self, said: Mapping[str, Any]) -> Recipe:
         """Returns the recipe with these fields of Training said anew, for all steps."""
         steps = tuple(replace(step, **said) if isinstance(step, TrainedStep) else step for step in self.steps)
