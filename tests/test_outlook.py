@@ -15,9 +15,9 @@ def test_a_recipes_steps_are_stages_by_what_they_train() -> None:
     steps = steps_from(["prune", {"qat": {"epochs": 3}}, "prune"])
     recipe = Recipe(steps=steps, training=Training(epochs=2))
     stages = {stage.name: stage for stage in outlook.stages(recipe, samples=1000, measured=False)}
-    assert list(stages) == ["loading", "converting", "prune", "qat", "prune (2)", "scoring", "comparing with float32"]
-    assert [stages[name].seconds for name in ("prune", "qat", "prune (2)")] == [5 + 2 * 1.0, 5 + 3 * 1.0, 5 + 2 * 1.0]
-    assert {stages[name].kind for name in ("prune", "qat", "prune (2)")} == {"training"}
+    assert list(stages) == ["loading", "converting", "prune", "qat", "prune-2", "scoring", "comparing with float32"]
+    assert [stages[name].seconds for name in ("prune", "qat", "prune-2")] == [5 + 2 * 1.0, 5 + 3 * 1.0, 5 + 2 * 1.0]
+    assert {stages[name].kind for name in ("prune", "qat", "prune-2")} == {"training"}
     assert len(outlook.stages(recipe, samples=1000, measured=True)) == len(stages) + 3
 
 
