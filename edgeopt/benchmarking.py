@@ -1,4 +1,4 @@
-"""`.tflite` files and runtimes go in; latencies with their doubt, memory and per-operator times come out.
+"""Converted files and runtimes go in; latencies with their doubt, memory and per-operator times come out.
 
 Each file on each runtime is opened in a process of its own and timed in blocks that take turns, in an order drawn
 anew for every round: whatever the machine does meanwhile hits all of them alike, and single-threaded ratios stay
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt import machine, progress, workers
+from edgeopt import formats, machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.machine import Machine
-from edgeopt.runtimes import Delegate, Runtime, isolated, module, open_session, parse
+from edgeopt.runtimes import Delegate, Runtime, isolated, main_for, module, open_session, parse
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.samples import arbitrary, from_data, generated
 from edgeopt.showing.values import Shown
@@ -83,7 +83,7 @@ class Benchmark(Shown):
 def benchmark(
     files: Sequence[Path | str],
     *,
-    runtimes: Sequence[str] = ("litert",),
+    runtimes: Sequence[str] = (),
     threads: int = 1,
     delegate: Delegate | None = None,
     runs: int | None = None,
@@ -100,8 +100,8 @@ def benchmark(
     is the call itself, and nothing is subtracted.
 
     Args:
-        files: `.tflite` files; ratios are taken to the first.
-        runtimes: names as in `--runtime`.
+        files: converted files; ratios are taken to the first.
+        runtimes: names as in `--runtime`; each file's on the main one of its format where there are none.
         threads: of each interpreter.
         delegate: an external delegate, used on the runtimes that load one.
         runs: of each file; by default what fits into `min_seconds`, at least 20 and at most 5000.
@@ -114,18 +114,19 @@ def benchmark(
         seed: of the order of blocks, the random inputs and the intervals.
 
     Raises:
-        ConfigError: no file or runtime, or an unknown one; a number that is no count.
-        ModelError: a file is not there.
+        ConfigError: no file, or an unknown runtime; a number that is no count.
+        ModelError: a file is not there, or no converted one.
     """
-    if not files or not runtimes:
-        raise ConfigError("Expected at least one file and one runtime to time, got none. Try FILE.tflite.")
+    if not files:
+        raise ConfigError("Expected at least one file to time, got none. Try FILE.tflite.")
     if (runs is not None and runs < 1) or warmup < 0 or min_seconds < 0:
         raise ConfigError(f"Expected positive numbers, got runs={runs}, warmup={warmup}, min_seconds={min_seconds}.")
     paths = [Path(file) for file in files]
     for file in paths:
         if not file.is_file():
-            raise ModelError(f"Expected a .tflite file, got {file}, which does not exist. Try another path.")
-    rows = [(file, parse(name).runtime) for file in paths for name in runtimes]
+            raise ModelError(f"Expected a converted file, got {file}, which does not exist. Try another path.")
+    asked_for = [parse(name).runtime for name in runtimes]
+    rows = [(file, runtime) for file in paths for runtime in asked_for or [main_for(formats.format_of(file).name)]]
     description, versions = machine.describe(), machine.versions()
     with contextlib.ExitStack() as stack:
         lanes = []
@@ -140,7 +141,10 @@ def benchmark(
         if profile:
             for lane in lanes:
                 _profile(lane)
-        done = [_row(lane, _base(lanes, lane, by_runtime=len(files) > 1), seed=seed, asked=delegate) for lane in lanes]
+        done = [
+            _row(lane, _base(lanes, lane, by_runtime=len(files) > 1 and bool(asked_for)), seed=seed, asked=delegate)
+            for lane in lanes
+        ]
     notes = ["inputs: seeded random values" if inputs is None else "inputs: the first sample of the data"]
     for compiler in dict.fromkeys(row.result.footprint.compiler for row in done if row.result.footprint):
         notes.append(f"simulated, compiled by {compiler}: instructions are not cycles, and no time follows from them")

@@ -1,4 +1,4 @@
-"""Two `.tflite` files (or two runtimes for one) and samples go in; how far they agree, and where they part, comes out.
+"""Two converted files (or two runtimes for one) and samples go in; how far they agree, and where they part, comes out.
 
 The first is the reference, as a rule the float model. Sums are kept, not outputs: memory does not grow with the data.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from edgeopt import formats, metrics, progress, runtimes, statistics
 from edgeopt.data import bind
 from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, require
+from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, required_for
 from edgeopt.files import sha256
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import RUNTIMES, Runtime
@@ -92,7 +92,7 @@ def compare(
     b: Path | str,
     part: Part,
     *,
-    runtime: str = "litert",
+    runtime: str | None = None,
     runtime_b: str | None = None,
     metric: str | None = None,
     output: str | None = None,
@@ -105,7 +105,8 @@ def compare(
     Args:
         a, b: the reference and the other; the same file twice compares two runtimes.
         part: samples, and labels if there are any.
-        runtime, runtime_b: what each runs on; `runtime_b` is `runtime` when None.
+        runtime, runtime_b: what each runs on, else the main one of its format; `runtime_b` is `runtime` when None,
+            where both have one format.
         metric, output: see `evaluation.evaluate`; only used with labels.
         layer_samples: how many samples the intermediate tensors are compared on; 0 leaves them out. They are taken
             from LiteRT's built-in kernels where the runtime is litert, since XNNPACK keeps none.
@@ -117,7 +118,8 @@ def compare(
             have no outputs of the same shape.
     """
     a, b = Path(a), Path(b)
-    used = (require(runtime).runtime, require(runtime_b or runtime).runtime)
+    alike = formats.format_of(a) == formats.format_of(b)
+    used = (required_for(a, runtime).runtime, required_for(b, runtime_b or (runtime if alike else None)).runtime)
     settings = {"metric": metric, "output": output, "layer_samples": layer_samples, "threads": threads}
     if not isolate:
         return compare_here(a, part, *used, b=b, **settings)  # type: ignore[arg-type]
@@ -208,6 +210,8 @@ def compare_here(
     keepers = _keeper(runtime_a), _keeper(runtime_b)
     if keepers[0] == keepers[1] and sha256(a) == sha256(b):
         notes.append(f"intermediate tensors were not compared: both would be those of {keepers[0].name}")
+    elif mute := [keeper for keeper in keepers if "tensors" not in keeper.can]:
+        notes.append(f"intermediate tensors were not compared: {mute[0].name} keeps no activations")
     elif layer_samples:
         try:
             layers = _layers(a, b, part, *keepers, layer_samples)

@@ -1,4 +1,4 @@
-"""A `.tflite` file and samples go in; its score with an interval comes out, and the results for a paired test.
+"""A converted file and samples go in; its score with an interval comes out, and the results for a paired test.
 
 Samples are streamed, in batches where the graph allows and on all cores, and yet the outputs are those of one sample
 at a time, bit for bit: for every file a batch is compared with its samples run alone before batches are used.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgeopt import metrics, progress, runtimes, workers
+from edgeopt import formats, metrics, progress, runtimes, workers
 from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.metrics import Rows
@@ -97,20 +97,20 @@ def evaluate(
     *,
     metric: str | None = None,
     output: str | None = None,
-    runtime: str = "litert",
+    runtime: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
     delegate: Delegate | None = None,
     isolate: bool = True,
 ) -> Evaluation:
-    """Scores a `.tflite` file on the samples of `part`.
+    """Scores a converted file on the samples of `part`.
 
     Args:
         file: the model; float samples are quantized to what its inputs store, its outputs dequantized.
         part: samples and labels; read once, in order, a batch at a time.
         metric: see `metrics.metric`; chosen from outputs and labels when None.
         output: which output is scored, where the model has several.
-        runtime: "NAME" or "NAME==VERSION" as in `--runtime`.
+        runtime: "NAME" or "NAME==VERSION" as in `--runtime`; the main one of the file's format when None.
         threads: how many interpreters work at the same time, one thread each; all cores when None. With a delegate
             it is one interpreter with as many threads.
         batch_size: samples per invocation; about 2 ms of work when None. 1 where the graph cannot be batched, or
@@ -124,7 +124,8 @@ def evaluate(
         ModelError: the runtime refuses the file or dies on it.
         UnavailableError: the runtime, its version or the delegate is not to be had here.
     """
-    file, request = Path(file), require(runtime)
+    file = Path(file)
+    request = required_for(file, runtime)
     settings = {"metric": metric, "output": output, "threads": threads, "batch_size": batch_size, "delegate": delegate}
     if not isolate:
         return evaluate_here(file, part, request.runtime, **settings)  # type: ignore[arg-type]
@@ -351,6 +352,16 @@ def require(text: str) -> Request:
             f"Try --runtime {request.runtime.name}, or install that version."
         )
     return request
+
+
+def required_for(file: Path, text: str | None) -> Request:
+    """As `require`; where nothing is asked for, of the main runtime of the file's format.
+
+    Raises:
+        ModelError: it has no known format.
+        ConfigError, UnavailableError: see `require`.
+    """
+    return require(text or runtimes.main_for(formats.format_of(file).name).name)
 
 
 def in_worker(function: str, file: Path, part: Part, *runtimes_used: Runtime, **settings: Any) -> Any:

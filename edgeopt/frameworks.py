@@ -58,6 +58,13 @@ FRAMEWORKS: dict[str, Framework] = {
     ),
     "tflite_micro": Framework("tflite_micro", "tflite-micro", extra="micro"),
     "vela": Framework("ethosu.vela", "ethos-u-vela", extra="ethos-u"),
+    "onnx": Framework("onnx", "onnx", extra="onnx"),
+    "onnxruntime": Framework("onnxruntime", "onnxruntime", extra="onnx"),
+    "ort_quantization": Framework("onnxruntime.quantization", "onnxruntime", extra="onnx"),
+    "ort_float16": Framework("onnxruntime.transformers.float16", "onnxruntime", extra="onnx"),
+    "ort_onnx_model": Framework("onnxruntime.transformers.onnx_model", "onnxruntime", extra="onnx"),
+    "tf2onnx": Framework("tf2onnx", "tf2onnx", extra="onnx"),
+    "tf2onnx_tfonnx": Framework("tf2onnx.tfonnx", "tf2onnx", extra="onnx"),
     "sklearn": Framework("sklearn", "scikit-learn"),
     "netron": Framework("netron", "netron", extra="view"),
 }

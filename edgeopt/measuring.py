@@ -17,7 +17,7 @@ from edgeopt.compilers import COMPILERS
 from edgeopt.data import Part
 from edgeopt.errors import EdgeoptError, UnavailableError
 from edgeopt.evaluation import Evaluation
-from edgeopt.runtimes import Request, to_try
+from edgeopt.runtimes import Request, reference_for, to_try
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
 from edgeopt.workspace import Workspace
@@ -130,20 +130,25 @@ def tried_on_runtimes(
         promises: runtimes that the files have to suit.
         everywhere: try all that are tried without being asked for; else the promised ones, or the main one alone.
     """
-    asked = (workspace.runtime, *promises) if everywhere or not promises else promises
     part = workspace.data.calibration if workspace.has_data else None
 
     def add(variant: Variant) -> Variant:
         if variant.primary is None:
             return variant
-        file = workspace.folder / variant.primary.file
-        requests = to_try(asked, form=variant.primary.format) if everywhere else list(asked)
+        file, form = workspace.folder / variant.primary.file, variant.primary.format
+        main = workspace.runtime_for(form)
+        asked = (main, *promises) if everywhere or not promises else promises
+        requests = to_try(asked, form=form) if everywhere else list(asked)
+        sources = [artifact for artifact in variant.artifacts[1:] if reference_for(artifact.format)]
+        source = workspace.folder / sources[0].file if sources and not reference_for(form) else None
 
         def check() -> _Rows:
-            return _Rows(parity.check(file, requests, part, delegate=workspace.conditions.delegate))
+            delegate = workspace.conditions.delegate
+            return _Rows(parity.check(file, requests, part, delegate=delegate, source=source))
 
         key = {
             "file": variant.sha256,
+            "source": sources[0].sha256 if source else "",
             "requests": requests,
             "delegate": workspace.delegate_content,
             "samples": "" if part is None else part.digest(),

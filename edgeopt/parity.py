@@ -110,7 +110,12 @@ def run(file: Path, runtime: Runtime, part: Part | None, *, count: int, delegate
 
 
 def check(
-    file: Path, requests: Sequence[Request], part: Part | None = None, *, delegate: Delegate | None = None
+    file: Path,
+    requests: Sequence[Request],
+    part: Part | None = None,
+    *,
+    delegate: Delegate | None = None,
+    source: Path | None = None,
 ) -> tuple[RuntimeResult, ...]:
     """Runs `file` on every runtime asked for and compares each with the reference of its format on the same samples.
 
@@ -122,8 +127,9 @@ def check(
         requests: runtimes.
         part: data; seeded random inputs where None.
         delegate: for the runtimes that load one.
+        source: the file that it was compiled from, whose reference is what it is compared with.
     """
-    facts = formats.facts(file)
+    facts, original = formats.facts(file), source or file
     count = min(max(_FEWEST_SAMPLES, _MACS // max(facts.macs, 1)), _MOST_SAMPLES)
     reference: Outputs | None = None
     rows = []
@@ -155,7 +161,7 @@ def check(
             undelegated=outputs.undelegated,
         )
         if reference is None:
-            reference = _reference(file, facts.format, part, count) or outputs
+            reference = _reference(original, formats.format_of(original).name, part, count) or outputs
         if reference is not outputs:
             family = FAMILIES[runtime.family]
             tolerance = family.quantized_tolerance if facts.is_quantized else family.float_tolerance

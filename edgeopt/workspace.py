@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from edgeopt import __version__, comparison, files, formats, frameworks, metrics, runtimes, user_code, workers
 from edgeopt import data as datasets
+from edgeopt.compilers import Compiler, compile_content
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset, Part, tuning
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
@@ -401,6 +402,33 @@ class Workspace:
         steps = (*converted.steps, planned.technique)
         return replace(kept.variant, name=f"{named}.{converted.scheme}", steps=steps), kept.record
 
+    def compiled(self, source: Variant, compiler: Compiler, scheme: str) -> Variant:
+        """Returns what a compiler makes of a converted file, as a variant of its own; a failure is part of it.
+
+        Args:
+            source: in the scheme that the compiler starts from; it is an artifact of the variant, after its own.
+            compiler: one of those that are told a scheme and nothing else.
+            scheme: of what it makes.
+        """
+        name = f"{source.name.removesuffix(source.scheme)}{scheme}-{compiler.makes}"
+        key = {"file": source.sha256, "compiler": compiler.name, "scheme": scheme}
+        file = self._store.folder / "artifacts" / f"{digest(key)}{compiler.suffix}"
+
+        def compute() -> Variant:
+            content = (self.folder / str(source.file)).read_bytes()
+            files.atomic_write(file, compile_content(content, compiler, {"scheme": scheme}).content)
+            return self._variant(name, scheme_named(scheme), file, made_by=compiler.name, notes=())
+
+        try:
+            made = self.remember("compile", key, Variant, compute, uses=(compiler.needs,), still_holds=self._untouched)
+        except (ConversionError, UnavailableError) as error:
+            return Variant(name, scheme, error=str(error), steps=source.steps)
+        return replace(made, name=name, steps=source.steps, artifacts=(*made.artifacts[:1], *source.artifacts))
+
+    def runtime_for(self, form: str) -> Request:
+        """Returns where files of a format are scored and timed: the runtime of the conditions, if that takes it."""
+        return self.runtime if form in self.runtime.runtime.takes else Request(runtimes.main_for(form))
+
     def _variant(self, name: str, row: Scheme, file: Path, *, made_by: str, notes: tuple[str, ...]) -> Variant:
         facts = formats.facts(file)
         return Variant(
@@ -420,12 +448,15 @@ class Workspace:
 
     def score(self, variant: Variant, part: Part) -> Evaluation | EdgeoptError:
         """Returns the score of a variant on some samples, or why the main runtime gives none."""
+        assert variant.primary is not None
+        request = self.runtime_for(variant.primary.format)
+        delegate = self.conditions.delegate if "delegates" in request.runtime.can else None
         key = {
             "file": variant.sha256,
             "part": part.digest(),
-            "runtime": self.runtime,
+            "runtime": request,
             "metric": self._metric_content,
-            "delegate": self.delegate_content,
+            "delegate": self.delegate_content if delegate else {},
         }
 
         def score() -> Evaluation:
@@ -434,12 +465,12 @@ class Workspace:
                 part,
                 metric=self.conditions.metric,
                 output=self.conditions.output_name,
-                runtime=self.runtime.runtime.name,
-                delegate=self.conditions.delegate,
+                runtime=request.runtime.name,
+                delegate=delegate,
             )
 
         try:
-            return self.remember("score", key, Evaluation, score, uses=(self.runtime.runtime.package,))
+            return self.remember("score", key, Evaluation, score, uses=(request.runtime.package,))
         except (ModelError, UnavailableError) as error:
             return error
 

@@ -13,9 +13,10 @@ from typing import Any
 from edgeopt import data as datasets
 from edgeopt import files, formats, targets
 from edgeopt.api.models import as_path
-from edgeopt.carry_out import carry_out, promised
-from edgeopt.compilers import COMPILERS
+from edgeopt.carry_out import BASELINE, carry_out, promised
+from edgeopt.compilers import COMPILERS, Compiler, maker_of
 from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.formats import FORMATS
 from edgeopt.measuring import held_against_float, tried_on_runtimes
 from edgeopt.recipe import Recipe
 from edgeopt.runtimes.samples import FREE_SIZE
@@ -23,7 +24,7 @@ from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Shape, TensorSpec
+from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Scheme, Shape, TensorSpec
 from edgeopt.workspace import Conditions, Workspace
 
 
@@ -33,7 +34,7 @@ class Conversion(Shown):
 
     Attributes:
         inputs, outputs: as the file declares them, with scales and zero points.
-        minimum_runtime: the oldest TensorFlow Lite release that loads it, "" for what a compiler made: no release does.
+        minimum_runtime: the oldest TensorFlow Lite release that loads it, "" for what a compiler made.
         float_operators: operators that compute in floats in a file that should hold integers only.
         runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
         notes: what was done to the model on the way.
@@ -72,13 +73,13 @@ def convert(
     trust: bool = False,
     force: bool = False,
 ) -> Conversion:
-    """Writes `model` as a `.tflite` in one scheme, and verifies the file by running it.
+    """Writes `model` as a `.tflite` or `.onnx` in one scheme, and verifies the file by running it.
 
     With data it is held against the float model, too: `problems` of its `fidelity` are what it is shown to have lost.
 
     Args:
         model: a path, or a Keras model at hand.
-        output: the file to write.
+        output: the file to write; its suffix says the format.
         scheme: name of a row of SCHEMES.
         keep_8bit: layers that keep int8 weights in schemes below eight bits: "auto" (the first, the last, depthwise and
             small ones), "none", or names and globs.
@@ -99,14 +100,14 @@ def convert(
         ModelError: it does not fit the target; nothing is left at `output`.
     """
     wanted, output = scheme_named(scheme), Path(output)
-    if output.suffix != ".tflite":
-        raise ConfigError(f"Expected an output file ending in .tflite, got {output}. Try {output.stem}.tflite.")
+    translator = _translator(output, wanted, target)
     files.require_free(output, force=force)
     device = None if target is None else targets.target(target)
     if device is not None:
         targets.refuse_scheme(device, wanted)
+    made_as = translator.sources[wanted.name] if translator else wanted.name
     recipe = Recipe(
-        schemes=(wanted.name,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
+        schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
     )
     promises = promised(recipe)
     dataset = None if data is None else datasets.load(data)
@@ -125,6 +126,8 @@ def convert(
         summary, warnings = workspace.summary, workspace.warnings
         outcome = carry_out(recipe, workspace)
         variant = outcome.variants[-1]
+        if translator is not None and variant.error is None:
+            variant = workspace.compiled(variant, translator, wanted.name)
         if variant.error is not None:
             raise ConversionError(variant.error)
         (variant,) = tried_on_runtimes(workspace, [variant], promises, everywhere=False)
@@ -133,7 +136,8 @@ def convert(
         if broken := [row for row in variant.runtimes if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, made.name, output, facts.inputs))
         if dataset is not None:
-            (variant,) = held_against_float(workspace, [variant], outcome.references)
+            references = {variant.name: outcome.variants[0]} if wanted.name != BASELINE else {}
+            (variant,) = held_against_float(workspace, [variant], references)
         with files.atomic_path(output) as temporary:
             shutil.copyfile(made, temporary)
             found = None if device is None else _made_for(device, read_once(made), temporary)
@@ -155,10 +159,35 @@ def convert(
         "" if compiler or facts.runtime is None else facts.runtime.version,
         _counted(facts.float_operators) if wanted.needs_calibration else (),
         variant.runtimes,
-        (*summary.notes, *variant.notes, *warnings, *compiled),
+        (*summary.notes, *variant.notes, *warnings, *compiled, *(facts.notes if translator else ())),
         found,
         variant.fidelity,
     )
+
+
+def _translator(output: Path, scheme: Scheme, target: str | None) -> Compiler | None:
+    """Returns what makes the format that a file's suffix names out of a `.tflite`; None for that itself.
+
+    Raises:
+        ConfigError: there is no such format, or not in this scheme, or not for a target.
+    """
+    form = next((row for row in FORMATS.values() if row.suffix == output.suffix), None)
+    if form is None:
+        known = " or ".join(row.suffix for row in FORMATS.values())
+        raise ConfigError(f"Expected an output file ending in {known}, got {output}. Try {output.stem}.tflite.")
+    found = maker_of(form.name)
+    if found is None:
+        return None
+    if target is not None:
+        raise ConfigError(
+            f"Expected a .tflite for the target {target}, got {output}. Try {output.stem}.tflite, or no --target."
+        )
+    if scheme.name not in found.sources:
+        raise ConfigError(
+            f"Expected a scheme that {form.suffix} files can be in, {', '.join(found.sources)}, got {scheme.name}. "
+            f"Try --scheme int8, or -o {output.stem}.tflite."
+        )
+    return found
 
 
 def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets.Assessment:

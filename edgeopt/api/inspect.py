@@ -1,4 +1,4 @@
-"""A `.tflite` file or a model of either Keras goes in, an Inspection comes out."""
+"""A converted file or a model of either Keras goes in, an Inspection comes out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from edgeopt.advice import advice
 from edgeopt.api.models import as_path
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.inspection import Inspection, inspect_converted
+from edgeopt.loading.formats import FORMATS as SOURCES
 from edgeopt.tflite.reader import read_once
 
 
 def inspect(
     model: Any, *, target: str | None = None, custom_objects: Path | None = None, trust: bool = False
 ) -> Inspection:
-    """Returns what a `.tflite` file or a Keras model holds, and what each technique can do for it.
+    """Returns what a converted file or a Keras model holds, and what each technique can do for it.
 
     Args:
         model: a path, or a Keras model at hand.
@@ -32,9 +33,15 @@ def inspect(
     with as_path(model) as path:
         if formats.is_converted(path):
             found = inspect_converted(path)
-            found = replace(found, advice=advice(found.facts))
+            if found.format in SOURCES:
+                found = replace(found, advice=advice(found.facts))
             if device is None:
                 return found
+            if found.format != "tflite":
+                raise ConfigError(
+                    f"Expected a .tflite with --target, got {path}: it is what runs on {device.name}. "
+                    f"Try: edgeopt convert MODEL -o {path.stem}.tflite --scheme {device.best_scheme} --target {target}."
+                )
             costs = targets.assess(device, read_once(path))
             return replace(found, target=costs, verdicts={**found.verdicts, device.name: costs.problems})
         if device is not None:

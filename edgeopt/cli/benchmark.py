@@ -70,7 +70,7 @@ def command(
         if runtimes or not there:
             here = edgeopt.benchmark(
                 files,
-                runtimes=runtimes or ("litert",),
+                runtimes=runtimes,
                 threads=threads,
                 runs=runs,
                 warmup=warmup,

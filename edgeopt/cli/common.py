@@ -158,11 +158,9 @@ target_option = click.option(
 
 one_runtime_option = click.option(
     "--runtime",
-    default="litert",
     shell_complete=completed(lambda: RUNTIMES),
-    show_default=True,
     metavar="NAME[==VERSION]",
-    help=f"One of {', '.join([*RUNTIMES, *ALIASES])}.",
+    help=f"One of {', '.join([*RUNTIMES, *ALIASES])}; the main one of the file's format if not given.",
 )
 
 delegate_options = options(

@@ -57,6 +57,7 @@ def command(
     \b
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz --target cortex-m4
+      edgeopt convert model.keras -o model.int8.onnx --scheme int8 --data data.npz
     """
     import edgeopt
 
@@ -85,8 +86,9 @@ def _show(result: Conversion) -> None:
 
     console = common.console()
     console.print(
-        f"{result.file}: {result.scheme}, {result.size_bytes:,} bytes ({result.gzip_bytes:,} gzipped), "
-        + (f"loads from TensorFlow Lite {result.minimum_runtime}" if result.minimum_runtime else "for the NPU's driver")
+        f"{result.file}: {result.scheme}, {result.size_bytes:,} bytes ({result.gzip_bytes:,} gzipped)"
+        + (f", loads from TensorFlow Lite {result.minimum_runtime}" if result.minimum_runtime else "")
+        + (", for the NPU's driver" if result.target and not result.minimum_runtime else "")
     )
     for role, specs in (("input", result.inputs), ("output", result.outputs)):
         for spec in specs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeopt import frameworks
 from edgeopt.compilers.contract import Compiled
@@ -29,6 +29,7 @@ class Compiler:
         needs: key of `frameworks.FRAMEWORKS`.
         settings: what it has to be told, all of it.
         marks: operators that stand in what it made, and in no other file.
+        sources: for a scheme that it makes the scheme of the file that it starts from; empty where it changes none.
         summary: one line for docs.
     """
 
@@ -43,6 +44,7 @@ class Compiler:
     settings: tuple[str, ...]
     marks: frozenset[str]
     summary: str
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 COMPILERS: dict[str, Compiler] = {
@@ -60,6 +62,23 @@ COMPILERS: dict[str, Compiler] = {
             settings=("accelerator", "system", "memory_mode"),
             marks=frozenset({"ethos-u"}),
             summary="Arm's compiler for Ethos-U NPUs, and its model of their time and memory",
+        ),
+        Compiler(
+            "tf2onnx",
+            "tf2onnx",
+            "ONNX Runtime",
+            "edgeopt.compilers.onnx",
+            takes="tflite",
+            makes="onnx",
+            suffix=".onnx",
+            needs="tf2onnx",
+            settings=("scheme",),
+            marks=frozenset(),
+            summary="from TensorFlow Lite to ONNX, with the same integers and scales",
+            sources={
+                **{name: name for name in ("float32", "int8", "int8-float-io", "int8-per-tensor")},
+                **dict.fromkeys(("float16", "dynamic"), "float32"),
+            },
         ),
     )
 }
@@ -84,6 +103,11 @@ def compile_content(content: bytes, compiler: Compiler, settings: Mapping[str, s
         )
     compiled: Compiled = importlib.import_module(compiler.module).compile_content(content, settings)
     return compiled
+
+
+def maker_of(form: str) -> Compiler | None:
+    """Returns the compiler that makes files of a format in any scheme of its own, None for what converters write."""
+    return next((row for row in COMPILERS.values() if row.makes == form and row.sources), None)
 
 
 def compiled_by(operators: Iterable[str]) -> Compiler | None:

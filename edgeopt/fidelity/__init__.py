@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeopt import comparison, metrics, progress
+from edgeopt import comparison, formats, metrics, progress
 from edgeopt.errors import DataError
-from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, require
+from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, required_for
 from edgeopt.fidelity.structure import input_grids, layouts, output_grids
 from edgeopt.fidelity.sums import Sums, inputs_left, parts, worst
 from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, problems
@@ -46,7 +46,7 @@ def measure(
     *,
     metric: str | None = None,
     output: str | None = None,
-    runtime: str = "litert",
+    runtime: str | None = None,
     isolate: bool = True,
 ) -> Fidelity:
     """Runs a file and the float file of the same model on up to SAMPLES samples, and says what the first has lost.
@@ -56,7 +56,7 @@ def measure(
         file: what was made of it.
         part: real samples, and labels if there are any; of more than SAMPLES some are drawn.
         metric, output: see `evaluation.evaluate`; where labels fit no metric nothing is scored, and a note says so.
-        runtime: what both run on.
+        runtime: what both run on; each on the main one of its format when None.
         isolate: run in a worker process.
 
     Raises:
@@ -65,22 +65,30 @@ def measure(
         ModelError: the runtime refuses a file or dies on it, or the two have no outputs of the same shapes.
         UnavailableError: the runtime is not to be had here.
     """
-    reference, file, used = Path(reference), Path(file), require(runtime).runtime
+    reference, file = Path(reference), Path(file)
+    used = [required_for(one, runtime).runtime for one in (reference, file)]
     some = part
     if len(part) > SAMPLES:
         some = part.take(SAMPLES) if part.reads_any_row else part.head(SAMPLES)
     settings = {"other": file, "metric": metric, "output": output}
     if not isolate:
-        return measure_here(reference, some, used, **settings)  # type: ignore[arg-type]
-    found: Fidelity = in_worker("edgeopt.fidelity:measure_here", reference, some, used, **settings)
+        return measure_here(reference, some, *used, **settings)  # type: ignore[arg-type]
+    found: Fidelity = in_worker("edgeopt.fidelity:measure_here", reference, some, *used, **settings)
     return found
 
 
 def measure_here(
-    reference: Path, part: Samples, runtime: Runtime, *, other: Path, metric: str | None, output: str | None
+    reference: Path,
+    part: Samples,
+    runtime: Runtime,
+    other_runtime: Runtime,
+    *,
+    other: Path,
+    metric: str | None,
+    output: str | None,
 ) -> Fidelity:
     """As `measure`, in this process and on all samples."""
-    with Predictor(reference, part, runtime) as left, Predictor(other, part, runtime) as right:
+    with Predictor(reference, part, runtime) as left, Predictor(other, part, other_runtime) as right:
         pair = _Pair(reference, other, left, right, metric, output)
         first = pair.findings(right.values)
         found = problems(first, pair.precision)
@@ -89,7 +97,7 @@ def measure_here(
             found = problems(first, pair.precision, rounded=pair.findings(pair.of_rounded_inputs))
     return Fidelity(
         len(part),
-        runtime.name,
+        other_runtime.name,
         first.inputs,
         tuple(output.found for output in first.outputs),
         first.reference_metric,
@@ -112,24 +120,33 @@ class _Piece:
     refusal: str
 
 
+def _numbers(file: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec], bool]:
+    """Returns what inputs and outputs of a file are rounded to, by name, and whether it holds float16."""
+    if formats.format_of(file).name == "tflite":
+        model = read_once(file)
+        return input_grids(model), output_grids(model), any(t.dtype == "float16" for t in model.main.tensors)
+    facts = formats.facts(file)
+    inputs, outputs = (
+        {spec.name: spec for spec in specs if spec.quantization} for specs in (facts.inputs, facts.outputs)
+    )
+    return inputs, outputs, any(weight.dtype == "float16" for weight in facts.weights)
+
+
 class _Pair:
     """The float model and a file of it, both open on the same samples."""
 
     def __init__(
         self, reference: Path, file: Path, left: Predictor, right: Predictor, metric: str | None, output: str | None
     ) -> None:
-        model = read_once(file)
+        grids, self._grids_out, halved = _numbers(file)
         self._left, self._right = left, right
         self._outputs = comparison.paired_outputs(left, right)
         self._layouts = layouts(read_once(reference))
-        self._grids_out = output_grids(model)
-        grids = input_grids(model)
         ours, theirs = ([spec.name for spec in one.part.specs] for one in (left, right))
         named = set(ours) == set(theirs)
         pairs = zip(ours, ours if named else theirs)
         self.grids_in: dict[str, TensorSpec] = {name: grids[other] for name, other in pairs if other in grids}
         every = (*self.grids_in.values(), *self._grids_out.values())
-        halved = any(tensor.dtype == "float16" for tensor in model.main.tensors)
         bits = min((8 * np.dtype(grid.dtype).itemsize for grid in every), default=0)
         self.precision = Precision(bits, "float32" if halved else "float16")
         self._first = next(left.part.head(_FIRST).batches(_FIRST))

@@ -44,6 +44,7 @@ FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
         Format("tflite", ".tflite", "edgeopt.formats.tflite", "TensorFlow Lite's flatbuffer", magic=(4, b"TFL3")),
+        Format("onnx", ".onnx", "edgeopt.formats.onnx", "ONNX"),
     )
 }
 

@@ -49,7 +49,7 @@ class Inspection:
         verdicts: why what might run it cannot, by its name, empty where nothing speaks against it: runtimes as far as
             can be told without them, "c99", and the device asked for. Empty for Keras models.
         facts: of its weights, what advice goes by.
-        advice: a verdict for each scheme and technique; `api.inspect` adds it.
+        advice: a verdict for each scheme and technique; `api.inspect` adds it, but for formats that end a model's way.
         target: what the file costs on the device asked for.
     """
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def inspection_tables(inspection: Inspection) -> list[Table]:
     """Returns the summary, inputs and outputs, operators or layers, what each technique can do, and the target."""
-    tables = [_summary(inspection), _interface(inspection), _rows(inspection), _advice(inspection)]
+    tables = [_summary(inspection), _interface(inspection), _rows(inspection)]
+    if inspection.advice:
+        tables.append(_advice(inspection))
     return tables if inspection.target is None else [*tables, target_table(inspection.target)]
 
 

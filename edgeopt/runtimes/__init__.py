@@ -52,7 +52,8 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Family("xnnpack"), Family("builtin"), Family("reference"), Family("tflm"))
+    family.name: family
+    for family in (Family("xnnpack"), Family("builtin"), Family("reference"), Family("tflm"), Family("mlas"))
 }
 
 
@@ -151,6 +152,15 @@ RUNTIMES: dict[str, Runtime] = {
             "TensorFlow Lite for Microcontrollers",
             frozenset({"time", "tensors"}),
         ),
+        Runtime(
+            "onnxruntime",
+            "edgeopt.runtimes.onnxruntime",
+            "onnxruntime",
+            "mlas",
+            "ONNX Runtime on the CPU",
+            frozenset({"time", "profile", "resize", "threads"}),
+            takes=("onnx",),
+        ),
         *(
             Runtime(
                 f"qemu-cortex-{core}",
@@ -169,7 +179,12 @@ RUNTIMES: dict[str, Runtime] = {
 }
 
 # Names that users know the same runtimes by.
-ALIASES: dict[str, str] = {"ai-edge-litert": "litert", "tflite-micro": "tflm", "xnnpack": "litert"}
+ALIASES: dict[str, str] = {
+    "ai-edge-litert": "litert",
+    "tflite-micro": "tflm",
+    "xnnpack": "litert",
+    "ort": "onnxruntime",
+}
 
 
 @dataclass(frozen=True)
@@ -317,6 +332,11 @@ def to_try(asked: Iterable[Request], *, form: str) -> list[Request]:
 def reference_for(form: str) -> Runtime | None:
     """Returns the runtime that others are compared with on files of the format `form`, None where there is none."""
     return next((row for row in RUNTIMES.values() if row.is_reference and form in row.takes), None)
+
+
+def main_for(form: str) -> Runtime:
+    """Returns the runtime that files of the format `form` are scored and timed on where nobody says another."""
+    return next(row for row in RUNTIMES.values() if form in row.takes and "time" in row.can)
 
 
 def refusals(file: Path, request: Request) -> tuple[str, ...]:

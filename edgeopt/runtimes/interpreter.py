@@ -17,7 +17,8 @@ import numpy as np
 from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.native_log import NativeLog, native_log
 from edgeopt.runtimes import Delegate, Runtime, Session
-from edgeopt.runtimes.samples import FREE_SIZE, generated
+from edgeopt.runtimes.batching import batch_is_its_samples
+from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.runtimes.state import State, state
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
@@ -25,10 +26,8 @@ from edgeopt.vocabulary import Quantization, TensorSpec
 
 # What the interpreters raise when they refuse a file, a shape or a delegate.
 REFUSALS = (ValueError, RuntimeError, SystemError, MemoryError, TypeError)
-_BATCH_TOLERANCE = 1e-4
 # A refusal may say the same of every tensor.
 _REFUSAL_CHARACTERS = 500
-_DISTINCT_SAMPLES = 3
 
 
 class InterpreterSession(Session):
@@ -94,7 +93,7 @@ class InterpreterSession(Session):
         before = [spec.shape for spec in self.inputs]
         shapes = [(batch_size, *shape[1:]) for shape in before]
         if self._batches is None:
-            self._batches = self._batch_is_its_samples(shapes)
+            self._batches = batch_is_its_samples(self, shapes, self._reshape, refusals=REFUSALS)
             if not self._batches:
                 self._open()  # what failed half-way may have left anything behind
                 self._reshape(before)
@@ -276,35 +275,6 @@ class InterpreterSession(Session):
         self._interpreter.allocate_tensors()
         self._describe()
 
-    def _batch_is_its_samples(self, shapes: Sequence[tuple[int | None, ...]]) -> bool:
-        """Runs a few samples alone, sets the batch size, and says whether they come out of a batch the same.
-
-        The first of them and the last: where the first dimension counts steps in time, one end sees no other step.
-        """
-        size, batch_size = self.inputs[0].shape[0] or 1, shapes[0][0] or 1
-        count = -(-_DISTINCT_SAMPLES // size)
-        alone = [generated(self.inputs, seed=seed) for seed in range(count)]
-        samples = {name: np.concatenate([sample[name] for sample in alone]) for name in alone[0]}
-        batches = [np.arange(batch_size) % (count * size)]
-        if batch_size < count * size:
-            batches.append(np.arange(count * size)[-batch_size:])
-        try:
-            with native_log():
-                results = [self.run(sample) for sample in alone]
-                self._reshape(shapes)
-                together = [self.run({name: array[rows] for name, array in samples.items()}) for rows in batches]
-        except (*REFUSALS, ModelError):
-            return False
-        for name in together[0]:
-            parts = [result[name] for result in results]
-            if any(part.ndim == 0 or len(part) != size for part in parts):
-                return False
-            expected = np.concatenate(parts)
-            for got, rows in zip((outputs[name] for outputs in together), batches):
-                if got.shape != expected[rows].shape or not _agree(got, expected[rows]):
-                    return False
-        return True
-
 
 class Node:
     """A node of the graph: an operator of the file, or a delegate's stand-in for some of them."""
@@ -443,10 +413,3 @@ def _spec(details: Mapping[str, Any], names: Mapping[int, str]) -> TensorSpec:
         np.dtype(details["dtype"]).name,
         quantization(details["quantization_parameters"]),
     )
-
-
-def _agree(got: np.ndarray, expected: np.ndarray) -> bool:
-    if got.dtype.kind != "f":
-        return np.array_equal(got, expected)
-    scale = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
-    return np.allclose(got, expected, rtol=0, atol=_BATCH_TOLERANCE * scale, equal_nan=True)

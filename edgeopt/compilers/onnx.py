@@ -1,0 +1,124 @@
+"""tf2onnx: a `.tflite` goes in, the same network as an `.onnx` comes out.
+
+Integers and scales stay what they are, as QuantizeLinear and DequantizeLinear around each operator (QDQ): what was
+calibrated and repaired for one runtime serves the other. What ONNX Runtime does otherwise is made from the float file:
+float16 computes in float16, and dynamic range is its own kind of it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeopt import frameworks, workers
+from edgeopt.compilers.contract import Compiled
+from edgeopt.errors import ConversionError
+from edgeopt.formats.onnx import OPSET, QUANTIZATION
+from edgeopt.tflite.model import TFLiteModel, printable
+from edgeopt.tflite.reader import read
+
+
+def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
+    """Returns the file as ONNX, with the names of its signature.
+
+    Args:
+        content: of a `.tflite`.
+        settings: `scheme`: what of DERIVED it is turned into on the way, or any other name, which changes nothing.
+
+    Raises:
+        ConversionError: ONNX has no such operators.
+    """
+    try:
+        found: bytes = workers.shared("tf2onnx").call("edgeopt.compilers.onnx:translated", content, settings["scheme"])
+    except workers.WorkerCrashed as crash:
+        raise ConversionError(f"tf2onnx died on the file: {crash.reason}. Try --scheme float32.") from None
+    return Compiled(found)
+
+
+def translated(content: bytes, scheme: str) -> bytes:
+    """As `compile_content`, in this process."""
+    frameworks.load("tensorflow")  # quietly, before tf2onnx does it
+    tf2onnx, onnx = frameworks.load("tf2onnx"), frameworks.load("onnx")
+    model = read(content)
+    _require_known(model)
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        try:
+            made, _ = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
+        except Exception as error:  # of every kind
+            raise _refusal(f"one on which tf2onnx fails ({printable(' '.join(str(error).split()))})") from error
+        _rename(made.graph, [spec.name for spec in model.inputs], [spec.name for spec in model.outputs])
+        made.producer_name = "edgeopt"
+        scales = {
+            spec.name: (spec.quantization.scales[0], spec.quantization.zero_points[0])
+            for spec in (*model.inputs, *model.outputs)
+            if spec.quantization is not None and spec.dtype.startswith(("int", "uint"))
+        }
+        if scales:
+            onnx.helper.set_model_props(made, {QUANTIZATION: json.dumps(scales)})
+        changed = DERIVED[scheme](made, Path(folder)) if scheme in DERIVED else made
+    onnx.checker.check_model(changed)
+    return bytes(changed.SerializeToString())
+
+
+def _half(model: Any, folder: Path) -> Any:
+    """Returns the model in float16 throughout, inputs and outputs as they were."""
+    half = frameworks.load("ort_float16").convert_float_to_float16(model, keep_io_types=True)
+    # The casts of inputs come last, where no reader looks for them.
+    frameworks.load("ort_onnx_model").OnnxModel(half).topological_sort()
+    return half
+
+
+def _dynamic(model: Any, folder: Path) -> Any:
+    """Returns the model with int8 weights, activations quantized at each inference, a scale per channel."""
+    onnx = frameworks.load("onnx")
+    quantization = frameworks.load("ort_quantization")
+    onnx.save(model, folder / "float.onnx")
+    quantization.quantize_dynamic(
+        str(folder / "float.onnx"),
+        str(folder / "dynamic.onnx"),
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    return onnx.load(folder / "dynamic.onnx")
+
+
+# Scheme → what is made of the float model.
+DERIVED: dict[str, Callable[[Any, Path], Any]] = {"float16": _half, "dynamic": _dynamic}
+
+
+def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Gives inputs and outputs the names that the `.tflite` knows them by."""
+    given = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
+    new = {value.name: name for value, name in zip((*given, *graph.output), (*inputs, *outputs))}
+    inner = {name for node in graph.node for name in (*node.input, *node.output)} - set(new)
+    for old, name in list(new.items()):
+        while name in inner or list(new.values()).count(name) > 1:  # a tensor inside, or an input that is an output too
+            name = new[old] = f"{name}_"
+    for value in (*graph.input, *graph.output):
+        value.name = new.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+
+
+def _require_known(model: TFLiteModel) -> None:
+    """Raises ConversionError where tf2onnx has no translation of an operator: it would say so of a tensor only."""
+    tables = frameworks.load("tf2onnx_tfonnx").handler.tf_op.get_opsets().values()
+    known = {name for versions in tables for table in versions for name in table}
+    used = Counter(operator.name for graph in model.subgraphs for operator in graph.operators)
+    if unknown := [f"{count} {name}" for name, count in used.items() if f"TFL_{name}" not in known]:
+        raise _refusal(f"{', '.join(unknown)}, which tf2onnx cannot translate")
+
+
+def _refusal(what: str) -> ConversionError:
+    return ConversionError(
+        f"Expected a file of operators that ONNX has as well, got {what}. Try a .tflite for LiteRT, or the model "
+        "without that layer."
+    )

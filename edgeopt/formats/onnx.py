@@ -1,0 +1,623 @@
+"""An `.onnx` file goes in, FileFacts come out.
+
+The onnx package reads it in a worker: its shape inference is native code, and the file may be anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt import frameworks, workers
+from edgeopt.errors import ModelError
+from edgeopt.formats.contract import FileFacts, OperatorFacts
+from edgeopt.vocabulary import Quantization, StoredWeight, TensorSpec
+
+# The key of a model's metadata under which stands what scale integer inputs and outputs have: ONNX has no place for it.
+QUANTIZATION = "edgeopt.quantization"
+
+# The operator set of the files that we make: what onnxruntime 1.12, of 2022, knows.
+OPSET = 17
+
+# Operator → where its trained operands stand, and its bias.
+_KERNELS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "ConvInteger": (1,),
+    "QLinearConv": (3,),
+    "Gemm": (1,),
+    "MatMul": (0, 1),
+    "MatMulInteger": (1,),
+    "MatMulNBits": (1,),
+    "QLinearMatMul": (3,),
+    "QGemm": (3,),
+    "Gather": (0,),
+    "LSTM": (1, 2),
+    "GRU": (1, 2),
+    "RNN": (1, 2),
+    "PRelu": (1,),
+}
+_BIASES = {"Conv": 2, "ConvTranspose": 2, "QLinearConv": 8, "Gemm": 2, "QGemm": 6, "LSTM": 3, "GRU": 3, "RNN": 3}
+_KINDS = {
+    "ConvTranspose": "transposed",
+    "Gemm": "dense",
+    "QGemm": "dense",
+    "MatMulNBits": "dense",
+    "Gather": "embedding",
+    "LSTM": "recurrent",
+    "GRU": "recurrent",
+    "RNN": "recurrent",
+    "Loop": "loop",
+    "Scan": "loop",
+}
+# Kernels that onnxruntime fuses with the operator before them: they compute in its numbers.
+_FUSED = frozenset({"Relu", "Clip", "MaxPool"})
+# So many operators may stand between two that belong together, such as a weight and what multiplies with it.
+_FAR = 8
+# They hand numbers on, whatever these are.
+_CARRY = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"})
+# onnxruntime → the newest operator set and IR version that it knows (onnxruntime's docs/Versioning.md, ONNX's own
+# docs/Versioning.md); ends of ranges alone.
+RELEASES: dict[str, tuple[int, int]] = {
+    "1.7": (13, 7),
+    "1.8": (14, 7),
+    "1.10": (15, 8),
+    "1.11": (16, 8),
+    "1.12": (17, 8),
+    "1.14": (18, 8),
+    "1.15": (19, 9),
+    "1.17": (20, 9),
+    "1.18": (21, 10),
+    "1.21": (22, 10),
+    "1.23": (23, 11),
+}
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+
+
+def facts(path: Path) -> FileFacts:
+    """Returns the facts of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+        UnavailableError: the onnx package is missing.
+    """
+    try:
+        found: FileFacts = workers.shared("onnx").call("edgeopt.formats.onnx:facts_here", path)
+    except workers.WorkerCrashed as crash:
+        raise ModelError(
+            f"Expected an .onnx file, got {path}, on which the onnx package died: {crash.reason}."
+        ) from None
+    return found
+
+
+def facts_here(path: Path) -> FileFacts:
+    """As `facts`, in this process."""
+    graph = _Graph(path)
+    weights = tuple(graph.stored.values())
+    size = path.stat().st_size + graph.external_bytes
+    kinds = Counter({"weights": 0, "biases": 0, "constants": 0})
+    for weight in weights:
+        kinds[weight.kind] += weight.size_bytes
+    kinds["metadata"] = sum(len(p.key) + len(p.value) for p in graph.model.metadata_props)
+    kinds["graph"] = size - kinds.total()
+    operators = tuple(graph.operators())
+    return FileFacts(
+        format="onnx",
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        operators=operators,
+        weights=weights,
+        macs=sum(operator.macs for operator in operators),
+        bytes_by_kind=dict(kinds),
+        size_bytes=size,
+        is_quantized=graph.is_quantized,
+        read=partial(_values, path),
+        computes=_in_words(graph, operators),
+        notes=tuple(_notes(graph)),
+    )
+
+
+def needs(path: Path) -> tuple[int, int, tuple[str, ...]]:
+    """Returns the operator set and the IR version that a file asks for, and the domains of operators that are no one's.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    found: tuple[int, int, tuple[str, ...]] = workers.shared("onnx").call("edgeopt.formats.onnx:needs_here", path)
+    return found
+
+
+def needs_here(path: Path) -> tuple[int, int, tuple[str, ...]]:
+    """As `needs`, in this process."""
+    model = read_model(path)
+    return _opset(model), int(model.ir_version), _strange_domains(model)
+
+
+def oldest_release(opset: int, ir_version: int) -> str:
+    """Returns the first onnxruntime that knows both, "" where no known one does."""
+    return next((name for name, (ops, ir) in RELEASES.items() if ops >= opset and ir >= ir_version), "")
+
+
+def refused_by(opset: int, ir_version: int, domains: Sequence[str], release: str) -> tuple[str, ...]:
+    """Returns why an onnxruntime cannot load a file that asks for these, as far as can be told without it."""
+    known = [row for name, row in RELEASES.items() if _release(name) <= _release(release)]
+    newest_known = _release(release) >= _release(next(reversed(RELEASES)))
+    opsets, versions = known[-1] if known else (0, 0)
+    found = [f"it has operators of {domain}, which need a library of their own" for domain in domains]
+    if opset > opsets and not newest_known:
+        found.append(f"its operator set {opset} is newer than {opsets}, the newest that onnxruntime {release} knows")
+    if ir_version > versions and not newest_known:
+        found.append(
+            f"its IR version {ir_version} is newer than {versions}, the newest that onnxruntime {release} knows"
+        )
+    return tuple(found)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+
+def read_model(path: Path) -> Any:
+    """Returns the ModelProto of a file, its external data left where they are, and checked.
+
+    Raises:
+        ModelError: it is missing, or no ONNX model; or external data are missing, or lie outside its folder.
+    """
+    onnx = frameworks.load("onnx")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Expected an .onnx file, got {path}: {error.strerror}. Try the path of a file.") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception:  # protobuf's own, of whatever implementation
+        model = onnx.ModelProto()
+    if not model.HasField("graph") or not model.ir_version or not model.opset_import:
+        raise ModelError(f"Expected an .onnx file, got {path}, which holds no ONNX model. Try `edgeopt convert`.")
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _external(path, tensor)
+    return model
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yields every stored tensor, those of nodes and of the graphs inside nodes too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _tensors(inner)
+
+
+def _external(path: Path, tensor: Any) -> int:
+    """Returns the bytes of a tensor beside the file.
+
+    Raises:
+        ModelError: they are missing, or elsewhere.
+    """
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    folder, location = path.resolve().parent, said.get("location", "")
+    beside = (folder / location).resolve()
+    if not location or not beside.is_relative_to(folder):
+        raise ModelError(
+            f"Expected the weights of {path.name} in its own folder, got {location!r} for {tensor.name!r}. "
+            "Try a file that holds its weights itself."
+        )
+    if not beside.is_file():
+        raise ModelError(
+            f"Expected {location} beside {path.name}, which holds the weights {tensor.name!r}, got no such file. "
+            "Try copying both."
+        )
+    try:
+        offset, length = int(said.get("offset") or 0), int(said.get("length") or beside.stat().st_size)
+    except ValueError:
+        offset, length = -1, 0
+    if offset < 0 or length < 0 or offset + length > beside.stat().st_size:
+        raise ModelError(f"Expected {tensor.name!r} inside {location}, got a place outside it. Try copying it anew.")
+    return length
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A trained operand: the stored tensor, and the operator that brings it to real numbers, if there is one."""
+
+    tensor: Any
+    dequantize: Any = None
+
+
+class _Graph:
+    """The main graph of a file, with what is asked of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._onnx = frameworks.load("onnx")
+        self.path = path
+        self.model = read_model(path)
+        graph = self.model.graph
+        self.nodes: Sequence[Any] = graph.node
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.output:
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        attribute.t.name = node.output[0]
+                        self._initializers[node.output[0]] = attribute.t
+        self._makers = {name: node for node in self.nodes for name in node.output}
+        self._users: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self._users.setdefault(name, []).append(node)
+        self.external_bytes = sum(
+            _external(path, tensor)
+            for tensor in _tensors(graph)
+            if tensor.data_location == self._onnx.TensorProto.EXTERNAL
+        )
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        given = [value for value in self.model.graph.input if value.name not in self._initializers]
+        return tuple(self._spec(value) for value in given)
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(self._spec(value) for value in self.model.graph.output)
+
+    @cached_property
+    def is_quantized(self) -> bool:
+        return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in self.nodes) or any(
+            node.op_type in ("ConvInteger", "MatMulInteger", "MatMulNBits") for node in self.nodes
+        )
+
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shapes by name, as far as they can be told."""
+        onnx = self._onnx
+        try:
+            model = onnx.shape_inference.infer_shapes(self.model)
+        except Exception:  # what it raises of a damaged graph is of many kinds
+            model = self.model
+        graph = model.graph
+        shapes = {v.name: self._shape(v) for v in (*graph.input, *graph.value_info, *graph.output)}
+        return {**shapes, **{name: tuple(tensor.dims) for name, tensor in self._initializers.items()}}
+
+    def _shape(self, value: Any) -> tuple[int | None, ...]:
+        dims = value.type.tensor_type.shape.dim
+        return tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
+
+    def _spec(self, value: Any) -> TensorSpec:
+        dtype = self._dtype(value.type.tensor_type.elem_type)
+        return TensorSpec(value.name, self._shape(value), dtype, quantizations(self.model).get(value.name))
+
+    def _dtype(self, number: int) -> str:
+        try:
+            name = self._onnx.TensorProto.DataType.Name(number).lower()
+        except ValueError:
+            return f"unknown type {number}"
+        return {"float": "float32", "double": "float64"}.get(name, name)
+
+    def _operand(self, node: Any, position: int) -> _Read | None:
+        """Returns the stored tensor behind an input of a node, through what only hands it on."""
+        if position >= len(node.input):
+            return None
+        name, dequantize = node.input[position], None
+        for _ in range(_FAR):
+            if name in self._initializers:
+                return _Read(self._initializers[name], dequantize)
+            maker = self._makers.get(name)
+            if maker is None or not maker.input:
+                return None
+            if maker.op_type == "DequantizeLinear":
+                dequantize = maker
+            elif maker.op_type not in _CARRY:
+                return None
+            name = maker.input[0]
+        return None
+
+    @cached_property
+    def stored(self) -> Mapping[str, StoredWeight]:
+        """Everything that is stored, by name."""
+        roles: dict[str, tuple[str, Any, _Read]] = {}
+        for node in self.nodes:
+            for position in _KERNELS.get(node.op_type, ()):
+                if (read := self._operand(node, position)) is not None:
+                    roles.setdefault(read.tensor.name, ("weights", node, read))
+            if (bias := self._operand(node, _BIASES.get(node.op_type, len(node.input)))) is not None:
+                roles.setdefault(bias.tensor.name, ("biases", node, bias))
+        found = {}
+        for name, tensor in self._initializers.items():
+            if name in self._scaling:
+                continue
+            kind, node, read = roles.get(tensor.name, ("constants", None, _Read(tensor)))
+            user = node or next(iter(self._users.get(name, ())), None)
+            found[name] = self._weight(read, kind, user)
+        return found
+
+    @cached_property
+    def _scaling(self) -> frozenset[str]:
+        """Names of scales and zero points, which are no weights."""
+        places = {name: node.op_type for node in self.nodes for name in node.input[1:3] if _converts(node)}
+        linear = {name for node in self.nodes if node.op_type.startswith("QLinear") for name in node.input}
+        return frozenset(
+            name
+            for name in self._initializers
+            if name in places or (name in linear and prod(self._initializers[name].dims) <= 1)
+        )
+
+    def _weight(self, read: _Read, kind: str, node: Any) -> StoredWeight:
+        tensor = read.tensor
+        dtype = self._dtype(tensor.data_type)
+        elements = prod(tensor.dims)
+        bits = _bits(dtype)
+        common = {
+            "name": tensor.name,
+            "shape": tuple(tensor.dims),
+            "dtype": dtype,
+            "bits": bits,
+            "kind": kind,
+            "operator": node.op_type if node is not None else "",
+            "elements": elements,
+            "size_bytes": -(-elements * bits // 8),
+            "scales": self._scales(read, node),
+            "encoding": "",
+        }
+        if not bits or kind == "constants":
+            return StoredWeight(**common, zeros=None, unique=None, unique_per_channel=None)
+        values = _channels_first(_array(self.path, tensor), node)
+        zero = self._zero_points(read, values)
+        per_channel = (
+            max((len(np.unique(row)) for row in values.reshape(len(values), -1)), default=0) if values.ndim else 1
+        )
+        return StoredWeight(
+            **common,
+            zeros=int((values == zero).sum()),
+            unique=len(np.unique(values)),
+            unique_per_channel=per_channel if kind == "weights" else None,
+        )
+
+    def _scales(self, read: _Read, node: Any) -> int:
+        if read.dequantize is not None and len(read.dequantize.input) > 1:
+            return prod(self._shapes.get(read.dequantize.input[1], (1,)) or (1,))  # type: ignore[arg-type]
+        positions = {"QLinearConv": 4, "QLinearMatMul": 4, "QGemm": 4, "MatMulNBits": 2}
+        if (
+            node is not None
+            and node.op_type in positions
+            and read.tensor.name == node.input[positions[node.op_type] - 1]
+        ):
+            return prod(self._shapes.get(node.input[positions[node.op_type]], (1,)) or (1,))  # type: ignore[arg-type]
+        return 1 if node is not None and node.op_type.endswith("Integer") else 0
+
+    def _zero_points(self, read: _Read, values: np.ndarray) -> Any:
+        if read.dequantize is None or len(read.dequantize.input) < 3:
+            return 0
+        tensor = self._initializers.get(read.dequantize.input[2])
+        points = np.zeros(1) if tensor is None else _array(self.path, tensor).reshape(-1)
+        if points.size in (1, len(values) if values.ndim else 1):
+            return points.reshape(-1, *(1,) * (values.ndim - 1)) if points.size > 1 else points[0]
+        return 0
+
+    def operators(self) -> Iterator[OperatorFacts]:
+        """Yields the operators in their order, but for constants and what only unpacks one."""
+        for node in self.nodes:
+            if node.op_type == "Constant" or (_converts(node) and node.input[0] in self._initializers):
+                continue
+            result = node.output[0] if node.output else ""
+            own = [self._operand(node, position) for position in _KERNELS.get(node.op_type, ())]
+            own.append(self._operand(node, _BIASES.get(node.op_type, len(node.input))))
+            weights = tuple(dict.fromkeys(read.tensor.name for read in own if read is not None))
+            yield OperatorFacts(
+                name=node.op_type,
+                layer=result,
+                output_shape=self._shapes.get(result, ()),
+                float_arithmetic=self._in_floats(node),
+                macs=self._macs(node),
+                weights=tuple(self.stored[name] for name in weights if name in self.stored),
+                kind=self._kind(node),
+            )
+
+    def _in_floats(self, node: Any) -> bool:
+        """Whether a node computes in floats: what stands between two conversions onnxruntime fuses into integers."""
+        for _ in range(_FAR):
+            if node.op_type not in _FUSED or not node.input or node.input[0] not in self._makers:
+                break
+            node = self._makers[node.input[0]]
+        if _converts(node) or node.op_type in _CARRY:
+            return False
+        if node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
+            return False
+        if not self.is_quantized:
+            return True
+        taken = [name for name in node.input if name and name not in self._initializers]
+        return not (all(map(self._was_integer, taken)) and all(map(self._becomes_integer, node.output)))
+
+    def _was_integer(self, name: str) -> bool:
+        """Whether a tensor was made of integers just before."""
+        for _ in range(_FAR):
+            node = self._makers.get(name)
+            if node is None or node.op_type == "DequantizeLinear":
+                return node is not None
+            if node.op_type not in _CARRY | _FUSED or not node.input:
+                return False
+            name = node.input[0]
+        return False
+
+    def _becomes_integer(self, name: str) -> bool:
+        """Whether all that reads a tensor makes integers of it, after an activation at most."""
+        waiting = [name]
+        for _ in range(_FAR):
+            users = [user for one in waiting for user in self._users.get(one, ())]
+            if not users or any(user.op_type not in _CARRY | _FUSED | {"QuantizeLinear"} for user in users):
+                return False
+            waiting = [out for user in users if user.op_type != "QuantizeLinear" for out in user.output]
+            if not waiting:
+                return True
+        return False
+
+    def _kind(self, node: Any) -> str:
+        if node.op_type in ("Conv", "QLinearConv", "ConvInteger"):
+            kernel = self._shapes.get(node.input[_KERNELS[node.op_type][0]]) or self._operand_shape(node)
+            group = _attribute(node, "group", 1)
+            if kernel and group > 1 and kernel[1] == 1:
+                return "depthwise"
+            return "pointwise" if kernel and prod(k or 1 for k in kernel[2:]) == 1 else "convolution"
+        if node.op_type in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+            stored = any(self._operand(node, position) for position in _KERNELS[node.op_type])
+            return "dense" if stored else "attention"
+        if node.op_type == "Gather" and self._operand(node, 0) is None:
+            return "other"
+        return _KINDS.get(node.op_type, "other")
+
+    def _operand_shape(self, node: Any) -> tuple[int, ...]:
+        read = self._operand(node, _KERNELS[node.op_type][0])
+        return tuple(read.tensor.dims) if read else ()
+
+    def _macs(self, node: Any) -> int:
+        """Returns the multiply-accumulates of one inference, free dimensions as 1."""
+        out = prod(n or 1 for n in self._shapes.get(node.output[0], ())) if node.output else 0
+        kernel = self._operand_shape(node) if node.op_type in _KERNELS else ()
+        if node.op_type in ("Conv", "QLinearConv", "ConvInteger") and kernel:
+            return out * prod(kernel[1:])
+        if node.op_type == "ConvTranspose" and kernel:
+            taken = prod(n or 1 for n in self._shapes.get(node.input[0], ()))
+            return taken * prod(kernel[1:])
+        if node.op_type == "MatMulNBits":
+            return out * int(_attribute(node, "K", 0))
+        if node.op_type in ("Gemm", "QGemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
+            shape = self._shapes.get(node.input[0], ())
+            inner = shape[0 if _attribute(node, "transA", 0) else -1] if shape else 1
+            return out * (inner or 1)
+        if node.op_type in ("LSTM", "GRU", "RNN"):
+            steps = (self._shapes.get(node.input[0]) or (1,))[0] or 1
+            kernels = [self._operand(node, position) for position in (1, 2)]
+            return steps * sum(prod(read.tensor.dims) for read in kernels if read is not None)
+        return 0
+
+
+def quantizations(model: Any) -> dict[str, Quantization]:
+    """Returns what scale integer inputs and outputs have, by name, where we wrote the file."""
+    text = next((p.value for p in model.metadata_props if p.key == QUANTIZATION), "{}")
+    try:
+        return {
+            str(name): Quantization((float(scale),), (int(zero),), None)
+            for name, (scale, zero) in json.loads(text).items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _converts(node: Any) -> bool:
+    return node.op_type in ("QuantizeLinear", "DequantizeLinear")
+
+
+def _opset(model: Any) -> int:
+    return max((int(row.version) for row in model.opset_import if row.domain in ("", "ai.onnx")), default=1)
+
+
+def _strange_domains(model: Any) -> tuple[str, ...]:
+    return tuple(sorted({node.domain for node in model.graph.node} - _DOMAINS))
+
+
+def _notes(graph: _Graph) -> Iterator[str]:
+    opset, ir_version = _opset(graph.model), int(graph.model.ir_version)
+    oldest = oldest_release(opset, ir_version)
+    loads = f"loads from onnxruntime {oldest} on" if oldest else "newer than every onnxruntime that is known here"
+    yield f"operator set {opset}, IR version {ir_version}: {loads}"
+    if graph.external_bytes:
+        yield f"{graph.external_bytes:,} bytes of weights lie beside the file"
+    if strange := _strange_domains(graph.model):
+        yield f"operators of {', '.join(strange)}, which onnxruntime has only with a library of their own"
+
+
+def _in_words(graph: _Graph, operators: Sequence[OperatorFacts]) -> str:
+    """Names a file by what its operators compute with."""
+    trained = [weight for weight in graph.stored.values() if weight.kind == "weights"]
+    stored = Counter(weight.dtype for weight in trained)
+    interface = {spec.dtype for spec in (*graph.inputs, *graph.outputs)}
+    if not graph.is_quantized:
+        return " and ".join(name for name, _ in stored.most_common()) or "no arithmetic"
+    if any(node.op_type == "DynamicQuantizeLinear" for node in graph.nodes):
+        return "dynamic range: int8 weights, activations quantized at each inference"
+    computing = [operator for operator in operators if operator.weights]
+    floats = Counter(operator.name for operator in computing if operator.float_arithmetic)
+    widest = stored.most_common(1)[0][0] if stored else "int8"
+    if len(floats) and floats.total() == len(computing):
+        return f"weight-only {widest}: widened to float32 at each inference"
+    words = f"full {widest}" if not floats else f"mixed: {widest}; float32 {_counted(floats)}"
+    return words + (", float32 inputs and outputs" if interface == {"float32"} else "")
+
+
+def _counted(names: Counter[str]) -> str:
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.most_common())
+
+
+def _attribute(node: Any, name: str, default: int) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def _bits(dtype: str) -> int:
+    if dtype == "bool":
+        return 8
+    digits = "".join(filter(str.isdigit, dtype.partition("e")[0]))
+    return int(digits) if digits else 0
+
+
+def _array(path: Path, tensor: Any) -> np.ndarray:
+    onnx = frameworks.load("onnx")
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor, base_dir=str(path.resolve().parent)))
+    except Exception as error:  # of many kinds, for a tensor whose bytes are not those of its shape
+        raise ModelError(
+            f"Expected {path.name} to hold the values of {tensor.name!r}, got bytes that are not those of its shape "
+            f"{list(tensor.dims)}. Try converting it anew."
+        ) from error
+
+
+def _channels_first(values: np.ndarray, node: Any) -> np.ndarray:
+    """Returns weights [output channels, …, input channels], as every format's facts have them."""
+    if node.op_type in ("Conv", "QLinearConv", "ConvInteger") and values.ndim > 2:
+        return np.moveaxis(values, 1, -1)
+    if node.op_type == "ConvTranspose" and values.ndim > 2:
+        return np.moveaxis(np.swapaxes(values, 0, 1), 1, -1)
+    turned = {"Gemm": not _attribute(node, "transB", 0), "MatMulNBits": False}
+    if node.op_type in ("Gemm", "QGemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits"):
+        return np.swapaxes(values, -1, 0) if values.ndim > 1 and turned.get(node.op_type, True) else values
+    return values
+
+
+def _values(path: Path, weight: StoredWeight) -> np.ndarray:
+    """Returns the stored values, [output channels, …, input channels].
+
+    Raises:
+        ModelError: the file is another one by now.
+    """
+    found: np.ndarray = workers.shared("onnx").call("edgeopt.formats.onnx:values_here", path, weight)
+    return found
+
+
+def values_here(path: Path, weight: StoredWeight) -> np.ndarray:
+    """As `FileFacts.values`, in this process."""
+    graph = _Graph(path)
+    tensor = graph._initializers.get(weight.name)
+    if tensor is None or graph.stored.get(weight.name) != weight:
+        raise ModelError(
+            f"Expected the weight {weight.name!r} in the file where it was found, got another file there. Try again, "
+            "and write files under new names or in one piece."
+        )
+    node = next((n for n in graph.nodes for p in _KERNELS.get(n.op_type, ()) if _same(graph, n, p, tensor)), None)
+    values = _array(path, tensor)
+    return _channels_first(values, node) if node is not None and weight.kind == "weights" else values
+
+
+def _same(graph: _Graph, node: Any, position: int, tensor: Any) -> bool:
+    read = graph._operand(node, position)
+    return read is not None and read.tensor is tensor

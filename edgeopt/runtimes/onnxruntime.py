@@ -1,0 +1,185 @@
+"""ONNX Runtime: its CPU provider, with the graph optimized as it is by default."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt import frameworks
+from edgeopt.errors import ModelError
+from edgeopt.formats.onnx import needs, quantizations, read_model, refused_by
+from edgeopt.runtimes import Delegate, Runtime, Session
+from edgeopt.runtimes.batching import batch_is_its_samples
+from edgeopt.runtimes.interpreter import one_line, require_inputs, times_ns
+from edgeopt.runtimes.samples import FREE_SIZE
+from edgeopt.vocabulary import OperatorTime, TensorSpec
+
+INSTALL = frameworks.install_command("onnxruntime", upgrade=True)
+# What ONNX calls the elements of a tensor, where NumPy says otherwise.
+_DTYPES = {"float": "float32", "double": "float64"}
+_QUIET = 4
+_PROFILED_RUNS = 50
+
+
+def version() -> str:
+    """Returns the installed version, "" where there is none."""
+    return frameworks.installed_version("onnxruntime") or ""
+
+
+def load() -> None:
+    """Imports the package."""
+    frameworks.load("onnxruntime")
+
+
+def refusals(file: Path, version: str) -> tuple[str, ...]:
+    """Returns the reasons by the operator set and the IR version of `file`."""
+    return refused_by(*needs(file), version)
+
+
+def open(
+    file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
+) -> OnnxSession:
+    """Opens `file`; see `edgeopt.runtimes.open_session`."""
+    return OnnxSession(file, runtime, threads=threads)
+
+
+def profile(
+    file: Path, runtime: Runtime, inputs: Mapping[str, np.ndarray], *, threads: int, delegate: Delegate | None
+) -> tuple[OperatorTime, ...]:
+    """Returns the time of each operator as the runtime itself logs it, of the graph that it made of the file's."""
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        session = OnnxSession(file, runtime, threads=threads, profile=Path(folder) / "profile")
+        session.reshape({name: array.shape for name, array in inputs.items()})
+        for _ in range(_PROFILED_RUNS):
+            session.run(inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            layer = event["name"].removesuffix("_kernel_time")
+            times[event["args"]["op_name"], layer].append(float(event["dur"]))
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    total = sum(medians.values()) or 1.0
+    return tuple(OperatorTime(kind, layer, time / total, time) for (kind, layer), time in medians.items())
+
+
+class OnnxSession(Session):
+    """A file in an InferenceSession.
+
+    Args:
+        file: the `.onnx` file.
+        runtime: the row.
+        threads: of one operator.
+        profile: where its log of times begins, a path without suffix.
+    """
+
+    def __init__(self, file: Path, runtime: Runtime, *, threads: int, profile: Path | None = None) -> None:
+        self.runtime, self.threads, self._file = runtime, threads, file
+        module = frameworks.load("onnxruntime")
+        self._refusals = _refusals()
+        # What lies beside it is looked at before the runtime follows its paths.
+        scales = quantizations(read_model(file))
+        options = module.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = _QUIET
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        try:
+            self._session = module.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except self._refusals as error:
+            raise ModelError(
+                f"{runtime.name} refused {file.name}: {_words(error)}. Expected an .onnx file that this runtime "
+                "knows; try `edgeopt inspect`, or a newer onnxruntime."
+            ) from error
+        self._declared = tuple(_spec(value, scales) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value, scales) for value in self._session.get_outputs())
+        self._batches: bool | None = None
+        self.inputs = tuple(
+            replace(spec, shape=(*(n or 1 for n in spec.shape[:1]), *(n or FREE_SIZE for n in spec.shape[1:])))
+            for spec in self._declared
+        )
+
+    @property
+    def declared(self) -> tuple[TensorSpec, ...]:
+        """See Session.declared."""
+        return self._declared
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See Session.run."""
+        require_inputs(inputs, self.inputs)
+        try:
+            found = self._session.run(None, dict(inputs))
+        except self._refusals as error:
+            raise ModelError(
+                f"{self.runtime.name} could not run {self._file.name}: {_words(error)}. Expected a file that runs as "
+                "well as it loads; try other shapes, or another scheme."
+            ) from error
+        return {spec.name: np.asarray(values) for spec, values in zip(self.outputs, found)}
+
+    def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
+        """See Session.invoke_ns. Inputs and outputs stay where they are, as in an app that binds them once."""
+        require_inputs(inputs, self.inputs)
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for spec in self.outputs:
+            binding.bind_output(spec.name)
+        return times_ns(lambda: self._session.run_with_iobinding(binding), runs)
+
+    def resize(self, batch_size: int) -> bool:
+        """See Session.resize."""
+        if all(bool(spec.shape) and spec.shape[0] == batch_size for spec in self.inputs):
+            return True
+        if self._batches is False or any(not spec.shape or spec.shape[0] is not None for spec in self._declared):
+            return False
+        before = [spec.shape for spec in self.inputs]
+        shapes = [(batch_size, *shape[1:]) for shape in before]
+        if self._batches is None:
+            self._batches = batch_is_its_samples(self, shapes, self._set, refusals=self._refusals)
+        self._set(shapes if self._batches else before)
+        return self._batches
+
+    def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """See Session.reshape."""
+        for spec in self._declared:
+            shape = shapes[spec.name]
+            if len(shape) != len(spec.shape) or any(w not in (None, n) for n, w in zip(shape, spec.shape)):
+                raise self.runtime.refuses_shape(spec, shapes)
+        self._set([shapes[spec.name] for spec in self._declared])
+
+    def end_profiling(self) -> str:
+        """Ends the log of times, and returns its path."""
+        return str(self._session.end_profiling())
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._session = None
+
+    def _set(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
+        self.inputs = tuple(replace(spec, shape=tuple(shape)) for spec, shape in zip(self.inputs, shapes))
+
+
+def _refusals() -> tuple[type[BaseException], ...]:
+    """Returns what onnxruntime raises when it refuses a file or an input."""
+    state = frameworks.load("onnxruntime").capi.onnxruntime_pybind11_state
+    own = (getattr(state, name) for name in dir(state))
+    return (*(one for one in own if isinstance(one, type) and issubclass(one, Exception)), ValueError, RuntimeError)
+
+
+def _words(error: BaseException) -> str:
+    """Returns what went wrong without what onnxruntime puts before it: "[ONNXRuntimeError] : 10 : INVALID_GRAPH : "."""
+    return one_line(error).rpartition("[ONNXRuntimeError] : ")[2].split(" : ", 2)[-1].strip()
+
+
+def _spec(value: Any, scales: Mapping[str, Any]) -> TensorSpec:
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
+    return TensorSpec(value.name, shape, _DTYPES.get(dtype, dtype), scales.get(value.name))

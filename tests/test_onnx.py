@@ -1,0 +1,262 @@
+"""ONNX: a model goes through tf2onnx, its file is read, run, timed and compared like any other."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgeopt
+from edgeopt import data, formats, frameworks, runtimes
+from edgeopt.api.convert import Conversion
+from edgeopt.compilers import COMPILERS, compile_content
+from edgeopt.errors import ConfigError, ConversionError, ModelError
+from edgeopt.formats.onnx import OPSET, RELEASES, oldest_release, refused_by
+
+SCHEMES = COMPILERS["tf2onnx"].sources
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="session")
+def converted(folder: Path, digits_model: Path) -> dict[str, Conversion]:
+    """The digits model as ONNX, by scheme."""
+    samples = data.load("digits")
+    return {
+        name: edgeopt.convert(digits_model, folder / f"{name}.onnx", scheme=name, data=samples)
+        for name in ("float32", "float16", "dynamic", "int8")
+    }
+
+
+@pytest.fixture(scope="session")
+def tflite(folder: Path, digits_model: Path) -> dict[str, Path]:
+    for name in ("float32", "int8"):
+        edgeopt.convert(digits_model, folder / f"{name}.tflite", scheme=name, data=data.load("digits"))
+    return {name: folder / f"{name}.tflite" for name in ("float32", "int8")}
+
+
+def model(nodes: list[Any], *, inputs: dict[str, tuple[Any, ...]], weights: dict[str, np.ndarray], **rest: Any) -> Any:
+    """An ONNX model of float tensors whose only output is `y`."""
+    onnx = frameworks.load("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", rest.get("opset", OPSET))], ir_version=8)
+
+
+def node(kind: str, *inputs: str, output: str = "y", **attributes: Any) -> Any:
+    return frameworks.load("onnx").helper.make_node(kind, list(inputs), [output], **attributes)
+
+
+# --- from Keras ------------------------------------------------------------------------------------------------------
+
+
+def test_every_scheme_computes_what_the_tflite_does(converted: dict[str, Conversion]) -> None:
+    for name, found in converted.items():
+        (row,) = found.runtimes
+        assert (row.name, row.status, row.matches_reference) == ("onnxruntime", "ok", True), name
+        if found.fidelity is not None:
+            assert not found.fidelity.problems, name
+    assert converted["float32"].runtimes[0].max_difference == pytest.approx(0, abs=1e-5)
+    weights = {name: formats.facts(found.file).bytes_by_kind["weights"] for name, found in converted.items()}
+    shares = {name: size / weights["float32"] for name, size in weights.items()}
+    assert shares == {"float32": 1, "float16": 1 / 2, "dynamic": 1 / 4, "int8": 1 / 4}
+
+
+def test_int8_holds_the_same_integers_in_both_formats(
+    converted: dict[str, Conversion], tflite: dict[str, Path]
+) -> None:
+    ours, theirs = formats.facts(converted["int8"].file), formats.facts(tflite["int8"])
+    assert (ours.macs, ours.parameters, ours.sparsity) == (theirs.macs, theirs.parameters, theirs.sparsity)
+    assert ours.inputs == theirs.inputs
+    assert ours.computes == "full int8"
+    assert ours.float_operators == theirs.float_operators == ()
+    assert sum(ours.bytes_by_kind.values()) == ours.size_bytes == converted["int8"].file.stat().st_size
+
+    def of_weights(facts: Any) -> set[str]:
+        found = [weight for weight in facts.weights if weight.kind == "weights"]
+        # Channels of a depthwise kernel are first in one format and last in the other.
+        return {hashlib.sha256(np.sort(facts.values(weight), axis=None).tobytes()).hexdigest() for weight in found}
+
+    assert of_weights(ours) == of_weights(theirs)
+
+
+def test_int8_agrees_with_tflite_on_nearly_all_answers(
+    converted: dict[str, Conversion], tflite: dict[str, Path]
+) -> None:
+    part = data.load("digits").validation
+    found = edgeopt.compare(tflite["int8"], converted["int8"].file, part)
+    assert found.agreement is not None
+    assert found.agreement.value >= 0.99
+    assert "intermediate tensors were not compared: onnxruntime keeps no activations" in found.notes
+    floats = edgeopt.compare(tflite["float32"], converted["float32"].file, part)
+    assert floats.outputs[0].max_difference < 1e-5  # of probabilities, whose range is 1
+
+
+def test_words_say_how_a_file_computes(converted: dict[str, Conversion]) -> None:
+    assert {name: formats.facts(found.file).computes for name, found in converted.items()} == {
+        "float32": "float32",
+        "float16": "float16",
+        "dynamic": "dynamic range: int8 weights, activations quantized at each inference",
+        "int8": "full int8",
+    }
+
+
+def test_files_of_both_formats_stand_in_one_table(converted: dict[str, Conversion], tflite: dict[str, Path]) -> None:
+    table = edgeopt.benchmark([tflite["float32"], converted["float32"].file], runs=5, warmup=0, profile=True)
+    assert [row.result.name for row in table.rows] == ["litert", "onnxruntime"]
+    _, second = table.rows
+    assert second.ratio is not None
+    assert sum(operator.share for operator in second.operators) == pytest.approx(1)
+    assert "Conv" in {operator.operator.removeprefix("Fused") for operator in second.operators}
+
+
+def test_inspect_gives_no_advice_on_what_ends_a_models_way(converted: dict[str, Conversion]) -> None:
+    found = edgeopt.inspect(converted["int8"].file)
+    assert found.advice == ()
+    assert found.verdicts == {"onnxruntime": ()}
+    assert found.notes == (f"operator set {OPSET}, IR version 8: loads from onnxruntime 1.12 on",)
+    with pytest.raises(ConfigError, match=r"Expected a .tflite with --target, got .*int8.onnx"):
+        edgeopt.inspect(converted["int8"].file, target="cortex-m4")
+
+
+def test_what_onnx_cannot_be_is_said_before_anything_is_made(digits_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Expected a scheme that .onnx files can be in, .*, got int16x8. Try"):
+        edgeopt.convert(digits_model, tmp_path / "m.onnx", scheme="int16x8")
+    with pytest.raises(ConfigError, match=r"Expected a .tflite for the target cortex-m4, got"):
+        edgeopt.convert(digits_model, tmp_path / "m.onnx", scheme="int8", target="cortex-m4")
+    with pytest.raises(ConfigError, match=r"Expected an output file ending in .tflite or .onnx, got .*m.pb"):
+        edgeopt.convert(digits_model, tmp_path / "m.pb")
+
+
+def test_a_release_that_is_too_old_is_told_by_operator_set(digits_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConversionError, match=r"its operator set 17 is newer than 16, the newest that onnxruntime 1.11"
+    ):
+        edgeopt.convert(digits_model, tmp_path / "m.onnx", runtimes=["onnxruntime==1.11"])
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_operators_that_onnx_lacks_are_named(tmp_path: Path) -> None:
+    import tflite_models as models
+
+    content = models.convert(models.recurrent, "float32")
+    with pytest.raises(
+        ConversionError, match="ONNX has as well, got 1 UNIDIRECTIONAL_SEQUENCE_LSTM, which tf2onnx cannot translate"
+    ):
+        compile_content(content, COMPILERS["tf2onnx"], {"scheme": "float32"})
+
+
+# --- from strangers --------------------------------------------------------------------------------------------------
+
+
+def test_a_free_batch_is_set_where_samples_stay_what_they_are(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    weights = {"w": np.arange(12, dtype=np.float32).reshape(4, 3)}
+    file = tmp_path / "free.onnx"
+    onnx.save(model([node("MatMul", "x", "w")], inputs={"x": ("N", 4)}, weights=weights), file)
+    session = runtimes.open_session(file, runtimes.RUNTIMES["onnxruntime"])
+    assert session.declared[0].shape == (None, 4)
+    assert session.resize(5)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    np.testing.assert_allclose(session.run({"x": x})["y"], x @ weights["w"], rtol=1e-6)
+    with pytest.raises(ModelError, match=r"onnxruntime takes \[any, 4\] as the input 'x', got \[1, 3\]"):
+        session.reshape({"x": (1, 3)})
+    facts = formats.facts(file)
+    assert (facts.macs, facts.parameters) == (4 * 3, 4 * 3)
+
+    mixed = tmp_path / "mixed.onnx"  # the mean over samples: a batch is not its samples
+    onnx.save(model([node("ReduceMean", "x", axes=[0])], inputs={"x": ("N", 4)}, weights={}), mixed)
+    session = runtimes.open_session(mixed, runtimes.RUNTIMES["onnxruntime"])
+    assert not session.resize(5)
+    assert session.inputs[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("../secret.bin", "Expected the weights of m.onnx in its own folder, got '../secret.bin'"),
+        ("/etc/passwd", "in its own folder, got '/etc/passwd'"),
+        ("none.bin", "Expected none.bin beside m.onnx, which holds the weights 'w', got no such file"),
+        ("short.bin", "Expected 'w' inside short.bin, got a place outside it"),
+    ],
+)
+def test_weights_beside_a_file_are_looked_at_before_they_are_read(tmp_path: Path, location: str, words: str) -> None:
+    onnx = frameworks.load("onnx")
+    made = model([node("MatMul", "x", "w")], inputs={"x": (1, 4)}, weights={"w": np.ones((4, 3), np.float32)})
+    (tensor,) = made.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": str(4 * 3 * 4)}.items():
+        tensor.external_data.add(key=key, value=value)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(48))
+    (tmp_path / "in" / "short.bin").write_bytes(bytes(47))
+    file = tmp_path / "in" / "m.onnx"
+    file.write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match=words):
+        formats.facts(file)
+    with pytest.raises(ModelError, match=words):
+        runtimes.open_session(file, runtimes.RUNTIMES["onnxruntime"])
+
+
+def test_what_is_no_onnx_is_said_so(tmp_path: Path) -> None:
+    for content in (b"", b"hello", bytes(100)):
+        (tmp_path / "m.onnx").write_bytes(content)
+        with pytest.raises(ModelError, match=r"Expected an .onnx file, got .*m.onnx, which holds no ONNX model"):
+            formats.facts(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"Expected an .onnx file, got .*none.onnx: No such file"):
+        formats.facts(tmp_path / "none.onnx")
+
+
+def test_mutated_files_are_read_or_refused(converted: dict[str, Conversion], tmp_path: Path) -> None:
+    from edgeopt.formats.onnx import facts_here
+
+    content, generator = bytearray(converted["int8"].file.read_bytes()), np.random.default_rng(0)
+    refused = 0
+    for number in range(60):
+        mutated = bytearray(content)
+        for at in generator.integers(0, len(mutated), 20):
+            mutated[at] = generator.integers(0, 256)
+        file = tmp_path / f"{number}.onnx"
+        file.write_bytes(mutated[: generator.integers(1, len(mutated))] if number % 2 else mutated)
+        try:
+            facts = facts_here(file)
+        except ModelError:
+            refused += 1
+        else:
+            assert sum(facts.bytes_by_kind.values()) == facts.size_bytes
+    assert 0 < refused < 60
+
+
+def test_operators_of_unknown_domains_are_told_before_they_are_run(tmp_path: Path) -> None:
+    made = model([node("Magic", "x", domain="com.example")], inputs={"x": (1, 4)}, weights={})
+    made.opset_import.add(domain="com.example", version=1)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    found = edgeopt.inspect(tmp_path / "m.onnx")
+    assert found.verdicts["onnxruntime"] == ("it has operators of com.example, which need a library of their own",)
+
+
+def test_releases_know_what_they_know() -> None:
+    assert oldest_release(17, 8) == "1.12"
+    assert oldest_release(99, 8) == ""
+    assert refused_by(21, 10, (), "1.20") == ()
+    assert refused_by(22, 10, (), "1.20.1") == (
+        "its operator set 22 is newer than 21, the newest that onnxruntime 1.20.1 knows",
+    )
+    assert refused_by(17, 9, (), "1.12") == (
+        "its IR version 9 is newer than 8, the newest that onnxruntime 1.12 knows",
+    )
+    # Of a release that came after the table nobody can tell here.
+    assert refused_by(99, 99, (), f"1.{int(next(reversed(RELEASES)).split('.')[1]) + 1}") == ()
