@@ -225,19 +225,19 @@ def test_mutated_files_are_read_or_refused(converted: dict[str, Conversion], tmp
 
     content, generator = bytearray(converted["int8"].file.read_bytes()), np.random.default_rng(0)
     refused = 0
-    for number in range(60):
+    for number in range(200):
         mutated = bytearray(content)
-        for at in generator.integers(0, len(mutated), 20):
+        for at in generator.integers(0, len(mutated), 1 + number % 4):
             mutated[at] = generator.integers(0, 256)
         file = tmp_path / f"{number}.onnx"
-        file.write_bytes(mutated[: generator.integers(1, len(mutated))] if number % 2 else mutated)
+        file.write_bytes(mutated[: generator.integers(1, len(mutated))] if number % 5 == 0 else mutated)
         try:
             facts = facts_here(file)
         except ModelError:
             refused += 1
         else:
             assert sum(facts.bytes_by_kind.values()) == facts.size_bytes
-    assert 0 < refused < 60
+    assert 0 < refused < 200
 
 
 def test_operators_of_unknown_domains_are_told_before_they_are_run(tmp_path: Path) -> None:

@@ -181,12 +181,20 @@ def read_model(path: Path) -> Any:
         model.ParseFromString(content)
     except Exception:  # protobuf's own, of whatever implementation
         model = onnx.ModelProto()
-    if not model.HasField("graph") or not model.ir_version or not model.opset_import:
+    if not model.HasField("graph") or not model.ir_version or not model.opset_import or not _is_text(model.graph):
         raise ModelError(f"Expected an .onnx file, got {path}, which holds no ONNX model. Try `edgeopt convert`.")
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _external(path, tensor)
     return model
+
+
+def _is_text(graph: Any) -> bool:
+    """Whether all names are text: protobuf gives bytes in place of what is none."""
+    values = (value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer))
+    names = (name for node in graph.node for name in (node.op_type, node.domain, *node.input, *node.output))
+    attributes = (attribute.name for node in graph.node for attribute in node.attribute)
+    return all(isinstance(name, str) for some in (values, names, attributes) for name in some)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
