@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from edgeopt.loading.formats import FORMATS as SOURCES
 from edgeopt.showing.safe import visible_lines
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def inspection_tables(inspection: Inspection) -> list[Table]:
     """Returns the summary, inputs and outputs, operators or layers, what each technique can do, and the target."""
     tables = [_summary(inspection), _interface(inspection), _rows(inspection)]
-    if inspection.advice:
+    if inspection.format in SOURCES:
         tables.append(_advice(inspection))
     return tables if inspection.target is None else [*tables, target_table(inspection.target)]
 
