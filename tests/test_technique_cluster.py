@@ -17,7 +17,7 @@ from edgeopt.frameworks import load
 from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.techniques import cluster
 from edgeopt.techniques.cluster import Cluster
-from edgeopt.techniques.cluster_values import first_values
+from edgeopt.techniques.cluster_values import first_values, symmetric_values
 from edgeopt.techniques.contract import Carried
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
@@ -101,11 +101,35 @@ def test_binary_weights_in_each_channel(model: Any, dataset: Dataset, run: Any) 
     kernel = result.get_layer("hidden").kernel.numpy()
     assert {distinct(channel) for channel in kernel.T} == {2}
     assert distinct(kernel) > 2
-    assert any("no runtime here computes with them faster" in note for note in record.notes)
+    assert any("weights are binary: no runtime here computes with them faster" in note for note in record.notes)
     for scheme in ("float32", "int8"):
         promises = cluster.check(Cluster(), record, compressed_models.converted(result, scheme, dataset))
         assert all(promise.kept for promise in promises)
-        assert (promises[2].kind, promises[2].measured) == ("distinct weights in a channel", 2)
+        assert (promises[-1].kind, promises[-1].measured) == ("distinct weights in a channel", 2)
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 5])
+def test_symmetric_values_in_each_channel(clusters: int, model: Any, dataset: Dataset, run: Any) -> None:
+    result, record = run(model, clusters=clusters, per_channel=True, symmetric=True)
+    kernel = result.get_layer("hidden").kernel.numpy()
+    for channel in kernel.T:
+        values = np.unique(channel)
+        assert len(values) <= clusters
+        np.testing.assert_allclose(values, -values[::-1], rtol=1e-6)
+        assert (clusters % 2 == 1) == (0 in values)
+    promises = cluster.check(Cluster(), record, compressed_models.converted(result, "int8", dataset))
+    assert all(promise.kept for promise in promises)
+
+
+@pytest.mark.parametrize("clusters", [2, 3])
+def test_the_first_and_the_last_layer_are_spared_so_few_values(clusters: int, model: Any, run: Any) -> None:
+    _, record = run(model, clusters=clusters, per_channel=True)
+    for name in ("stem", "scores"):
+        assert change(record, name).reason == (
+            f"the first and the last layer bear no {clusters} values: name the layer to cluster it"
+        )
+    _, record = run(model, clusters=clusters, per_channel=True, layers=("stem", "hidden"))
+    assert change(record, "stem").done == f"{clusters} values in each channel"
 
 
 def test_channels_are_those_of_the_kernels_kind(dataset: Dataset, run: Any) -> None:
@@ -163,6 +187,18 @@ def test_every_initialization_starts_inside_the_weights(initialization: str) -> 
     assert (values <= rows.max(axis=1, keepdims=True)).all()
 
 
+def test_binary_values_start_at_the_mean_and_ternary_ones_beyond_a_threshold() -> None:
+    row = np.float32([-4, -1, 0.5, 2, 0.1, 9])
+    counted = row < 9
+    two = symmetric_values(row[None], counted[None], 2)[0]
+    mean = (4 + 1 + 0.5 + 2 + 0.1) / 5
+    np.testing.assert_allclose(two, [-mean, mean], rtol=1e-6)
+    three = symmetric_values(row[None], counted[None], 3)[0]
+    np.testing.assert_allclose(three, [-(4 + 2) / 2, 0, (4 + 2) / 2], rtol=1e-6)  # 0.7 * 1.52 is 1.064
+    assert symmetric_values(np.zeros((1, 5), np.float32), np.ones((1, 5), bool), 3).tolist() == [[0, 0, 0]]
+    assert symmetric_values(row[None], np.zeros((1, 6), bool), 2).tolist() == [[0, 0]]
+
+
 def test_what_is_clustered_already_starts_from_its_own_values() -> None:
     rows = np.random.default_rng(0).choice(np.float32([-1, 0.5, 2]), size=(1, 100))
     assert set(first_values(rows, rows < 9, 4, "kmeans++", seed=0)[0]) == {-1.0, 0.5, 2.0}
@@ -184,4 +220,7 @@ def test_the_prediction_says_what_will_and_what_will_not_be(model: Any) -> None:
     assert "4 bits a weight" in told.reason
     assert "the file stays as large, and LiteRT multiplies with every weight" in told.reason
     binary = cluster.predict(Cluster(clusters=2, per_channel=True), facts)
-    assert "binary weights cost several points" in binary.reason
+    assert "binary weights cost points of accuracy on small models" in binary.reason
+    ternary = cluster.predict(Cluster(clusters=3, per_channel=True), facts)
+    assert "1.58 bits a weight" in ternary.reason
+    assert "ternary weights cost points" in ternary.reason

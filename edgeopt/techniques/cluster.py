@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CHANNEL_AXES = {"depthwise_kernel": (-2, -1), "transposed": (-2,)}
 # int8 weights are -127 to 127 in the file.
 _INT8_VALUES = 255
+# Binary and ternary weights: so few that the first and the last layer are spared.
+_FEW = 3
 _IN_THE_LAYER, _IN_A_CHANNEL = "distinct weights", "distinct weights in a channel"
 
 
@@ -35,11 +37,14 @@ class Cluster(TrainedStep):
     technique: ClassVar[str] = "cluster"
     defaults: ClassVar[Training] = Training(alpha=0.9)
 
-    clusters: int = option(16, "Distinct weights in a layer; 2 are binary weights.", low=2, high=256, hint="16")
+    clusters: int = option(16, "Distinct weights in a layer.", low=2, high=256, hint="16")
     initialization: str = option(
         "kmeans++", "Where the shared values start.", choices=("linear", "random", "density", "kmeans++")
     )
     per_channel: bool = option(False, "So many for each output channel, not for the layer.")
+    symmetric: bool = option(
+        False, "Each value with its negative: 2 are binary weights (XNOR-Net), 3 with zero ternary ones (TWN)."
+    )
     layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
     spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
 
@@ -73,10 +78,12 @@ def apply(step: Cluster, model: Any, data: Dataset, carried: Carried) -> tuple[A
         callbacks=[Clusterer(goals, step.initialization, carried.seed)],
     )
     notes = done.notes
-    if step.clusters == 2:
+    if step.clusters <= _FEW:
+        kind, bits = ("binary", "1 bit") if step.clusters == 2 else ("ternary", "2 bits")
         notes = (
             *notes,
-            "weights are binary: no runtime here computes with them faster; they take 1 bit each once packed or zipped",
+            f"weights are {kind}: no runtime here computes with them faster; they take {bits} each once packed, and "
+            "fewer once zipped",
         )
     record = StepRecord(
         technique=step.technique,
@@ -143,10 +150,11 @@ def predict(step: Cluster, facts: ModelFacts) -> Prospect:
     ]
     if depthwise := facts.share("depthwise"):
         reasons.append(f"depthwise kernels ({depthwise:.1%} of the weights) are clustered where named alone")
-    if step.clusters == 2:
+    if step.clusters <= _FEW:
         reasons.append(
-            "binary weights cost several points of accuracy on small models, and no runtime here computes with them "
-            "faster: they are for flash and downloads alone"
+            f"{'binary' if step.clusters == 2 else 'ternary'} weights cost points of accuracy on small models, with "
+            "the first and the last layer spared, too, and no runtime here computes with them faster: they are for "
+            "flash and downloads alone"
         )
     return Prospect(gain, "; ".join(reasons))
 
@@ -205,6 +213,7 @@ def _goals(step: Cluster, model: Any, sparse: bool) -> tuple[tuple[Goal, ...], t
     from edgeopt.techniques.selection import is_named, kernel_name, kernels, select_layers
 
     asked = {id(layer) for layer in select_layers(model, step.layers, step.spare)}
+    ends = _ends(model) if step.clusters <= _FEW else frozenset()
     goals: list[Goal] = []
     changes = []
     for layer in select_layers(model):
@@ -214,8 +223,13 @@ def _goals(step: Cluster, model: Any, sparse: bool) -> tuple[tuple[Goal, ...], t
             continue
         taken = [kernel for kernel in found if named or kernel_name(kernel) != "depthwise_kernel"]
         reason = _why_not(step, layer, found, taken, id(layer) in asked)
+        if not reason and layer.name in ends and not named:
+            reason = f"the first and the last layer bear no {step.clusters} values: name the layer to cluster it"
         if not reason:
-            own = [Goal(kernel, step.clusters, _channel_axes(step, layer, kernel), sparse) for kernel in taken]
+            own = [
+                Goal(kernel, step.clusters, _channel_axes(step, layer, kernel), sparse, step.symmetric)
+                for kernel in taken
+            ]
             own = [goal for goal in own if _group_size(goal) > step.clusters]
             goals += own
             if not own:
@@ -230,6 +244,14 @@ def _goals(step: Cluster, model: Any, sparse: bool) -> tuple[tuple[Goal, ...], t
         reasons = sorted({change.reason for change in changes}) or ["it has no layers with kernels"]
         raise ConfigError(f"Expected a model with layers to cluster, got none: {'; '.join(reasons)}.")
     return tuple(goals), tuple(changes)
+
+
+def _ends(model: Any) -> frozenset[str]:
+    """Returns the names of the first and the last layer with kernels."""
+    from edgeopt.techniques.selection import kernels, select_layers
+
+    names = [layer.name for layer in select_layers(model) if kernels(layer)]
+    return frozenset((*names[:1], *names[-1:]))
 
 
 def _why_not(step: Cluster, layer: Any, found: list[Any], taken: list[Any], asked: bool) -> str:

@@ -3,8 +3,8 @@
 Each kernel keeps its weights as they would be without clusters (latent), the model computes with the nearest shared
 values, and what the optimizer changes goes to the latent weights: the straight-through estimator of Bengio et al.
 (arXiv 1308.3432), which tfmot's `cluster_weights` uses as well. A shared value is the mean of its latent weights, so
-that every training step is one of Lloyd's k-means; with two values for each channel it is the binary network of
-Rastegari et al. (XNOR-Net, arXiv 1603.05279) with an offset.
+that every training step is one of Lloyd's k-means. With two symmetric values for each channel it is the binary network
+of Rastegari et al. (XNOR-Net, arXiv 1603.05279), with three the ternary one of Li et al. (arXiv 1605.04711).
 
 tfmot's wrappers replace the weights inside the layers and loop over channels in Python; this takes any layer, leaves
 the model's graph alone and has nothing to strip.
@@ -25,6 +25,8 @@ keras: Any = load("tf_keras")
 
 # Of k-means before training: one-dimensional clusters settle sooner.
 _ROUNDS = 25
+# Of the mean absolute weight: what is smaller starts as 0.
+_TWN_THRESHOLD = 0.7
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class Goal:
         clusters: distinct values in each group, a zero that is kept included.
         channel_axes: the axes along which its groups lie; none: the kernel is one group.
         keep_zeros: whether what is zero now stays zero, as one of the values.
+        symmetric: whether each value has its negative among them; of an odd number one is zero.
     """
 
     kernel: Any
     clusters: int
     channel_axes: tuple[int, ...] = ()
     keep_zeros: bool = False
+    symmetric: bool = False
 
 
 class Clusterer(keras.callbacks.Callback):
@@ -94,7 +98,11 @@ class _State:
         rows = self._rows(goal.kernel).numpy()
         kept = rows == 0 if goal.keep_zeros else np.zeros_like(rows, bool)
         several = goal.clusters - int(kept.any())
-        values = first_values(rows, ~kept, several, initialization, seed)
+        self._symmetric = goal.symmetric
+        if goal.symmetric:
+            values = symmetric_values(rows, ~kept, several)
+        else:
+            values = first_values(rows, ~kept, several, initialization, seed)
         with tf.init_scope():
             self._latent = tf.Variable(rows, trainable=False)
             self._values = tf.Variable(values, trainable=False)
@@ -115,9 +123,11 @@ class _State:
         ones = tf.cast(self._counted, tf.float32)
         number = tf.math.unsorted_segment_sum(ones, segments, self._groups * count)
         total = tf.math.unsorted_segment_sum(self._latent * ones, segments, self._groups * count)
-        means = tf.reshape(tf.math.divide_no_nan(total, number), self._values.shape)
-        there = tf.reshape(number, self._values.shape) > 0
-        self._values.assign(tf.where(there, means, self._values))
+        number, total = (tf.reshape(each, self._values.shape) for each in (number, total))
+        if self._symmetric:
+            # The values are sorted: the negative of one is as far from the end as it is from the beginning.
+            number, total = number + number[:, ::-1], total - total[:, ::-1]
+        self._values.assign(tf.where(number > 0, tf.math.divide_no_nan(total, number), self._values))
 
     def write(self) -> None:
         """Puts the shared values into the kernel."""
@@ -156,6 +166,27 @@ def first_values(rows: np.ndarray, counted: np.ndarray, clusters: int, initializ
             found[group] = np.sort(np.resize(weights, clusters)) if len(weights) else 0
         else:
             found[group] = np.sort(_INITIALIZATIONS[initialization](row[there], clusters, chaos))
+    return found
+
+
+def symmetric_values(rows: np.ndarray, counted: np.ndarray, clusters: int) -> np.ndarray:
+    """Returns the values that symmetric clusters start from, float32 [groups, clusters], sorted.
+
+    Two are plus and minus the mean of the absolute weights (XNOR-Net, equation 6); of three one is 0, and the mean is
+    taken over what is larger than 0.7 of it (TWN, equations 5 and 6). More share what is left in equal parts.
+
+    Args:
+        rows, counted: see `first_values`.
+    """
+    found = np.zeros((len(rows), clusters), np.float32)
+    for group, (row, there) in enumerate(zip(rows, counted)):
+        sizes = np.sort(np.abs(row[there]))
+        if clusters % 2 and sizes.any():
+            sizes = sizes[sizes > _TWN_THRESHOLD * sizes.mean()]
+        if len(sizes):
+            means = [part.mean() if len(part) else sizes[-1] for part in np.array_split(sizes, clusters // 2)]
+            found[group, -len(means) :] = means
+            found[group, : len(means)] = -np.asarray(means)[::-1]
     return found
 
 
