@@ -242,6 +242,19 @@ def flatten(model: Any, *, as_float32: bool = False) -> Any:
     return rebuild(model, as_float32=as_float32)
 
 
+def with_unroll(config: Any) -> Any:
+    """Returns a layer's config with every recurrent layer in it unrolled; convolutional ones cannot be."""
+    if isinstance(config, Mapping):
+        if str(config.get("class_name", "")).startswith("Conv"):
+            return config
+        # Of the layers that know the word, the convolutional ones alone have filters.
+        takes = "unroll" in config and "filters" not in config
+        return {k: True if k == "unroll" and takes else with_unroll(v) for k, v in config.items()}
+    if isinstance(config, (list, tuple)) and type(config) in (list, tuple):
+        return type(config)(with_unroll(item) for item in config)
+    return config
+
+
 def clone(layer: Any, *, as_float32: bool = False) -> Any:
     """Returns a new layer of the same class and config, without its weights."""
     config = layer.get_config()

@@ -45,6 +45,7 @@ class PlannedStep:
         prediction: what it will bring to this very model, in words; "" where no facts were given.
         training: how it trains, with recipe and defaults filled in; None where it does not.
         strict: whether `max_drop` is held against the loss as measured.
+        keep_8bit: which layers have int8 weights in schemes below eight bits, as the recipe says.
     """
 
     step: Step
@@ -57,6 +58,7 @@ class PlannedStep:
     prediction: str
     training: Training | None
     strict: bool = False
+    keep_8bit: tuple[str, ...] = ("auto",)
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,25 @@ def plan(
         _require_sense(row, step, training, where)
         needs = _needs(row, training)
         _require_there(row, needs, where, there)
-        _require_schemes(recipe, row, where)
+        _require_schemes(recipe, row, step, where)
         after = _after(row, properties)
         prediction = row.predict(step, facts).words if facts is not None else ""
         name, variant = recipe.step_name(number), row.variant_of(properties)
         strict = step.strict or recipe.strict
         planned.append(
-            PlannedStep(step, row.name, name, variant, properties, after, needs, prediction, training, strict)
+            PlannedStep(
+                step,
+                row.name,
+                name,
+                variant,
+                properties,
+                after,
+                needs,
+                prediction,
+                training,
+                strict,
+                recipe.keep_8bit,
+            )
         )
         properties = after
     return Plan(tuple(planned), tuple(_notes(recipe, properties)))
@@ -216,7 +230,7 @@ def _require_there(row: Technique, needs: Sequence[Need], where: str, there: Map
             raise DataError(f"Expected {need.value} for {row.name} ({where}), got {got}. Try {_REMEDIES[need]}.")
 
 
-def _require_schemes(recipe: Recipe, row: Technique, where: str) -> None:
+def _require_schemes(recipe: Recipe, row: Technique, step: Step, where: str) -> None:
     """Raises ConfigError where what the step leaves cannot be had in the recipe's schemes."""
     schemes = [SCHEMES[name] for name in recipe.schemes]
     if Need.SCHEME in row.needs and not any(scheme.algorithm for scheme in schemes):
@@ -224,9 +238,9 @@ def _require_schemes(recipe: Recipe, row: Technique, where: str) -> None:
             f"Expected a scheme of integers for {row.name} ({where}), got {', '.join(recipe.schemes)}. "
             "Try schemes: [int8]."
         )
-    unfit = [scheme.name for scheme in schemes if not row.fits(scheme)]
+    unfit = [scheme.name for scheme in schemes if not row.fits(step, scheme)]
     if unfit:
-        fit = [scheme.name for scheme in SCHEMES.values() if row.fits(scheme)]
+        fit = [scheme.name for scheme in SCHEMES.values() if row.fits(step, scheme)]
         raise ConfigError(
             f"Expected schemes that {row.name} is for, {' or '.join(fit)}, got {', '.join(unfit)}: {row.why_unfit}. "
             f"Try schemes: [{', '.join(fit)}], or another recipe for {', '.join(unfit)}."

@@ -84,7 +84,8 @@ class Scheme:
         granularity: what shares a scale: "tensor", "channel", "block:32" (numbers in a row); "" for floats.
         dense_granularity: the same of Dense layers, where theirs is another.
         symmetric: the zero points of weights are 0.
-        algorithm: how scales are found: "min-max", "mse" …; "" for floats.
+        algorithm: how scales are found: "min-max", "mse" …, or "trained" where the weights were rounded in training,
+            which then decides what has how many bits; "" for floats.
         dynamic: activations are quantized at run time, from the values of each inference.
         needs_calibration: a representative dataset sets the activations' ranges.
         by_default: it is made where no scheme is named.

@@ -42,6 +42,7 @@ class Job:
         output: of the changed model, without a suffix: that follows from what it is.
         folder: for checkpoints and logs.
         properties: what the model's weights have and keep.
+        keep_8bit: see `Carried`.
     """
 
     step: Step
@@ -55,6 +56,7 @@ class Job:
     seed: int = 0
     trust: bool = False
     custom_objects: Path | None = None
+    keep_8bit: tuple[str, ...] = ("auto",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,16 @@ def work(job: Job) -> Done:
         progress.tell("loading the model")
         loaded = _loaded(job.model, job.trust, job.custom_objects)
         original = None if job.original == job.model else _loaded(job.original, job.trust, job.custom_objects).keras
-        carried = Carried(job.folder, job.properties, original, job.training, job.seed, job.trust, job.custom_objects)
+        carried = Carried(
+            job.folder,
+            job.properties,
+            original,
+            job.training,
+            job.seed,
+            job.trust,
+            job.custom_objects,
+            keep_8bit=job.keep_8bit,
+        )
         start = time.perf_counter()
         changed, record = row.apply(job.step, loaded.keras, datasets.bind(job.data, loaded.inputs), carried)
         seconds = time.perf_counter() - start

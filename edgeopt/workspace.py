@@ -306,6 +306,7 @@ class Workspace:
             "training": planned.training,
             "named": _named_content(planned.step),
             "properties": planned.properties_before,
+            "keep_8bit": planned.keep_8bit,
             "data": {name: part.digest() for name, part in seen.parts.items() if len(part)},
             "seed": seed,
             "custom objects": self._custom_objects,
@@ -324,6 +325,7 @@ class Workspace:
             seed=seed,
             trust=self.conditions.trust,
             custom_objects=self.conditions.custom_objects,
+            keep_8bit=planned.keep_8bit,
         )
 
         def compute() -> _Kept:

@@ -83,6 +83,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "hard swish": lambda: _picture(lambda x: L.Multiply()([x, L.ReLU(6.0)(x + 3.0) / 6.0])),
     "pools": lambda: _picture(lambda x: L.AveragePooling2D()(L.MaxPooling2D()(L.ZeroPadding2D(4)(x)))),
     "lstm": lambda: _picture(lambda x: L.LSTM(8, unroll=True)(x), SERIES),
+    "gru": lambda: _picture(lambda x: L.GRU(8)(x), SERIES),
+    "both ways": lambda: _picture(lambda x: L.Bidirectional(L.SimpleRNN(4))(x), SERIES),
     "embedding": _words,
     "shared layer, two inputs": _shared,
 }

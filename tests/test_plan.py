@@ -263,10 +263,17 @@ def test_what_can_be_made_of_a_model_with_simulated_int8(scheme: str) -> None:
         if scheme in ("int8", "int8-float-io"):
             assert plan(recipe_of("qat", schemes=schemes)).notes == ()
         else:
-            message = rf"Expected schemes that qat is for, int8 or int8-float-io, got {scheme}: its model"
+            message = rf"Expected schemes that qat is for, int8 or int8-float-io, got {scheme}: its weights"
             with pytest.raises(ConfigError, match=message):
                 plan(recipe_of("prune", "qat", schemes=schemes))
         assert plan(recipe_of("prune", schemes=schemes)).steps
+
+
+def test_weights_of_four_bits_are_for_files_of_four_bits() -> None:
+    narrow = {"qat": {"weight_bits": 4}}
+    assert plan(recipe_of(narrow, schemes=("int4",))).notes == ()
+    with pytest.raises(ConfigError, match=r"schemes that qat is for, int4, got int8: its weights were trained for"):
+        plan(recipe_of(narrow, schemes=("int4", "int8")))
 
 
 # --- notes -----------------------------------------------------------------------------------------------------------

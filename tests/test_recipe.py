@@ -325,7 +325,10 @@ def test_the_names_say_what_is_done() -> None:
         return next(step for step in load_recipe(name).steps if isinstance(step, kind))
 
     assert (step("prune-50", Prune).sparsity, step("prune-80", Prune).sparsity) == (0.5, 0.8)
-    assert (step("binary", Cluster).clusters, step("binary", Cluster).per_channel) == (2, True)
+    for name, clusters in (("binary", 2), ("ternary", 3)):
+        few = step(name, Cluster)
+        assert (few.clusters, few.per_channel, few.symmetric) == (clusters, True, True)
+    assert (step("qat-int4", QAT).weight_bits, load_recipe("qat-int4").schemes) == (4, ("int4",))
     assert load_recipe("no-training-data").steps == ()
     variants = {name: plan(load_recipe(name)).steps[-1].variant for name in ("qat", "pqat", "cqat", "pcqat")}
     assert variants == {"qat": "", "pqat": "PQAT", "cqat": "CQAT", "pcqat": "PCQAT"}

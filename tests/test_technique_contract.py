@@ -134,7 +134,7 @@ def test_its_keys_are_options_of_a_command() -> None:
 def test_a_row_is_whole(row: Technique) -> None:
     assert type(row.typical) is row.step
     assert row.step.technique == row.name
-    assert any(row.fits(scheme) for scheme in SCHEMES.values())
+    assert any(row.fits(row.typical, scheme) for scheme in SCHEMES.values())
 
 
 def test_a_model_without_weights_has_no_prospects() -> None:

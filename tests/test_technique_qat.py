@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,18 @@ import numpy as np
 import pytest
 from compressed_models import accuracy, facts_of
 
-from edgeopt import data, formats, frameworks, graph
+from edgeopt import comparison, data, formats, frameworks, graph
 from edgeopt.conversion import Converter, ConvertOptions
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
-from edgeopt.fake_quantization import save_fake_quantized
+from edgeopt.fake_quantization import layers, save_fake_quantized
 from edgeopt.loading import load_model
 from edgeopt.prospects import ModelFacts, WeightFacts
-from edgeopt.schemes import scheme
+from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
+from edgeopt.tflite import stored_weights
+from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
 tf_keras = frameworks.load("tf_keras")
@@ -69,6 +73,98 @@ def test_the_file_scores_what_the_trained_model_scores(model: Any, digits: data.
     assert promise.kept
 
 
+@pytest.fixture(scope="module")
+def narrow(
+    model: Any, digits: data.Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[Any, StepRecord, Path]]:
+    """By bits: the model trained for so many in its middle layer, the record, and its file."""
+
+    @functools.cache
+    def made(bits: int) -> tuple[Any, StepRecord, Path]:
+        folder = tmp_path_factory.mktemp(f"int{bits}")
+        step = qat.QAT(epochs=1, learning_rate=1e-3, weight_bits=bits)
+        quantized, record = qat.apply(step, model, digits, Carried(folder, keep_8bit=("conv", "head")))
+        return quantized, record, _file(quantized, digits, folder, f"int{bits}")
+
+    return made
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_the_file_has_the_integers_that_were_trained(bits: int, narrow: Any, digits: data.Dataset) -> None:
+    quantized, record, file = narrow(bits)
+    ((_, kernel, rounded),) = layers.rounded_weights(quantized.get_layer(f"pointwise_int{bits}"))
+    trained = rounded().numpy()
+    scales = np.exp(quantized.get_layer(f"pointwise_int{bits}")._weight_vars[0][2]["scales"].numpy())
+    most = 2 ** (bits - 1) - 1
+    expected = np.clip(np.rint(kernel.numpy() / scales), -most, most)
+    model = read(file)
+    (stored,) = (layer for layer in stored_weights.layers(model) if layer.weight.dtype != "int8")
+    assert stored.weight.dtype == "int4"  # no convolution takes two bits
+    weights = stored_weights.stored_weights(model, stored)
+    assert weights is not None
+    np.testing.assert_allclose(weights.dequantized, np.moveaxis(trained, -1, 0), rtol=1e-5, atol=1e-7)
+    # A channel that uses few of its integers may have a scale that is a multiple of the trained one.
+    steps = np.rint(weights.scales / scales).astype(int)
+    np.testing.assert_array_equal(weights.values * steps.reshape(-1, 1, 1, 1), np.moveaxis(expected, -1, 0))
+    assert np.abs(weights.values).max() <= most
+    score = evaluate(file, digits.validation).metric.value
+    assert abs(score - accuracy(quantized, digits.validation)) <= 3 / 359
+    integers, few = qat.check(STEP, record, formats.facts(file))
+    assert (integers.kept, few.kept) == (True, True)
+    assert few.kind == "weights below eight bits"
+    assert (few.measured, few.of) == (12 * 16, 9 * 12 + 12 * 16 + 36 * 16 * 10)
+
+
+def test_the_file_decides_as_the_trained_model_does(narrow: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    _, _, file = narrow(4)
+    Converter(load_model(file.parent / "model"), ConvertOptions()).simulate(tmp_path / "trained.tflite")
+    found = comparison.compare(tmp_path / "trained.tflite", file, digits.validation, isolate=False)
+    assert found.agreement is not None
+    assert found.agreement.value >= 0.99
+
+
+def test_a_file_without_few_bits_breaks_the_promise(narrow: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    quantized, record, _ = narrow(4)
+    _, few = qat.check(STEP, record, formats.facts(_file(quantized, digits, tmp_path, "int8")))
+    assert (few.measured, few.kept) == (0, False)
+
+
+def test_other_integers_than_those_trained_are_refused(narrow: Any, digits: data.Dataset) -> None:
+    converter = Converter(load_model(narrow(4)[2].parent / "model"), ConvertOptions(calibration=digits.calibration))
+    with pytest.raises(ConversionError, match=r"weights that int2 makes smaller, got only some .*\(trained so\)"):
+        converter.to_bytes("int2")
+
+
+def test_single_layers_have_bits_of_their_own(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    step = qat.QAT(epochs=1, weight_bits=4, layer_bits={"head": 3, "Conv2D": 8})
+    quantized, record = qat.apply(step, model, digits, Carried(tmp_path, keep_8bit=("none",)))
+    assert {"conv_int8", "pointwise_int8", "head_linear_int3"} <= {layer.name for layer in quantized.layers}
+    # By themselves the first and the last layer stay, and what is between has too few weights.
+    quantized, record = qat.apply(qat.QAT(epochs=1, weight_bits=4), model, digits, Carried(tmp_path / "auto"))
+    assert {"conv_int8", "pointwise_int8", "head_linear_int8"} <= {layer.name for layer in quantized.layers}
+    assert len(record.promises) == 1
+
+
+def test_bits_that_no_file_stores_are_refused(model: Any, digits: data.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Expected 8, 4, 3, 2 bits as \S*weight_bits\S*, got 6: no file stores"):
+        qat.QAT(weight_bits=6)
+    with pytest.raises(ConfigError, match=r"Expected 8, 4, 3, 2 bits as \S*layer_bits\S*, got 5"):
+        qat.QAT(layer_bits={"head": 5})
+    step = qat.QAT(weight_bits=4, epochs=1)
+    with pytest.raises(ConfigError, match=r"'pointwize', which no layer of the model has.*pointwise"):
+        qat.apply(step, model, digits, Carried(tmp_path, keep_8bit=("pointwize",)))
+
+
+def test_a_scheme_fits_that_holds_the_bits() -> None:
+    fit = {bits: [n for n, row in SCHEMES.items() if qat.fits(qat.QAT(weight_bits=bits), row)] for bits in (8, 4, 3, 2)}
+    assert fit == {
+        8: ["int8", "int8-float-io"],
+        4: ["int4"],
+        3: ["int4", "int3"],
+        2: ["int4", "int3", "int2"],
+    }
+
+
 def _coarse(model: Any) -> Any:
     """The model with half of its weights zero and few values in the rest."""
     coarse = graph.flatten(model)
@@ -81,17 +177,23 @@ def _coarse(model: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "properties",
-    [{Property.SPARSE}, {Property.CLUSTERED}, {Property.SPARSE, Property.CLUSTERED}],
+    ("properties", "bits"),
+    [
+        ({Property.SPARSE}, 8),
+        ({Property.CLUSTERED}, 8),
+        ({Property.SPARSE, Property.CLUSTERED}, 8),
+        ({Property.SPARSE, Property.CLUSTERED}, 4),
+    ],
 )
 def test_zeros_and_clusters_are_kept_in_the_file(
-    properties: set[Property], model: Any, digits: data.Dataset, tmp_path: Path
+    properties: set[Property], bits: int, model: Any, digits: data.Dataset, tmp_path: Path
 ) -> None:
-    carried = Carried(tmp_path, frozenset(properties), original=model)
-    quantized, record = qat.apply(STEP, _coarse(model), digits, carried)
-    measured = qat.check(STEP, record, formats.facts(_file(quantized, digits, tmp_path)))
-    # One for integers, and one for each property of three kernels.
-    assert len(measured) == 1 + 3 * len(properties)
+    carried = Carried(tmp_path, frozenset(properties), original=model, keep_8bit=("none",))
+    step = qat.QAT(epochs=1, learning_rate=1e-4, weight_bits=bits)
+    quantized, record = qat.apply(step, _coarse(model), digits, carried)
+    measured = qat.check(step, record, formats.facts(_file(quantized, digits, tmp_path, f"int{bits}")))
+    # One for integers, one for few bits, and one for each property of three kernels.
+    assert len(measured) == 1 + (bits < 8) + 3 * len(properties)
     assert all(promise.kept for promise in measured), measured
 
 
@@ -129,3 +231,5 @@ def test_the_prediction_promises_no_more_than_int8() -> None:
     told = qat.predict(STEP, ModelFacts("", "", 400, 110, 2, 0.0, weights, Counter({"Dense": 1, "LSTM": 1})))
     assert told.gain.startswith("size and speed of int8, with less loss of accuracy")
     assert "LSTM (1 layer)" in told.reason
+    told = qat.predict(qat.QAT(weight_bits=4), ModelFacts("", "", 400, 110, 2, 0.0, weights, Counter({"Dense": 1})))
+    assert told.gain.startswith("at best 100% of the weights in 4 bits")

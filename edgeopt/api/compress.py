@@ -17,9 +17,10 @@ from edgeopt.measuring import held_against_float, scored, unrefuted, with_losses
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, steps_from
+from edgeopt.schemes import SCHEMES
 from edgeopt.showing.values import Shown
 from edgeopt.steps import Step, Training
-from edgeopt.techniques import technique
+from edgeopt.techniques import Technique, technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
 
@@ -71,7 +72,7 @@ def compress(
         output: a Keras 3 model (`.keras`), or a converted one (`.tflite`).
         steps: what `recipe.steps_from` takes: names, names with settings, Steps.
         scheme: of the `.tflite`, and of the files that are measured; float32 if None, after qat and what works on
-            files int8.
+            files int8, or what the step is for.
         keep_8bit: see `convert`.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
@@ -95,7 +96,7 @@ def compress(
     files.require_free(output, force=force)
     recipe = Recipe(
         steps=chosen,
-        schemes=(scheme or ("int8" if in_file else "float32"),),
+        schemes=(scheme or (_scheme_of(row, last) if in_file else "float32"),),
         keep_8bit=tuple(keep_8bit),
         training=training or Training(),
         seed=seed,
@@ -128,6 +129,12 @@ def compress(
         tuple(f"{record.technique}: {record.rolled_back}" for record in records if record.rolled_back),
         tuple(dict.fromkeys((*warnings, *outcome.notes, *(note for record in records for note in record.notes)))),
     )
+
+
+def _scheme_of(row: Technique, step: Step) -> str:
+    """Returns the scheme that a step is for: int8 where it may be that, else the smallest."""
+    fit = [scheme for scheme in SCHEMES.values() if row.fits(step, scheme)]
+    return min(fit, key=lambda scheme: (scheme.name != "int8", scheme.weight_bits)).name
 
 
 def _require_suffix(output: Path, last: Step, in_file: bool) -> None:

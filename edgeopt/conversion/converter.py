@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import compact
+from edgeopt.tflite.weight_grid import TRAINED
 from edgeopt.vocabulary import Scheme, Shape, TensorSpec
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class Converter:
 
     def convert(self, scheme: Scheme | str, output: Path) -> tuple[str, ...]:
         """Writes the model in `scheme`, or the one of that name, to `output`; returns and raises as `to_bytes`."""
-        scheme = _scheme(scheme)
         content = self.to_bytes(scheme)
+        scheme = self._wanted(scheme)
         files.atomic_write(output, content)
         return (*self._form_for(scheme).notes, *holding.remarks(content, scheme))
 
@@ -113,6 +114,7 @@ class Converter:
             )
         if words := unconvertible(self._model.layer_kinds, scheme, dying=True):
             raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
+        scheme = self._wanted(scheme)
         with in_words(scheme):
             content = quantizers.quantize(self._form_for(scheme), scheme)
         content = content if scheme.weights == "float32" else compact(content)
@@ -138,6 +140,12 @@ class Converter:
                 f"Expected a fake-quantized model, got {self._model.path}, which rounds nothing. Try edgeopt qat first."
             )
         files.atomic_write(output, simulation)
+
+    def _wanted(self, scheme: Scheme | str) -> Scheme:
+        """Returns the scheme, below eight bits as the model was trained for it where it was."""
+        scheme = _scheme(scheme)
+        graph = self._as_it_is.graph if scheme.is_low_bit and not scheme.dynamic else None
+        return replace(scheme, algorithm=TRAINED) if graph is not None and graph.rounds else scheme
 
     def _form_for(self, scheme: Scheme) -> _Form:
         """Returns the model in the form that the scheme's quantizer can take."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from edgeopt.errors import ConfigError, setting, suggestion
 from edgeopt.schemes import SMALLEST_LOW
 from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
 from edgeopt.tflite.stored_weights import STORED_BITS, Layer, layers, other_readers
+from edgeopt.tflite.weight_grid import TRAINED
 from edgeopt.tflite.weights import stored_operand, trained_operands
 from edgeopt.vocabulary import Scheme
 
@@ -63,6 +64,8 @@ def kept(model: TFLiteModel, scheme: Scheme) -> dict[int, str]:
         ConfigError: the scheme names layers that the model does not have.
     """
     found = layers(model)
+    if scheme.algorithm == TRAINED:
+        return {layer.operator.index: "trained so" for layer in found if layer.weight.dtype == "int8"}
     asked = [word for word in scheme.keep_8bit if word not in ("auto", "none")]
     _require_names(found, asked)
     first, last = _ends(model.main)
@@ -115,27 +118,40 @@ def _require_names(found: Sequence[Layer], words: Sequence[str]) -> None:
             )
 
 
-def _ends(graph: Subgraph) -> tuple[set[int], set[int]]:
-    """Returns the operators with weights that an input reaches, or that reach an output, without another between."""
-    makers = {index: operator for operator in graph.operators for index in operator.outputs}
-    multiplying = {
-        operator.index
-        for operator in graph.operators
-        if any(stored_operand(graph, operator, place, makers) for place in trained_operands(operator)[0])
-    }
+def ends(
+    nodes: Sequence[tuple[Collection[int], Collection[int], bool]], inputs: Iterable[int], outputs: Iterable[int]
+) -> tuple[set[int], set[int]]:
+    """Returns the nodes with weights that an input reaches, or that reach an output, without another between.
 
-    def met(operators: Iterable[Operator], start: Iterable[int], *, backwards: bool) -> set[int]:
+    Args:
+        nodes: in the order in which they compute: the tensors that each reads and writes, and whether it has weights.
+        inputs, outputs: the tensors of the whole.
+
+    Returns:
+        Positions of the first and of the last.
+    """
+
+    def met(start: Iterable[int], *, backwards: bool) -> set[int]:
         reached, found = set(start), set()
-        for operator in operators:
-            near, far = operator.inputs, operator.outputs
+        for place, (near, far, multiplies) in reversed([*enumerate(nodes)]) if backwards else enumerate(nodes):
             if backwards:
                 near, far = far, near
             if not reached.isdisjoint(near):
-                if operator.index in multiplying:
-                    found.add(operator.index)
+                if multiplies:
+                    found.add(place)
                 else:
                     reached.update(far)
         return found
 
-    first = met(graph.operators, graph.inputs, backwards=False)
-    return first, met(reversed(graph.operators), graph.outputs, backwards=True)
+    return met(inputs, backwards=False), met(outputs, backwards=True)
+
+
+def _ends(graph: Subgraph) -> tuple[set[int], set[int]]:
+    """Returns the operators with weights nearest to the inputs, and those nearest to the outputs."""
+    makers = {index: operator for operator in graph.operators for index in operator.outputs}
+
+    def multiplies(operator: Operator) -> bool:
+        return any(stored_operand(graph, operator, place, makers) for place in trained_operands(operator)[0])
+
+    nodes = [(operator.inputs, operator.outputs, multiplies(operator)) for operator in graph.operators]
+    return ends(nodes, graph.inputs, graph.outputs)

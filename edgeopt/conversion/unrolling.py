@@ -5,7 +5,6 @@ TensorFlow's quantizers die on a loop, and know no 16x8 form of the fused LSTM.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,27 +48,15 @@ def unrolled(model: LoadedModel) -> LoadedModel | None:
 
 
 def _can_unroll(layer: Any) -> bool:
-    return type(layer).__module__.startswith("tf_keras.") and _with_unroll(layer.get_config()) != layer.get_config()
+    config = layer.get_config()
+    return type(layer).__module__.startswith("tf_keras.") and graph.with_unroll(config) != config
 
 
 def _without_loop(layer: Any) -> graph.Replacement | None:
     if not _can_unroll(layer):
         return None
-    config = _with_unroll(layer.get_config())
+    config = graph.with_unroll(layer.get_config())
     return graph.Replacement(type(layer).from_config(config), layer.get_weights())
-
-
-def _with_unroll(config: Any) -> Any:
-    """Returns a layer's config with every recurrent layer in it unrolled; convolutional ones cannot be."""
-    if isinstance(config, Mapping):
-        if str(config.get("class_name", "")).startswith("Conv"):
-            return config
-        # Of the layers that know the word, the convolutional ones alone have filters.
-        takes = "unroll" in config and "filters" not in config
-        return {k: True if k == "unroll" and takes else _with_unroll(v) for k, v in config.items()}
-    if isinstance(config, (list, tuple)) and type(config) in (list, tuple):
-        return type(config)(_with_unroll(item) for item in config)
-    return config
 
 
 def _prove(original: Any, rebuilt: Any, shapes: list[tuple[int, ...]]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from edgeopt.frameworks import load
 
@@ -15,10 +19,14 @@ keras: Any = load("tf_keras")
 _SMALLEST = 1e-8
 
 
-def rounded(weights: Any, axes: Sequence[int]) -> Any:
-    """Returns weights rounded to int8, symmetric, with a scale for each channel along `axes` (neighbours).
+def rounded(weights: Any, axes: Sequence[int], *, bits: int = 8, scales: Any = None) -> Any:
+    """Returns weights rounded to integers of `bits`, symmetric, times a scale for each channel along `axes`.
 
-    The scale follows the weights as they are, so that a weight never leaves its range.
+    Args:
+        weights: of any shape.
+        axes: neighbours, the channels'.
+        bits: 4 bits are -7 to 7.
+        scales: [channels]; None: the largest weight of a channel is its largest integer, as the weights are now.
     """
     tf = load("tensorflow")
     rank = len(weights.shape)
@@ -29,32 +37,77 @@ def rounded(weights: Any, axes: Sequence[int]) -> Any:
         channels *= weights.shape[axis]
     moved = tf.transpose(weights, order)
     rows = tf.reshape(moved, [-1, channels])
-    limit = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(rows), axis=0), _SMALLEST))
-    rows = tf.quantization.fake_quant_with_min_max_vars_per_channel(rows, -limit, limit, narrow_range=True)
+    if scales is None:
+        limit = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(rows), axis=0), _SMALLEST))
+        rows = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            rows, -limit, limit, num_bits=bits, narrow_range=True
+        )
+    else:
+        rows = _on_grid(rows, scales, largest(bits))
     return tf.transpose(tf.reshape(rows, tf.shape(moved)), [order.index(axis) for axis in range(rank)])
 
 
-class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Rounds a weight as `rounded` does.
+def largest(bits: int) -> int:
+    """Returns the largest integer of a symmetric weight."""
+    return int(2 ** (bits - 1)) - 1
 
-    tfmot's own takes a scale for each index of the last axis, which is one for all channels of a depthwise kernel, and
-    keeps the range of the training step before.
+
+def _on_grid(rows: Any, scales: Any, most: int) -> Any:
+    """Returns [weights, channels] rounded to integers of at most `most` times `scales`, with the gradients of LSQ.
+
+    Esser et al., "Learned Step Size Quantization" (arXiv 1902.08153), equations 1 to 3 and section 2.2: a weight inside
+    the range passes its gradient on; the scale gets the error of the rounding, and the whole of a weight outside.
+    """
+    tf = load("tensorflow")
+    gain = 1 / math.sqrt(int(rows.shape[0]) * most)
+    scales = scales * gain + tf.stop_gradient(scales * (1 - gain))
+    steps = tf.clip_by_value(rows / scales, -most, most)
+    return (steps + tf.stop_gradient(tf.round(steps) - steps)) * scales
+
+
+def best_scales(weights: np.ndarray, axes: Sequence[int], bits: int) -> np.ndarray:
+    """Returns for each channel the scale with the least squared error of its rounded weights, float32 [channels]."""
+    rank = weights.ndim
+    kept = [axis % rank for axis in axes]
+    order = [axis for axis in range(rank) if axis not in kept] + kept
+    channels = int(np.prod([weights.shape[axis] for axis in kept]))
+    rows = weights.transpose(order).reshape(-1, channels)
+    most = largest(bits)
+    limit = np.maximum(np.abs(rows).max(axis=0), _SMALLEST)
+    best, least = limit / most, np.full(channels, np.inf)
+    for share in np.linspace(0.2, 1.0, 81):
+        scales = limit * share / most
+        error = np.square(np.clip(np.round(rows / scales), -most, most) * scales - rows).sum(axis=0)
+        best, least = np.where(error < least, scales, best), np.minimum(error, least)
+    return best.astype(np.float32)
+
+
+class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Rounds a weight as `rounded` does, below eight bits with scales that are learned.
+
+    tfmot's own takes a scale for each index of the last axis, which is one for all channels of a depthwise kernel,
+    keeps the range of the training step before, and has no scale below the largest weight's.
     """
 
-    def __init__(self, axes: Sequence[int]) -> None:
-        self.axes = tuple(axes)
+    def __init__(self, axes: Sequence[int], bits: int = 8, weight: Any = None) -> None:
+        self.axes, self.bits, self._weight = tuple(axes), bits, weight
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        """Returns no variables: there is no state."""
-        return {}
+        """Returns the logarithms of the scales, which start at the least squared error; none at eight bits."""
+        if self.bits == 8:
+            return {}
+        first = np.log(best_scales(self._weight.numpy(), self.axes, self.bits))
+        make = keras.initializers.Constant(first)
+        return {"scales": layer.add_weight(f"{name}_scales", shape=first.shape, initializer=make, trainable=True)}
 
     def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
         """Returns the rounded weight."""
-        return rounded(inputs, self.axes)
+        scales = load("tensorflow").exp(weights["scales"]) if weights else None
+        return rounded(inputs, self.axes, bits=self.bits, scales=scales)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes it anew."""
-        return {"axes": self.axes}
+        return {"axes": self.axes, "bits": self.bits}
 
 
 class Participation(tfmot.quantization.keras.QuantizeConfig):
@@ -65,13 +118,15 @@ class Participation(tfmot.quantization.keras.QuantizeConfig):
         output: whether the output's range is kept as a moving average.
     """
 
-    def __init__(self, weights: Sequence[tuple[str, Sequence[int]]] = (), output: bool = False) -> None:
+    def __init__(self, weights: Sequence[tuple[str, Sequence[int]]] = (), output: bool = False, bits: int = 8) -> None:
         self.weights = tuple((name, tuple(axes)) for name, axes in weights)
-        self.output = output
+        self.output, self.bits = output, bits
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Returns each weight with what rounds it."""
-        return [(getattr(layer, name), WeightQuantizer(axes)) for name, axes in self.weights]
+        return [
+            (weight := getattr(layer, name), WeightQuantizer(axes, self.bits, weight)) for name, axes in self.weights
+        ]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: Sequence[Any]) -> None:
         """Gives the layer its rounded weights to compute with."""
@@ -93,7 +148,7 @@ class Participation(tfmot.quantization.keras.QuantizeConfig):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes it anew."""
-        return {"weights": self.weights, "output": self.output}
+        return {"weights": self.weights, "output": self.output, "bits": self.bits}
 
 
 class Wrapper(tfmot.quantization.keras.QuantizeWrapperV2):
@@ -114,9 +169,9 @@ class Wrapper(tfmot.quantization.keras.QuantizeWrapperV2):
         return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
 
 
-def with_rounded_weights(layer: Any, weights: Sequence[tuple[str, Sequence[int]]]) -> Any:
-    """Returns a built layer wrapped so that it computes with rounded weights."""
-    return Wrapper(layer, Participation(weights), name=f"{layer.name}_int8")
+def with_rounded_weights(layer: Any, weights: Sequence[tuple[str, Sequence[int]]], bits: int = 8) -> Any:
+    """Returns a built layer wrapped so that it computes with weights rounded to `bits`."""
+    return Wrapper(layer, Participation(weights, bits=bits), name=f"{layer.name}_int{bits}")
 
 
 def range_layer(name: str) -> Any:
@@ -144,10 +199,13 @@ def is_wrapper(layer: Any) -> bool:
     return isinstance(layer, Wrapper)
 
 
-def weights_of(layer: Any) -> list[tuple[str, Any, tuple[int, ...]]]:
-    """Returns the rounded weights of a wrapper: attribute, the variable that is trained, channel axes."""
+def rounded_weights(layer: Any) -> list[tuple[str, Any, Callable[[], Any]]]:
+    """Returns of each rounded weight of a wrapper the attribute, the variable that is trained, and what rounds it."""
     pairs = zip(layer.quantize_config.weights, layer._weight_vars)
-    return [(name, variable, axes) for (name, axes), (variable, _, _) in pairs]
+    return [
+        (name, variable, functools.partial(quantizer, variable, training=False, weights=learned))
+        for (name, _), (variable, quantizer, learned) in pairs
+    ]
 
 
 class Keep(keras.constraints.Constraint):

@@ -4,8 +4,9 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _CONSTRAINTS = {
 }
 # What is behind a tensor's name in that of the layer that rounds it.
 RANGE = "_range"
+# ... and behind a layer's whose activation function is an operator of its own.
+_LINEAR = "_linear"
 _TABLES = {"Embedding": ["embeddings"]}
 
 
@@ -46,6 +49,7 @@ def prepare(
     *,
     spared: Collection[str] = (),
     keep: Collection[Property] = (),
+    bits: Mapping[str, int] = MappingProxyType({}),
 ) -> Prepared:
     """Returns `model` with simulated int8, its activation ranges set from `samples`.
 
@@ -54,6 +58,7 @@ def prepare(
         samples: batches, each an array for each of the model's inputs.
         spared: names of layers that stay in float and are quantized after training.
         keep: SPARSE and CLUSTERED: zeros stay zero and equal weights equal while the model is trained.
+        bits: of the weights of layers, by name; 8 where nothing is said.
     """
     from edgeopt.fake_quantization import layers
 
@@ -72,7 +77,10 @@ def prepare(
         points[name] = layers.range_layer(name)
         return points[name](tensor)
 
-    built = _assembled(model, known, spared, keep, point=quantize, wrap=layers.with_rounded_weights)
+    def rounded(layer: Any, weights: Any) -> Any:
+        return layers.with_rounded_weights(layer, weights, bits.get(layer.name.removesuffix(_LINEAR), 8))
+
+    built = _assembled(model, known, spared, keep, point=quantize, wrap=rounded)
     for name, layer in points.items():
         layers.set_range(layer, *ranges[name])
     return Prepared(built, _changes(model, known, spared))
@@ -147,8 +155,8 @@ def _twin(call: graph.Call, known: Roles, spared: Collection[str], keep: Collect
         return wrap(_as_depthwise(call), WEIGHTS["DepthwiseConv2D"])
     if not isinstance(layer, load("tf_keras").layers.Layer):
         return layer
-    twin = graph.clone(layer)
-    twin._name = f"{call.name}_linear" if splits(layer) else call.name
+    twin = _cloned(call)
+    twin._name = f"{call.name}{_LINEAR}" if splits(layer) else call.name
     weights = WEIGHTS.get(kind(layer), ())
     kept = [name for name, _ in weights] or _TABLES.get(kind(layer), [])
     if splits(layer):
@@ -165,6 +173,18 @@ def _twin(call: graph.Call, known: Roles, spared: Collection[str], keep: Collect
         setattr(twin, _CONSTRAINTS[name], None)  # the variable has it; a config cannot hold it
     twin.set_weights(layer.get_weights())
     return wrap(twin, weights) if weights and layer.name not in spared else twin
+
+
+def _cloned(call: graph.Call) -> Any:
+    """Returns a new layer like that of a call; a recurrent one without its loop, which no quantizer takes.
+
+    That of an LSTM becomes one operator.
+    """
+    layer = call.layer
+    steps = call.args[0].shape[1] if kind(layer) in RECURRENT - {"LSTM"} else None
+    if steps is None:
+        return graph.clone(layer)
+    return type(layer).from_config(graph.with_unroll(layer.get_config()))
 
 
 def _with_weights(twin: Any, layer: Any) -> Callable[..., Any]:

@@ -47,6 +47,6 @@ def _frozen(wrapper: Any, shape: Any) -> Callable[..., Any]:
         rounding = load("tensorflow").quantization.fake_quant_with_min_max_args
         return keeping_masks(lambda tensor: rounding(tensor, *limits, name=f"{wrapper.name}/FakeQuant"))
     layer = without_rounding(wrapper, shape)
-    for name, variable, axes in layers.weights_of(wrapper):
-        getattr(layer, name).assign(layers.rounded(variable, axes))
+    for name, _, rounded in layers.rounded_weights(wrapper):
+        getattr(layer, name).assign(rounded())
     return layer

@@ -35,8 +35,8 @@ class Switched(Replaced):
         layer = without_rounding(wrapper, shape)
 
         def computed(tensor: Any) -> Any:
-            for attribute, variable, axes in layers.weights_of(wrapper):
-                setattr(layer, attribute, tf.where(on > 0, layers.rounded(variable, axes), variable))
+            for attribute, variable, rounded in layers.rounded_weights(wrapper):
+                setattr(layer, attribute, tf.where(on > 0, rounded(), variable))
             return layer(tensor)
 
         return computed

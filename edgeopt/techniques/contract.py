@@ -40,6 +40,7 @@ class Carried:
         converted: for a technique on files: the file in the scheme, as conversion and the steps before made it.
         source: for a technique on files: the model that the float file was converted from; a float `.tflite` where
             that is what was given.
+        keep_8bit: for a technique on models: which layers have int8 weights in schemes below eight bits; see `Scheme`.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Carried:
     custom_objects: Path | None = None
     converted: Path | None = None
     source: Path | None = None
+    keep_8bit: tuple[str, ...] = ("auto",)
 
 
 # On a model: apply(step, model, data, carried) returns a new tf_keras model and what was done; `model` stays as it is.
@@ -103,7 +105,7 @@ class Technique:
         repairs: whether it does nothing but bring a quantized file nearer to its float model: it is kept only where
             that is shown, and `edgeopt repair` takes it.
         suits: see above; what repairs by itself leaves out.
-        fits: which schemes may be made of the model that it leaves.
+        fits: fits(step, scheme): whether the scheme may be made of the model that it leaves.
         why_unfit: why not the others, in words; "" where it fits all.
     """
 
@@ -125,7 +127,7 @@ class Technique:
     remarks: Remarks = _no_remarks
     repairs: bool = False
     suits: Suits = lambda scheme, facts: ""
-    fits: Callable[[Scheme], bool] = lambda scheme: True
+    fits: Callable[[Any, Scheme], bool] = lambda step, scheme: True
     why_unfit: str = ""
 
     def variant_of(self, properties: frozenset[Property]) -> str:

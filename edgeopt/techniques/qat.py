@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import option
-from edgeopt.prospects import ModelFacts, Prospect
+from edgeopt.errors import ConfigError, setting
+from edgeopt.prospects import PRUNABLE, ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Need, Technique
-from edgeopt.vocabulary import Promise, Property, Scheme, StepRecord
+from edgeopt.vocabulary import Promise, Property, Scheme, StepRecord, StoredWeight
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 _FLOATS = "kinds of operators that compute in floats"
 _ZEROS, _VALUES = "zeros", "distinct weights in a channel"
+_NARROW = "weights below eight bits"
+# No runtime has a kernel for fewer bits of theirs.
+_WIDE = frozenset({"Conv2DTranspose"})
+# That schemes know. Two are -1, 0 and 1.
+_BITS = (8, 4, 3, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,16 @@ class QAT(TrainedStep):
     technique: ClassVar[str] = "qat"
     defaults: ClassVar[Training] = Training(epochs=5, learning_rate=1e-4)
 
+    weight_bits: int = option(
+        8,
+        f"Bits of a weight: 8, 4, 3 or 2; below 8, all but the layers that {setting('keep_8bit')} names.",
+        low=2,
+        high=8,
+        hint="4",
+    )
+    layer_bits: Mapping[str, int] = option(
+        {}, "Other bits for a layer, a kind or a glob.", low=2, high=8, metavar="NAME=BITS"
+    )
     layers: tuple[str, ...] = option((), "Only these: names, kinds (Conv2D) or globs.", metavar="NAME")
     spare: tuple[str, ...] = option((), "All but these: names, kinds or globs.", metavar="NAME")
     max_drop: float | None = option(
@@ -34,6 +50,20 @@ class QAT(TrainedStep):
         "Roll the step back when its file loses more than so many points against int8 after training, beyond chance.",
         low=0.0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, bits in (("weight_bits", self.weight_bits), *(("layer_bits", n) for n in self.layer_bits.values())):
+            if bits not in _BITS:
+                raise ConfigError(
+                    f"Expected {', '.join(map(str, _BITS))} bits as {setting(key)}, got {bits}: no file stores others. "
+                    "Try 4."
+                )
+
+    @property
+    def bits(self) -> frozenset[int]:
+        """The bits that weights are trained for, below eight; none where all have eight."""
+        return frozenset(bits for bits in (self.weight_bits, *self.layer_bits.values()) if bits < 8)
 
 
 def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
@@ -56,13 +86,14 @@ def apply(step: QAT, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     chosen = {layer.name for layer in select_layers(model, step.layers, step.spare)}
     spared = {layer.name for layer in model.layers} - chosen
     keep = carried.properties & {Property.SPARSE, Property.CLUSTERED}
-    prepared = prepare(model, input_batches(model, data.calibration), spared=spared, keep=keep)
+    bits = _bits(step, model, chosen, carried.keep_8bit)
+    prepared = prepare(model, input_batches(model, data.calibration), spared=spared, keep=keep, bits=bits)
     fit = recover(step, prepared.model, data, carried, before=model, what="training in int8")
     record = StepRecord(
         step.technique,
         step.said(),
         layers=prepared.layers,
-        promises=(Promise(_FLOATS, limit=0), *_weight_promises(model, keep)),
+        promises=(Promise(_FLOATS, limit=0), *_narrow_promise(model, bits), *_weight_promises(model, keep)),
         history=fit.history,
         seconds=fit.seconds,
         notes=fit.notes,
@@ -77,15 +108,27 @@ def check(step: QAT, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]
     zeros in the model is the one with the most in the file.
     """
     integers, *weights = record.promises
-    if not any(weight.dtype == "int8" for weight in file.weights):
+    if not any(tensor.kind == "weights" and tensor.dtype.startswith("int") for tensor in file.weights):
         return (replace(integers, note="a float file"), *weights)
     floats = sorted(set(file.float_operators))
-    return (integers.found(len(floats), note=", ".join(floats)), *_measured(weights, file))
+    stored = [tensor for tensor in file.weights if tensor.kind == "weights"]
+    narrow = sum(tensor.elements for tensor in stored if 0 < tensor.bits < 8)
+    return (
+        integers.found(len(floats), note=", ".join(floats)),
+        *(promise.found(narrow) for promise in weights if promise.kind == _NARROW),
+        *_measured([promise for promise in weights if promise.kind != _NARROW], stored),
+    )
 
 
 def predict(step: QAT, facts: ModelFacts) -> Prospect:
     """Returns what training with simulated int8 will bring."""
     gain = "size and speed of int8, with less loss of accuracy: it wins back what int8 loses, mostly little"
+    if step.bits:
+        share = facts.share(*(PRUNABLE - {"embedding", "recurrent", "attention"}))
+        gain = (
+            f"at best {share:.0%} of the weights in {max(step.bits)} bits, and the speed of int8: training wins back "
+            "what so few values lose, mostly all of it with four bits"
+        )
     if not facts.layers:
         return Prospect(gain, "`edgeopt inspect` of the Keras model says which layers are trained in int8")
     trained = trained_layers()
@@ -105,9 +148,75 @@ def trained_layers() -> frozenset[str]:
     return frozenset({"BatchNormalization", *WEIGHTS})
 
 
-def fits(scheme: Scheme) -> bool:
+def fits(step: QAT, scheme: Scheme) -> bool:
     """Whether a scheme is what the weights were trained for."""
-    return scheme.weights == scheme.activations == "int8" and not scheme.dynamic and scheme.granularity == "channel"
+    most = max(step.bits, default=8)
+    return (
+        (most <= scheme.weight_bits < 8 if step.bits else scheme.weight_bits == 8)
+        and scheme.activations == "int8"
+        and not scheme.dynamic
+        and scheme.granularity == "channel"
+    )
+
+
+def _bits(step: QAT, model: Any, chosen: Collection[str], keep_8bit: Sequence[str]) -> dict[str, int]:
+    """Returns the bits of the layers that are trained with fewer than eight, by name.
+
+    Raises:
+        ConfigError: `keep_8bit` or `layer_bits` name no layer.
+    """
+    from edgeopt.fake_quantization import weights_of
+    from edgeopt.techniques.selection import named_layers
+
+    if not step.bits:
+        return {}
+    named = [word for word in keep_8bit if word not in ("auto", "none")]
+    kept = {layer.name for layer in named_layers(model, named, "keep_8bit")}
+    if "auto" in keep_8bit:
+        kept |= _fragile(model)
+    bits = {}
+    for layer in model.layers:
+        if layer.name in chosen and weights_of(layer) and type(layer).__name__ not in _WIDE:
+            bits[layer.name] = 8 if layer.name in kept else step.weight_bits
+    for word, own in step.layer_bits.items():
+        bits |= {layer.name: own for layer in named_layers(model, (word,), "layer_bits") if layer.name in bits}
+    return {name: n for name, n in bits.items() if n < 8}
+
+
+def _fragile(model: Any) -> set[str]:
+    """Returns the names of the layers that the schemes below eight bits leave at eight by themselves."""
+    from edgeopt import graph
+    from edgeopt.conversion import eight_bits
+    from edgeopt.fake_quantization import weights_of
+
+    calls = graph.own_calls(model)
+    sizes = [sum(values.size for values in weights_of(call.layer).values()) for call in calls]
+    nodes = [
+        ([id(leaf) for leaf in graph.leaves((call.args, dict(call.kwargs)))], [id(t) for t in call.outputs], size > 0)
+        for call, size in zip(calls, sizes)
+    ]
+    sides = ([id(tensor) for _, tensor in named] for named in (graph.input_names(model), graph.output_names(model)))
+    first, last = eight_bits.ends(nodes, *sides)
+    return {
+        call.layer.name
+        for place, (call, size) in enumerate(zip(calls, sizes))
+        if eight_bits.fragile(
+            first=place in first,
+            last=place in last,
+            depthwise=type(call.layer).__name__.startswith("Depthwise"),
+            elements=size,
+        )
+    }
+
+
+def _narrow_promise(model: Any, bits: Mapping[str, int]) -> Iterator[Promise]:
+    """Yields how many weights the file stores in fewer than eight bits, where any are trained so."""
+    from edgeopt.fake_quantization import weights_of
+
+    sizes = {layer.name: sum(values.size for values in weights_of(layer).values()) for layer in model.layers}
+    if bits:
+        narrow = sum(sizes[name] for name in bits)
+        yield Promise(_NARROW, limit=narrow, bound="least", of=sum(sizes.values()), unit="weights")
 
 
 def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]:
@@ -128,8 +237,7 @@ def _weight_promises(model: Any, keep: frozenset[Property]) -> Iterator[Promise]
                 yield Promise(_VALUES, subject, limit=distinct, of=values.size, unit="weights")
 
 
-def _measured(promises: Sequence[Promise], file: FileFacts) -> Iterator[Promise]:
-    stored = [tensor for tensor in file.weights if tensor.kind == "weights"]
+def _measured(promises: Sequence[Promise], stored: Sequence[StoredWeight]) -> Iterator[Promise]:
     for kind, words, best in ((_ZEROS, "zeros", max), (_VALUES, "unique_per_channel", min)):
         free = list(stored)
         for promise in sorted((p for p in promises if p.kind == kind), key=lambda p: p.limit or 0, reverse=best is max):
@@ -144,7 +252,7 @@ def _measured(promises: Sequence[Promise], file: FileFacts) -> Iterator[Promise]
 
 TECHNIQUE = Technique(
     "qat",
-    "Train with simulated int8, so that quantization costs nothing.",
+    "Train with simulated int8, or fewer bits, so that quantization costs nothing.",
     QAT,
     apply,
     check,
@@ -160,5 +268,5 @@ TECHNIQUE = Technique(
     },
     speeds_up=None,
     fits=fits,
-    why_unfit="its model computes with simulated int8 already",
+    why_unfit="its weights were trained for these integers",
 )

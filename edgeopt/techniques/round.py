@@ -178,6 +178,6 @@ TECHNIQUE = Technique(
     remarks=remarks,
     repairs=True,
     suits=suits,
-    fits=lambda scheme: bool(scheme.algorithm),
+    fits=lambda step, scheme: bool(scheme.algorithm),
     why_unfit="nothing in it is rounded to integers",
 )

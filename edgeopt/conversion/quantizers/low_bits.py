@@ -14,8 +14,8 @@ from edgeopt.conversion.quantizers import ai_edge, tensorflow_16x8, tensorflow_s
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.pairing import pair_weights
-from edgeopt.tflite.stored_weights import Layer, layers, stored_bias, stored_weights, with_weights
-from edgeopt.tflite.weight_grid import ALGORITHMS, nearest
+from edgeopt.tflite.stored_weights import Layer, layers, other_readers, stored_bias, stored_weights, with_weights
+from edgeopt.tflite.weight_grid import ALGORITHMS, TRAINED, nearest, on_grid
 from edgeopt.vocabulary import Scheme
 
 # Who makes the file with eight bits, by the activations.
@@ -30,18 +30,23 @@ def make(source: Source, scheme: Scheme) -> bytes:
     pairing = pair_weights(source.float_file, content)
     model = pairing.quantized
     floats = {pair.quantized.weight.index: pairing.float_weights(pair) for pair in pairing.pairs}
-    kept = eight_bits.kept(model, scheme)
+    trained = scheme.algorithm == TRAINED
+    kept = {} if trained else eight_bits.kept(model, scheme)
     new = {}
     for layer in layers(model):
         stored = stored_weights(model, layer)
         if layer.operator.index in kept or stored is None:
             continue
         granularity = scheme.granularity_of_dense if layer.operator.name == "FULLY_CONNECTED" else scheme.granularity
+        axis = layer.axis if granularity == "channel" else None
+        # What has no counterpart in the float file is rounded twice.
+        real = floats.get(layer.weight.index, stored.dequantized)
+        if trained and (other_readers(model, layer) or not on_grid(real, scheme.weight_bits, axis=axis)):
+            continue
         new[layer.weight.index] = nearest(
-            # What has no counterpart in the float file is rounded twice.
-            floats.get(layer.weight.index, stored.dequantized),
+            real,
             scheme.weight_bits,
-            axis=layer.axis if granularity == "channel" else None,
+            axis=axis,
             algorithm=scheme.algorithm,
             stored_bits=eight_bits.stored_bits(layer, scheme),
             least_scales=_least_scales(model, layer, granularity),
