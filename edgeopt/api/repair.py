@@ -150,7 +150,7 @@ def _that_may_help(workspace: Workspace, scheme: Scheme) -> tuple[tuple[Step, ..
         if not row.repairs:
             continue
         why = row.suits(scheme, facts)
-        if not row.fits(scheme):
+        if not row.fits(row.typical, scheme):
             why = row.why_unfit
         elif row.acts_on == "model" and facts.untrainable:
             why = facts.untrainable

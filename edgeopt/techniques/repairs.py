@@ -25,6 +25,6 @@ def remarks(step: Step, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> I
         yield f"after qat the model computes with its rounding: {step.technique} finds next to nothing to mend"
 
 
-def fits(scheme: Scheme) -> bool:
+def fits(step: Step, scheme: Scheme) -> bool:
     """Whether a scheme has ranges of integers."""
     return bool(scheme.algorithm)
