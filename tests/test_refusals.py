@@ -51,6 +51,19 @@ def test_weights_without_an_integer_form_are_named(tmp_path: Path) -> None:
         converter.to_bytes("int8")
 
 
+def test_a_mask_has_no_int16_form_and_that_is_said(tmp_path: Path) -> None:
+    keras = frameworks.load("tf_keras")
+    words = keras.Input((6,), dtype="int32", name="words")
+    masked = keras.layers.LSTM(4)(keras.layers.Embedding(20, 4, mask_zero=True)(words))
+    keras.Model(words, keras.layers.Dense(3)(masked)).save(tmp_path / "masked.h5")
+    samples = np.random.default_rng(0).integers(0, 20, (8, 6)).astype("int32")
+    options = ConvertOptions(calibration=data.load({"x_train": samples}).calibration)
+    converter = open_converter(tmp_path / "masked.h5", options)
+    with pytest.raises(ConversionError, match=r"it wants a range of 'words', which is compared .* Try --scheme int8"):
+        converter.to_bytes("int16x8")
+    assert converter.to_bytes("int8")
+
+
 def test_what_kills_the_converter_is_named(tmp_path: Path) -> None:
     path, options = _saved(tmp_path, lambda layers, x: layers.Flatten()(layers.ConvLSTM2D(3, 2, name="film")(x)))
     message = (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from edgeopt.tflite import op_versions_update
 from edgeopt.tflite.model import OperatorCode
 from edgeopt.tflite.op_versions import PACKAGES, RuntimeNeed, minimum_runtime, truthful_versions, unsupported_by
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed
 
 _PROBE = """
 import json, sys
@@ -184,3 +186,53 @@ def test_the_table_can_be_brought_up_to_date() -> None:
     assert op_versions_update.update('{{BuiltinOperator_TRANSPOSE, 7},\n "2.14.4"},')["tflite"] == {
         "TRANSPOSE": {"7": "2.20.0"}
     }
+
+
+def test_a_dimension_that_a_vector_has_not_is_refused_by_full_interpreters(tmp_path: Path) -> None:
+    """As in TFLM's own person detection of 2019, whose biases are quantized along dimension 3, as their weights are."""
+
+    def stray(model: Any, schema: Any) -> None:
+        for tensor in model.subgraphs[0].tensors:
+            if len(tensor.shape) == 1 and tensor.quantization is not None and tensor.quantization.scale is not None:
+                tensor.quantization.quantizedDimension = 3
+
+    content = changed(models.convert(models.cnn, "int8"), stray)
+    assert models.run(content, "ai_edge_litert", tmp_path) is None
+    assert models.run(content, "tflite_micro", tmp_path) is not None
+    model = read(content)
+    for package in ("litert", "tflite-runtime"):
+        (reason,) = unsupported_by(model, package)
+        assert reason.startswith(f"{package} refuses '")
+        assert reason.endswith("of 1 dimensions, which is quantized along dimension 3")
+    assert unsupported_by(model, "tflm") == ()
+
+
+@pytest.mark.parametrize(
+    ("operator", "activations", "weights", "words"),
+    [
+        ("DEPTHWISE_CONV_2D", "int16", "int4", "DEPTHWISE_CONV_2D with int4 weights and int16 activations"),
+        ("CONV_2D", "int8", "int2", "CONV_2D with int2 weights"),
+        ("TRANSPOSE_CONV", "int8", "int4", "TRANSPOSE_CONV with int4 weights"),
+    ],
+)
+def test_what_no_release_computes(operator: str, activations: str, weights: str, words: str) -> None:
+    content = models.convert(models.upsampling if operator == "TRANSPOSE_CONV" else models.cnn, "int8")
+    model = read(content)
+    graph = model.main
+    place = next(o for o in graph.operators if o.name == operator)
+    tensors = list(graph.tensors)
+    position = 2 if operator == "TRANSPOSE_CONV" else 0
+    for index, dtype in ((place.inputs[1], weights), (place.inputs[position], activations)):
+        tensors[index] = replace(tensors[index], dtype=dtype)
+    low = replace(model, subgraphs=(replace(graph, tensors=tuple(tensors)),))
+    assert f"no release computes {words}" in unsupported_by(low, "litert")
+    assert (minimum_runtime(low).version, minimum_runtime(low).litert) == ("", None)
+
+
+def test_reference_kernels_know_less() -> None:
+    model = read(models.convert(models.cnn, "int8"))
+    codes = tuple(replace(c, version=7) if c.name == "DEPTHWISE_CONV_2D" else c for c in model.codes)
+    low = replace(model, codes=codes)
+    assert unsupported_by(low, "litert-builtin") == ()
+    (reason,) = unsupported_by(low, "litert-reference")
+    assert reason == "DEPTHWISE_CONV_2D version 7 needs TensorFlow Lite 2.11, litert-reference has up to 6"

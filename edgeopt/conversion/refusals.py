@@ -17,6 +17,7 @@ _PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)[@"]')
 _REFUSED = re.compile(r"'tfl?\.(\w+)' op (.+)")
 _UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
 _UNWRITTEN = re.compile(r"; ([\w ]+) \[Op:SaveV2\]")
+_UNRANGED = re.compile(r"Max and min for dynamic tensors should be recorded .* Failed for tensor (\S+)")
 _TELLING = re.compile(r"error|fail|abort|assert|fatal", re.IGNORECASE)
 _LONGEST = 300
 
@@ -48,6 +49,12 @@ def gist(complaint: str) -> str:
         return f"it does not know {unknown[1]} in version {unknown[2]}. Try the model that this file was made from."
     if unwritten := _UNWRITTEN.search(complaint):
         return f"its temporary files cannot be written ({unwritten[1]}). Try TMPDIR=FOLDER, one with room for them."
+    if unranged := _UNRANGED.search(complaint):
+        name = unranged[1].rstrip(".").removeprefix("serving_default_").partition(":")[0]
+        return (
+            f"it wants a range of {name!r}, which is compared or computed with as it is, as a mask does, and has none. "
+            "Try --scheme int8 or dynamic, or the layer without its mask."
+        )
     if refused := _REFUSED.search(complaint):
         layers = (layer_in(place) for _, place in _PLACE.findall(complaint[: refused.start()]) if "/" in place)
         layer = next((f" (of {name!r})" for name in layers), "")

@@ -1,6 +1,7 @@
 """Kinds of layers and a scheme go in; those that no file of the scheme can hold come out, and why.
 
-What is written here was tried: TensorFlow's converter refuses each of these layers, in whatever model it stands.
+What is written here was tried: TensorFlow's converter refuses each of these layers, in whatever model it stands, or
+LiteRT cannot run what is made of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Refusal:
         kinds: their classes.
         schemes: in which schemes.
         reason: why not, and the way round.
-        dies: whether the converter fails without a word that names them.
+        dies: whether the converter fails without a word that names them, or makes a file that nothing runs.
     """
 
     kinds: frozenset[str]
@@ -49,6 +50,13 @@ REFUSALS = (
         frozenset({"LocallyConnected1D"}),
         lambda scheme: scheme.activations == "int16",
         "its operator has no form with int16 activations: int8, or another layer",
+    ),
+    Refusal(
+        # The converter takes them: LiteRT ends its process on int16 RSQRT, and refuses GREATER of int16 and a float.
+        frozenset({"LayerNormalization", "GroupNormalization", "ThresholdedReLU"}),
+        lambda scheme: scheme.activations == "int16",
+        "LiteRT dies on their operators with int16 activations: int8, or float16",
+        dies=True,
     ),
 )
 

@@ -55,6 +55,7 @@ class Tensor:
         block_size: elements that share a scale along the last dimension; 0 when not quantized in blocks.
         buffer: index into the model's buffers.
         size_bytes: of its constant data; 0 for what is computed.
+        stray_dimension: along which the file says that it is quantized, where it has no such dimension.
     """
 
     index: int
@@ -68,6 +69,7 @@ class Tensor:
     size_bytes: int
     is_variable: bool
     sparsity: SparseEncoding | None
+    stray_dimension: int | None = None
 
     @property
     def elements(self) -> int:

@@ -196,6 +196,13 @@ def unsupported_by(model: TFLiteModel, package: str, version: str = "") -> tuple
     ]
     if counting == "tflm":
         return tuple(reasons + list(dict.fromkeys(_refused_by_tflm(model))))
+    strays = [t for graph in model.subgraphs for t in graph.tensors if t.stray_dimension is not None]
+    if strays:
+        # As converters of 2019 wrote of biases; TFLM looks at it of weights alone.
+        reasons.append(
+            f"{package} refuses {strays[0].name!r} of {len(strays[0].shape)} dimensions, which is quantized along "
+            f"dimension {strays[0].stray_dimension}"
+        )
     release = _numbers(version) if version else (999, 0, 0)
     called = f"{package} {version}".strip()
     for name, needed in sorted(_versions(model)):

@@ -247,6 +247,7 @@ class _Reader:
             size_bytes=extent.size,
             is_variable=bool(tensor.IsVariable()),
             sparsity=sparsity,
+            stray_dimension=_stray_dimension(tensor.Quantization(), shape),
         )
         if extent.size and sparsity is None and dtype in BITS:
             needed = -(-result.elements * BITS[dtype] // 8)
@@ -415,6 +416,12 @@ KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
 
 def _snake(name: str) -> str:
     return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+def _stray_dimension(table: Any, shape: tuple[int, ...]) -> int | None:
+    if table is None or not shape or not table.ScaleLength() or table.QuantizedDimension() in range(len(shape)):
+        return None
+    return int(table.QuantizedDimension())
 
 
 def _names(enumeration: type) -> dict[int, str]:
