@@ -35,6 +35,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "qat": {"max_drop": 5.0},
     "distill": {"width": 0.5},
     "round": {"bits": 3},
+    "mixed": {"size": "90%"},
 }
 # What they make is in the converted file alone.
 IN_FILES = {name for name, row in TECHNIQUES.items() if row.acts_on == "file" or name == "qat"}

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "qat": "edgeopt.cli.qat",
     "distill": "edgeopt.cli.distill",
     "round": "edgeopt.cli.round",
+    "mixed": "edgeopt.cli.mixed",
     "inspect": "edgeopt.cli.inspect",
     "sensitivity": "edgeopt.cli.sensitivity",
     "evaluate": "edgeopt.cli.evaluate",

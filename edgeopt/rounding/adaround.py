@@ -20,7 +20,7 @@ _LOW, _HIGH = -0.1, 1.1
 _PENALTY = 0.01
 _EXPONENTS = (20.0, 2.0)
 _WARM_UP = 0.2
-_RATE = 1e-2
+_RATE = 3e-2
 # Rows of inputs a step.
 _ROWS = 1024
 # How often the integers are looked at; in the second half it stops where none has changed for so many looks.

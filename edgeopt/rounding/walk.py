@@ -6,7 +6,7 @@ layers before it rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,6 +164,23 @@ def round_file(
         held=len(held_part),
         kept_as_it_was=worse,
     )
+
+
+def stored_in(floating: bytes, quantized: bytes, bits: Mapping[str, int]) -> bytes:
+    """Returns the file with the weights of some layers in other bits, rounded to the nearest integers.
+
+    Args:
+        floating, quantized: see `round_file`.
+        bits: name of a layer → 2, 4 or 8, as the file stores them from then on.
+    """
+    pairing = pair_weights(floating, quantized)
+    jobs, _ = _jobs(pairing, Settings(), tuple(bits))
+    other = [replace(job, stored=_emptied(job.stored, bits[job.name]), grid=Grid.of(bits[job.name])) for job in jobs]
+    return _nearest(quantized, pairing, other)
+
+
+def _emptied(stored: StoredWeights, bits: int) -> StoredWeights:
+    return replace(stored, values=np.zeros_like(stored.values), bits=bits)
 
 
 def split(samples: Part, *, seed: int) -> tuple[Part, Part]:

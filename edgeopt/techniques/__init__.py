@@ -6,7 +6,7 @@ The order of the table is the order in which techniques combine: each keeps what
 from __future__ import annotations
 
 from edgeopt.errors import named
-from edgeopt.techniques import calibrate, cluster, correct_bias, distill, prune, qat, shrink
+from edgeopt.techniques import calibrate, cluster, correct_bias, distill, mixed, prune, qat, shrink
 from edgeopt.techniques import round as rounding
 from edgeopt.techniques.contract import Carried, Need, Technique
 
@@ -21,6 +21,7 @@ TECHNIQUES: dict[str, Technique] = {
         cluster.TECHNIQUE,
         qat.TECHNIQUE,
         calibrate.TECHNIQUE,
+        mixed.TECHNIQUE,
         rounding.TECHNIQUE,
         correct_bias.TECHNIQUE,
     )

@@ -1,0 +1,160 @@
+"""A float file, a quantized one, samples and budgets go in; the file with the bits that each layer needs comes out.
+
+What a layer loses is measured: it alone is rounded to fewer bits, and the whole file answers the samples again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeopt import progress
+from edgeopt.data import Part
+from edgeopt.errors import ConfigError, ModelError, setting
+from edgeopt.rounding.allocation import Budget, allocate
+from edgeopt.rounding.layout import LINEAR
+from edgeopt.rounding.walk import Result, Settings, output_error, round_file, split, stored_in
+from edgeopt.tflite.macs import operator_macs
+from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
+
+# Bits that files hold, and runtimes know for all the operators of LINEAR.
+CHOICES = (4, 8)
+TASK = "measuring what few bits cost"
+# As `rewrite.changed` aligns buffers.
+_ALIGNMENT = 16
+# A file has an entry for each operator and version: new versions of operators add some.
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What became of a file.
+
+    Attributes:
+        result: of its rounding, with all its layers.
+        bits: name of a layer → of its weights.
+        losses: name of a layer → number of bits → error of the file's outputs with that layer alone in so many.
+        all_high: error with all layers in the most bits.
+    """
+
+    result: Result
+    bits: Mapping[str, int]
+    losses: Mapping[str, Mapping[int, float]]
+    all_high: float
+
+
+@dataclass(frozen=True)
+class _Layer:
+    pair: Pair
+    elements: int
+    macs: int
+
+    def size_bytes(self, bits: int) -> int:
+        return -(-(self.elements * bits // 8) // _ALIGNMENT) * _ALIGNMENT
+
+
+def mix(
+    floating: bytes,
+    quantized: bytes,
+    samples: Part,
+    settings: Settings,
+    *,
+    size: int,
+    bit_macs: float | None,
+    chosen: Sequence[str],
+    measured: int,
+    time_limit: float,
+) -> Mixed:
+    """Returns the file with each layer in the bits that it needs, rounded by what its layers compute.
+
+    Args:
+        floating, quantized: the model without quantization, and with integer weights.
+        samples: as the float file takes them.
+        settings: how to round.
+        size: bytes that the file may have.
+        bit_macs: share of the multiply-accumulates times bits of all layers in the most bits.
+        chosen: names of layers whose bits may be chosen.
+        measured: samples that losses are measured on, at most.
+        time_limit: of the integer programme, in seconds.
+
+    Raises:
+        ConfigError: no choice keeps the budgets; the message says the smallest that there is.
+        DataError: there are too few samples.
+    """
+    pairing = pair_weights(floating, quantized)
+    there = _layers(pairing, chosen)
+    high = stored_in(floating, quantized, {layer.pair.name: CHOICES[-1] for layer in there})
+    rest = len(high) - sum(layer.size_bytes(CHOICES[-1]) for layer in there)
+    sizes = np.array([[layer.size_bytes(bits) for bits in CHOICES] for layer in there]).reshape(-1, len(CHOICES))
+    work = np.array([[layer.macs * bits for bits in CHOICES] for layer in there], float).reshape(-1, len(CHOICES))
+    budgets = [Budget(sizes, size - rest)]
+    if bit_macs is not None:
+        budgets.append(Budget(work, bit_macs * work[:, -1].sum()))
+    _require_possible(budgets, size, rest, bit_macs, work)
+    few = samples.take(measured, seed=settings.seed)
+    _, held = split(few, seed=settings.seed)
+    base = output_error(floating, high, held)
+    losses = np.zeros(sizes.shape)
+    for layer, one in enumerate(progress.track(there, TASK, len(there))):
+        for choice, bits in enumerate(CHOICES[:-1]):
+            lowered = stored_in(floating, high, {one.pair.name: bits})
+            found = round_file(floating, lowered, few, replace(settings, method="gptq"), chosen=(one.pair.name,))
+            losses[layer, choice] = max(0.0, found.after - base)
+    for _ in range(_ATTEMPTS):
+        picked = allocate(losses, budgets, time_limit=time_limit)
+        bits_of = {one.pair.name: CHOICES[choice] for one, choice in zip(there, picked)}
+        start = stored_in(floating, quantized, bits_of)
+        result = round_file(floating, start, samples, settings)
+        over = len(result.content) - size
+        if over <= 0:
+            named = {
+                one.pair.name: {bits: base + float(loss) for bits, loss in zip(CHOICES, losses[layer])}
+                for layer, one in enumerate(there)
+            }
+            return Mixed(result, bits_of, named, base)
+        budgets[0] = replace(budgets[0], limit=budgets[0].limit - over)
+        if budgets[0].least > budgets[0].limit:
+            break
+    raise ConfigError(_too_small(size, len(result.content)))
+
+
+def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:
+    """Returns the layers whose bits may be chosen, one for each weight tensor."""
+    found: dict[int, _Layer] = {}
+    for pair in pairing.pairs:
+        operator, weight = pair.quantized.operator, pair.quantized.weight
+        if pair.name not in chosen or operator.name not in LINEAR:
+            continue
+        macs = operator_macs(pairing.quantized.main, operator)
+        before = found.get(weight.index)
+        found[weight.index] = (
+            _Layer(pair, weight.elements, macs) if before is None else replace(before, macs=before.macs + macs)
+        )
+    if not found:
+        raise ModelError(
+            f"Expected a file with layers of {', '.join(LINEAR)} in symmetric integers, got none. "
+            "Try --scheme int8, or leaving the step out."
+        )
+    return list(found.values())
+
+
+def _require_possible(
+    budgets: Sequence[Budget], size: int, rest: int, bit_macs: float | None, work: np.ndarray
+) -> None:
+    bytes_of, *others = budgets
+    if bytes_of.least > bytes_of.limit:
+        raise ConfigError(_too_small(size, int(bytes_of.least) + rest))
+    if any(budget.least > budget.limit for budget in others):
+        raise ConfigError(
+            f"Expected at least {CHOICES[0] / CHOICES[-1]:.0%} of the multiply-accumulates times bits, the "
+            f"smallest that {CHOICES[0]} bits give, got {bit_macs:.0%}. Try {setting('bit_macs', 0.75)}."
+        )
+
+
+def _too_small(size: int, least: int) -> str:
+    return (
+        f"Expected a size of at least {least:,} bytes, which the file has with all layers in {CHOICES[0]} bits, got "
+        f"{size:,}. Try {setting('size', f'{-(-least // 1000)}KB')}, or sparing fewer layers."
+    )

@@ -1,0 +1,152 @@
+"""A quantized file, samples and a budget go in; the file with as many bits in each layer as it needs comes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeopt.choices import option
+from edgeopt.prospects import ModelFacts, Prospect
+from edgeopt.steps import Step
+from edgeopt.techniques.contract import Carried, Need, Technique
+from edgeopt.units import parse_size
+from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
+    from edgeopt.formats.contract import FileFacts
+    from edgeopt.rounding.mixing import Mixed
+    from edgeopt.rounding.walk import LayerResult
+
+_BYTES, _OFF = "bytes of the file", "output error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix(Step):
+    """What may be said about bits per layer."""
+
+    technique: ClassVar[str] = "mixed"
+
+    size: str = option("80%", "Of the file at most: a share of what it has, or bytes.", metavar="SIZE|PERCENT")
+    bit_macs: float | None = option(
+        None, "Share of all multiply-accumulates times 8 bits that may stay, as well.", above=0.0, high=1.0, hint="0.75"
+    )
+    method: str = option("gptq", "How weights are rounded.", choices=("gptq", "adaround", "nearest"))
+    layers: tuple[str, ...] = option(
+        (),
+        "Choose the bits of these alone: names of tensors, parts of them, operators (CONV_2D) or globs.",
+        metavar="NAME",
+    )
+    spare: tuple[str, ...] = option((), "All but these: names, parts of them, operators or globs.", metavar="NAME")
+    samples: int = option(512, "Calibration samples to round by, at most.", low=8, high=100_000)
+    measured: int = option(160, "Calibration samples that losses are measured on, at most.", low=8, high=100_000)
+    time_limit: float = option(30.0, "Seconds for the integer programme.", above=0.0, high=86_400.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size_bytes(self.size, 100)
+
+
+def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carried: Carried) -> tuple[Path, StepRecord]:
+    """Returns the file with the bits that each layer needs.
+
+    Raises:
+        ConfigError: no choice keeps the budget, or a word means no layer.
+        DataError: there are too few samples.
+        ModelError: no layer can have other bits, or a file does not run.
+    """
+    from edgeopt import files
+    from edgeopt.rounding.mixing import mix
+    from edgeopt.rounding.walk import Settings
+    from edgeopt.techniques.in_layers import chosen_layers
+    from edgeopt.tflite.pairing import pair_weights
+
+    assert carried.converted is not None
+    floating, quantized = float_file.read_bytes(), carried.converted.read_bytes()
+    there = [(pair.name, pair.quantized.operator.name) for pair in pair_weights(floating, quantized).pairs]
+    size = size_bytes(step.size, len(quantized))
+    found = mix(
+        floating,
+        quantized,
+        calibration.take(step.samples, seed=carried.seed),
+        Settings(
+            step.method,
+            sparse=Property.SPARSE in carried.properties,
+            clustered=Property.CLUSTERED in carried.properties,
+            seed=carried.seed,
+        ),
+        size=size,
+        bit_macs=step.bit_macs,
+        chosen=chosen_layers(there, step.layers, step.spare),
+        measured=step.measured,
+        time_limit=step.time_limit,
+    )
+    output = carried.folder / "mixed.tflite"
+    files.atomic_write(output, found.result.content)
+    result = found.result
+    note = f"as a share of the outputs' variance, on {result.held} samples that were not fitted on"
+    off = Promise(_OFF, limit=result.before).found(result.after, note=note)
+    return output, StepRecord(
+        step.technique,
+        step.said(),
+        layers=tuple(_told(layer, found) for layer in result.layers),
+        promises=(Promise(_BYTES, limit=size, of=len(quantized)), off),
+    )
+
+
+def size_bytes(text: str, whole: int) -> int:
+    """Returns a budget in bytes: "60%" of a file, or "48KB"."""
+    share = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    size = int(float(share[1]) / 100 * whole) if share is not None else parse_size(text)
+    assert size is not None
+    return size
+
+
+def _told(layer: LayerResult, found: Mixed) -> LayerChange:
+
+    if layer.name not in found.bits:
+        return LayerChange(layer.name, layer.kind, reason=layer.reason or "its bits were not to be chosen")
+    losses = found.losses[layer.name]
+    alone = ", ".join(f"{error:.3%} with {bits} bits" for bits, error in losses.items())
+    return LayerChange(layer.name, layer.kind, done=f"{found.bits[layer.name]} bits (alone it makes the error {alone})")
+
+
+def check(step: Mix, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
+    """Returns the promises: bytes are counted in the file, the error was measured in it."""
+    return tuple(promise.found(file.size_bytes) if promise.kind == _BYTES else promise for promise in record.promises)
+
+
+def predict(step: Mix, facts: ModelFacts) -> Prospect:
+    """Returns what fewer bits where they cost little will bring."""
+    if not facts.weights:
+        return Prospect("none", "there are no weights to give other bits", possible=False)
+    return Prospect(
+        f"a file of {step.size}: 4 bits where they cost least, 8 elsewhere",
+        "smaller, and no faster on CPUs: they widen 4 bits to 8 before they multiply",
+    )
+
+
+def remarks(step: Mix, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
+    """Yields what of a step is pointless."""
+    if any(other.technique == "round" for other in earlier):
+        yield "it rounds all weights anew"
+
+
+TECHNIQUE = Technique(
+    "mixed",
+    "Give each layer 4 or 8 bits, within a budget.",
+    Mix,
+    apply,
+    check,
+    predict,
+    typical=Mix(),
+    acts_on="file",
+    needs=frozenset({Need.CALIBRATION, Need.SCHEME}),
+    keeps=frozenset({Property.SPARSE, Property.CLUSTERED, Property.FAKE_QUANTIZED}),
+    remarks=remarks,
+    fits=lambda scheme: scheme.needs_calibration and not scheme.granularity.startswith("block"),
+    why_unfit="runtimes know layers of 4 bits beside layers of 8 in integer arithmetic alone",
+)

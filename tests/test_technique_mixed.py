@@ -1,0 +1,149 @@
+"""Bits are given to layers by what they lose, within budgets that the file keeps."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_technique_round import Pair, cnn  # noqa: F401 - a fixture
+
+from edgeopt import data as datasets
+from edgeopt import formats
+from edgeopt.carry_out import carry_out
+from edgeopt.errors import ConfigError, ModelError
+from edgeopt.plan import plan
+from edgeopt.recipe import Recipe, read_recipe, steps_from
+from edgeopt.rounding.allocation import Budget, allocate
+from edgeopt.rounding.mixing import Mixed, mix
+from edgeopt.rounding.walk import Settings
+from edgeopt.techniques.mixed import Mix, size_bytes
+from edgeopt.tflite.pairing import pair_weights
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.stored_weights import layers
+from edgeopt.workspace import Workspace
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_choice_is_the_best_of_all(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    costs, work = (np.sort(random.uniform(1, 9, (6, 3)), axis=1) for _ in range(2))
+    losses = -np.sort(-random.uniform(0, 1, (6, 3)), axis=1)
+    budgets = [Budget(costs, 0.6 * costs[:, -1].sum()), Budget(work, 0.7 * work[:, -1].sum())]
+    chosen = allocate(losses, budgets, time_limit=30)
+    every = np.array(list(itertools.product(range(3), repeat=6)))
+    rows = np.arange(6)
+    allowed = [one for one in every if all(budget.allows(one) for budget in budgets)]
+    assert any((one == chosen).all() for one in allowed)
+    assert losses[rows, chosen].sum() == pytest.approx(min(losses[rows, one].sum() for one in allowed))
+
+
+def test_what_is_left_is_spent_and_time_that_is_over_leaves_a_choice() -> None:
+    costs = np.array([[1.0, 2.0]] * 4)
+    losses = np.array([[4.0, 0.0], [3.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+    # 4 is the least, and 2 more are to spend: on the two that lose most.
+    assert allocate(losses, [Budget(costs, 6.0)], time_limit=1e-9).tolist() == [1, 1, 0, 0]
+    assert allocate(losses, [Budget(costs, 4.0)], time_limit=30).tolist() == [0, 0, 0, 0]
+    assert allocate(np.zeros((2, 2)), [Budget(costs[:2], 9.0)], time_limit=30).shape == (2,)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("60%", 1200), ("12.5 %", 250), ("1KB", 1000), ("1800", 1800)])
+def test_a_size_is_a_share_or_bytes(text: str, expected: int) -> None:
+    assert size_bytes(text, 2000) == expected
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None) -> Mixed:
+    names = [one.name for one in pair_weights(pair.floating, pair.quantized).pairs]
+    return mix(
+        pair.floating,
+        pair.quantized,
+        pair.samples,
+        Settings(),
+        size=size,
+        bit_macs=bit_macs,
+        chosen=names,
+        measured=60,
+        time_limit=30,
+    )
+
+
+def test_the_file_keeps_its_size_and_the_layers_that_lose_most_keep_their_bits(cnn: Pair) -> None:  # noqa: F811
+    size = len(cnn.quantized) - 900
+    found = _mixed(cnn, size)
+    assert len(found.result.content) <= size
+    stored = {layer.name: int(layer.weight.dtype[3:]) for layer in layers(read(found.result.content))}
+    assert stored == dict(found.bits)
+    assert set(stored.values()) == {4, 8}
+    # 900 bytes are less than half of the largest layer's weights: it alone is enough.
+    loss = {name: errors[4] - errors[8] for name, errors in found.losses.items()}
+    assert sum(loss[name] for name, bits in stored.items() if bits == 4) <= max(loss.values())
+
+
+def test_work_is_a_budget_too(cnn: Pair) -> None:  # noqa: F811
+    found = _mixed(cnn, bit_macs=0.75)
+    facts = {layer.layer: layer.macs for layer in _operators(found.result.content)}
+    done = sum(macs * found.bits[name] for name, macs in facts.items() if name in found.bits)
+    assert done <= 0.75 * 8 * sum(macs for name, macs in facts.items() if name in found.bits)
+    with pytest.raises(ConfigError, match=r"Expected at least 50% of the multiply-accumulates times bits.* got 40%"):
+        _mixed(cnn, bit_macs=0.4)
+
+
+def test_a_size_that_is_too_small_says_the_smallest(cnn: Pair) -> None:  # noqa: F811
+    with pytest.raises(ConfigError, match=r"Expected a size of at least ([\d,]+) bytes, .* got 2,000\.") as error:
+        _mixed(cnn, 2000)
+    least = int(str(error.value).split("at least ")[1].split(" bytes")[0].replace(",", ""))
+    # Operators of few bits have entries of their own in the file, so it may take some bytes more.
+    assert len(_mixed(cnn, least + 300).result.content) <= least + 300
+
+
+def test_a_file_without_layers_to_choose_for(cnn: Pair) -> None:  # noqa: F811
+    with pytest.raises(ModelError, match=r"Expected a file with layers of CONV_2D, .*, got none"):
+        mix(
+            cnn.floating,
+            cnn.floating,
+            cnn.samples,
+            Settings(),
+            size=10**6,
+            bit_macs=None,
+            chosen=(),
+            measured=60,
+            time_limit=1,
+        )
+
+
+def test_a_recipe_ends_in_a_file_of_the_size_asked_for(digits_model: Path, tmp_path: Path) -> None:
+    with Workspace(digits_model, datasets.load("digits"), tmp_path) as workspace:
+        found = carry_out(Recipe(steps=steps_from([{"mixed": {"size": "90%"}}]), schemes=("int8",)), workspace)
+    (record,) = found.records
+    assert not record.rolled_back
+    before, after = (next(v for v in found.variants if v.name == name) for name in ("int8", "mixed.int8"))
+    assert (after.size_bytes or 0) <= 0.9 * (before.size_bytes or 0)
+    size = next(promise for promise in record.promises if promise.kind == "bytes of the file")
+    assert size.measured == after.size_bytes
+    assert all(promise.kept for promise in record.promises)
+    dtypes = {weight.dtype for weight in formats.facts(tmp_path / str(after.file)).weights if weight.kind == "weights"}
+    assert dtypes == {"int4", "int8"}
+
+
+def test_what_a_plan_says_of_it() -> None:
+    notes = plan(read_recipe("{schemes: [int8], steps: [round, mixed]}")).notes
+    assert notes == ("steps[1].mixed: it rounds all weights anew",)
+    with pytest.raises(ConfigError, match="Expected a size such as 64KB"):
+        Mix(size="much")
+    with pytest.raises(ConfigError, match="got dynamic: runtimes know layers of 4 bits beside layers of 8"):
+        plan(read_recipe("{schemes: [int8, dynamic], steps: [mixed]}"))
+
+
+def _operators(content: bytes) -> list[formats.contract.OperatorFacts]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "file.tflite"
+        file.write_bytes(content)
+        return list(formats.facts(file).operators)
