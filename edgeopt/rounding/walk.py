@@ -22,12 +22,14 @@ from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.layout import LINEAR, Layout, layout
 from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.stored_weights import StoredWeights, layers, stored_bias, stored_weights, with_weights
+from edgeopt.tflite.stored_weights import STORED_BITS, StoredWeights, layers, stored_bias, stored_weights, with_weights
 
 TASK = "rounding weights"
 # One in so many samples is not fitted on, so that what is said of the result was not made by fitting.
 _HELD = 5
 LEAST_SAMPLES = 8
+# The only operator with kernels for weights of two bits.
+_TWO_BITS = "FULLY_CONNECTED"
 # Inputs whose covariance is kept: 128 MB in 64 bits.
 MOST_COLUMNS = 4096
 
@@ -171,16 +173,18 @@ def stored_in(floating: bytes, quantized: bytes, bits: Mapping[str, int]) -> byt
 
     Args:
         floating, quantized: see `round_file`.
-        bits: name of a layer → 2, 4 or 8, as the file stores them from then on.
+        bits: name of a layer → 2 to 8; it is stored in the next of 2, 4 and 8 that its operator has kernels for.
     """
     pairing = pair_weights(floating, quantized)
     jobs, _ = _jobs(pairing, Settings(), tuple(bits))
-    other = [replace(job, stored=_emptied(job.stored, bits[job.name]), grid=Grid.of(bits[job.name])) for job in jobs]
-    return _nearest(quantized, pairing, other)
+    return _nearest(quantized, pairing, [_in_bits(job, bits[job.name]) for job in jobs])
 
 
-def _emptied(stored: StoredWeights, bits: int) -> StoredWeights:
-    return replace(stored, values=np.zeros_like(stored.values), bits=bits)
+def _in_bits(job: _Job, bits: int) -> _Job:
+    kinds = {pair.quantized.operator.name for pair, _ in job.uses}
+    held = next(held for held in STORED_BITS if held >= bits and (held > 2 or kinds == {_TWO_BITS}))
+    stored = replace(job.stored, values=np.zeros_like(job.stored.values), bits=held)
+    return replace(job, stored=stored, grid=Grid.of(bits))
 
 
 def split(samples: Part, *, seed: int) -> tuple[Part, Part]:
