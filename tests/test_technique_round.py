@@ -22,14 +22,14 @@ from edgeopt.frameworks import load
 from edgeopt.plan import plan
 from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, read_recipe, steps_from
-from edgeopt.rounding.walk import Settings, output_error, round_file, split
+from edgeopt.rounding.walk import Settings, output_error, round_file, split, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques.contract import Carried
 from edgeopt.techniques.in_layers import chosen_layers
 from edgeopt.techniques.round import TECHNIQUE, Round
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.stored_weights import layers, stored_weights
+from edgeopt.tflite.stored_weights import layers, stored_bias, stored_weights
 from edgeopt.vocabulary import Promise, Property, StepRecord, Variant
 from edgeopt.workspace import Workspace
 
@@ -116,6 +116,25 @@ def test_zeros_and_equal_weights_are_kept(cnn: Pair) -> None:
             assert all(len(np.unique(theirs[ours == value])) == 1 for value in np.unique(ours))
 
 
+def test_a_channel_of_next_to_nothing_leaves_room_for_its_bias() -> None:
+    keras = load("tf_keras")
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(3, name="dense")
+    model = keras.Sequential([keras.layers.Input((4,)), dense])
+    kernel, _ = dense.get_weights()
+    kernel[:, 1] = 1e-12
+    dense.set_weights([kernel, np.array([0.1, 5.0, -0.1])])
+    pair = _pair(model, np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    for content in (
+        stored_in(pair.floating, pair.quantized, {_names(pair)[0]: 4}),
+        round_file(pair.floating, pair.quantized, pair.samples, Settings(bits=4)).content,
+    ):
+        (layer,) = layers(read(content))
+        bias = stored_bias(read(content), layer)
+        assert bias is not None
+        assert bias[1] == pytest.approx(5.0, rel=1e-3)
+
+
 def test_a_layer_that_is_called_twice_is_rounded_for_both_calls() -> None:
     keras = load("tf_keras")
     keras.utils.set_random_seed(0)
@@ -131,7 +150,7 @@ def test_a_layer_that_is_called_twice_is_rounded_for_both_calls() -> None:
     assert found.after < found.before
 
 
-def test_what_cannot_be_rounded_says_why(cnn: Pair) -> None:
+def test_what_cannot_be_rounded_says_why(cnn: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     found = round_file(cnn.floating, cnn.floating, cnn.samples)
     assert found.content == cnn.floating
     assert found.kept_as_it_was
@@ -140,6 +159,11 @@ def test_what_cannot_be_rounded_says_why(cnn: Pair) -> None:
     }
     with pytest.raises(DataError, match=r"Expected at least 8 calibration samples .* got 7\. Try more calibration"):
         round_file(cnn.floating, cnn.quantized, cnn.samples.head(7))
+    monkeypatch.setattr("edgeopt.rounding.walk.MOST_COLUMNS", 26)
+    found = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(bits=4))
+    # 3x3x2 of the convolution and 8 times 3x3 of the depthwise one are in; 4x4x8 of the dense layer are too many.
+    assert [layer.reason for layer in found.layers[:2]] == ["", ""]
+    assert found.layers[2].reason == "the covariance of its 128 inputs would take too much memory"
 
 
 # --- the technique ---------------------------------------------------------------------------------------------------

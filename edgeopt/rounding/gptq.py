@@ -18,7 +18,7 @@ DAMPING = 0.01
 # Shares of the widest step that are tried for each row: few bits are worth clipping for.
 _LEAST_SHARE = 0.3
 _SHARES = 18
-# Multiply-adds that trying steps may take; of larger layers fewer are tried.
+# Multiply-adds that trying steps, and changing integers, may take; of larger layers less is tried.
 _MOST_MACS = 2e11
 # Columns whose corrections are applied to the rest at once.
 _BLOCK = 128
@@ -79,9 +79,13 @@ def row_errors(weights: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) ->
 
 
 def _shares(shape: tuple[int, ...]) -> np.ndarray:
+    return np.linspace(1.0, _LEAST_SHARE, max(4, min(_SHARES, _affordable(shape))))
+
+
+def _affordable(shape: tuple[int, ...]) -> int:
+    """Returns how often all weights of a layer may be gone through."""
     groups, rows, columns = shape
-    affordable = int(_MOST_MACS / max(1.0, groups * rows * float(columns) ** 2))
-    return np.linspace(1.0, _LEAST_SHARE, max(4, min(_SHARES, affordable)))
+    return int(_MOST_MACS / max(1.0, groups * rows * float(columns) ** 2))
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def _descended(
     """
     q, s = np.array(integers), np.array(steps, np.float64)
     curvature = np.einsum("gkk->gk", hessian)
-    for _ in range(_PASSES):
+    for _ in range(max(1, min(_PASSES, _affordable(weights.shape)))):
         pulled = (q * s - weights) @ hessian  # half the gradient of each row's error
         before = q.copy()
         for k in range(weights.shape[2]):

@@ -28,6 +28,8 @@ TASK = "rounding weights"
 # One in so many samples is not fitted on, so that what is said of the result was not made by fitting.
 _HELD = 5
 LEAST_SAMPLES = 8
+# Half of what 32 bits hold: a bias may grow a little when it is fitted.
+_LARGEST_BIAS = 2.0**30
 # The only operator with kernels for weights of two bits.
 _TWO_BITS = "FULLY_CONNECTED"
 # Inputs whose covariance is kept: 128 MB in 64 bits.
@@ -146,7 +148,7 @@ def round_file(
     start = _nearest(quantized, pairing, jobs) if settings.bits is not None else quantized
     content = start
     for done, job in enumerate(jobs):
-        progress.tell(TASK, done, len(jobs), f"{job.name}, on {len(fit_part)} samples")
+        progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
         rounded, result = _rounded(pairing, floating, content, job, fit_part, held_part, settings, (done, len(jobs)))
         results[job.name] = result
         for pair, _ in job.uses[1:]:
@@ -264,9 +266,10 @@ def _why_not(
         return f"rounding knows {', '.join(LINEAR)}, not {strange[0]}"
     if settings.bits is not None and settings.bits > stored.bits:
         return f"the file stores {stored.bits} bits of it, fewer than {settings.bits}"
-    (columns,) = {lies.columns for lies in layouts if lies is not None}
-    if columns > MOST_COLUMNS:
-        return f"the covariance of its {columns:,} inputs would not fit into memory ({MOST_COLUMNS:,} do)"
+    for lies in layouts:
+        if lies is not None and lies.groups * lies.columns**2 > MOST_COLUMNS**2:
+            of = f" in {lies.groups:,} groups" if lies.groups > 1 else ""
+            return f"the covariance of its {lies.columns:,} inputs{of} would take too much memory"
     return ""
 
 
@@ -277,7 +280,8 @@ def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:
         if job.stored.axis is None:
             steps = np.broadcast_to(steps.max(), steps.shape)
         biases = tuple(_bias(pairing, pair, lies) for pair, lies in job.uses)
-        content = _written(content, job, Rounded(job.grid.nearest(job.weights, steps), steps, biases))
+        rounded = Rounded(job.grid.nearest(job.weights, steps), steps, biases)
+        content = _written(content, job, _with_room_for_biases(job, rounded))
     return content
 
 
@@ -310,8 +314,9 @@ def _rounded(
         zeros=zeros,
         iterations=settings.iterations,
         seed=settings.seed,
-        told=lambda done: progress.tell(TASK, *place, f"{job.name}, step {done} of {settings.iterations}"),
+        told=lambda done: progress.tell(TASK, *place, f"{_short(job.name)}, step {done} of {settings.iterations}"),
     )
+    found = _with_room_for_biases(job, found)
     after = error(found.values, found.biases, uses, held)
     bits = int(job.grid.highest + 1).bit_length()
     first = job.uses[0][0].quantized
@@ -319,6 +324,20 @@ def _rounded(
     if after < before:
         return found, result
     return None, replace(result, after=before, reason="its error did not fall")
+
+
+def _with_room_for_biases(job: _Job, rounded: Rounded) -> Rounded:
+    """Returns weights whose steps are large enough for biases in 32 bits: those of channels of next to nothing grow."""
+    least = np.zeros(rounded.steps.shape)
+    for (pair, _), bias in zip(job.uses, rounded.biases):
+        inputs = pair.quantized.activations
+        if inputs.dtype == "int8" and inputs.quantization is not None:
+            needed = np.abs(bias)[..., None] / (inputs.quantization.scales[0] * _LARGEST_BIAS)
+            least = np.maximum(least, needed if job.stored.axis is not None else needed.max())
+    if (rounded.steps >= least).all():
+        return rounded
+    steps = np.maximum(rounded.steps, least)
+    return replace(rounded, integers=job.grid.nearest(rounded.values, steps), steps=steps)
 
 
 def _now(content: bytes, job: _Job) -> Rounded:
@@ -357,3 +376,8 @@ def _channels(bias: np.ndarray | None, lies: Layout) -> np.ndarray:
 
 def _activation(pair: Pair) -> Activation:
     return Activation.named(str(pair.floating.operator.options.get("fused_activation_function", "NONE")))
+
+
+def _short(name: str) -> str:
+    """Returns the last part of a name that a converter joined of all that it fused."""
+    return name.rpartition(";")[2]

@@ -87,8 +87,8 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     output = carried.folder / "mixed.tflite"
     files.atomic_write(output, found.result.content)
     result = found.result
-    note = f"as a share of the outputs' variance, on {result.held} samples that were not fitted on"
-    off = Promise(_OFF, limit=result.before).found(result.after, note=note)
+    note = f"of the outputs' variance, on {result.held} samples that were not fitted on"
+    off = Promise(_OFF, limit=100 * result.before, unit="%").found(100 * result.after, note=note)
     return output, StepRecord(
         step.technique,
         step.said(),

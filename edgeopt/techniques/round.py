@@ -106,8 +106,8 @@ def _told(layer: LayerResult) -> LayerChange:
 
 
 def _promises(step: Round, found: Result) -> Iterator[Promise]:
-    note = f"as a share of the outputs' variance, on {found.held} samples that were not fitted on"
-    yield Promise(_OFF, limit=found.before).found(found.after, note=note)
+    note = f"of the outputs' variance, on {found.held} samples that were not fitted on"
+    yield Promise(_OFF, limit=100 * found.before, unit="%").found(100 * found.after, note=note)
     if step.bits is not None:
         for layer in found.layers:
             if layer.bits and not (layer.reason and layer.before is None):
