@@ -104,8 +104,7 @@ def _made(key: Mapping[str, Any], floating: Path, quantized: Path, samples: Part
     lowered = stored_in(real, stored, dict.fromkeys(chosen, key["bits"]))
     if key["how"] == "min-max":
         return lowered
-    settings = Settings(key["how"], key["bits"], iterations)
-    return round_file(real, lowered, samples, settings, chosen=chosen).content
+    return round_file(real, lowered, samples, Settings(key["how"], iterations), chosen=chosen).content
 
 
 def _others(floating: Path, samples: Part) -> bytes:

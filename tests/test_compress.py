@@ -34,7 +34,6 @@ ALONE: dict[str, dict[str, Any]] = {
     # Two epochs may leave it a sample behind int8 after training.
     "qat": {"max_drop": 5.0},
     "distill": {"width": 0.5},
-    "round": {"bits": 3},
     "mixed": {"size": "90%"},
 }
 # What they make is in the converted file alone.

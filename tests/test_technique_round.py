@@ -66,6 +66,11 @@ def cnn() -> Pair:
     return _pair(keras.Model(inputs, layers.Dense(5, name="head")(x)), images)
 
 
+def _lowered(pair: Pair, bits: int) -> Pair:
+    """The same with all weights in so many bits, to the nearest integers."""
+    return replace(pair, quantized=stored_in(pair.floating, pair.quantized, dict.fromkeys(_names(pair), bits)))
+
+
 def _integers(content: bytes) -> list[np.ndarray]:
     model = read(content)
     found = [stored_weights(model, layer) for layer in layers(model)]
@@ -77,7 +82,8 @@ def _integers(content: bytes) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("method", ["gptq", "adaround", "nearest"])
 def test_outputs_come_nearer_to_the_float_models(cnn: Pair, method: str) -> None:
-    found = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(method, bits=3, iterations=200))
+    cnn = _lowered(cnn, 3)
+    found = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(method, iterations=200))
     assert {layer.bits for layer in found.layers} == {3}
     assert [np.abs(values).max() for values in _integers(found.content)] == [3, 3, 3, 3]
     assert found.after < (0.95 if method == "nearest" else 0.5) * found.before
@@ -92,25 +98,27 @@ def test_outputs_come_nearer_to_the_float_models(cnn: Pair, method: str) -> None
 
 
 def test_each_layer_is_rounded_for_what_arrives_after_those_before_it(cnn: Pair) -> None:
-    first = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(bits=2), chosen=_names(cnn)[:1])
-    both = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(bits=2), chosen=_names(cnn)[:2])
-    alone = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(bits=2), chosen=_names(cnn)[1:2])
+    cnn = _lowered(cnn, 2)
+    first = round_file(cnn.floating, cnn.quantized, cnn.samples, chosen=_names(cnn)[:1])
+    both = round_file(cnn.floating, cnn.quantized, cnn.samples, chosen=_names(cnn)[:2])
+    alone = round_file(cnn.floating, cnn.quantized, cnn.samples, chosen=_names(cnn)[1:2])
     np.testing.assert_array_equal(_integers(first.content)[0], _integers(both.content)[0])
     assert (_integers(both.content)[1] != _integers(alone.content)[1]).any()
     assert [layer.reason for layer in first.layers] == ["", *3 * ["it was not asked for"]]
 
 
 def test_zeros_and_equal_weights_are_kept(cnn: Pair) -> None:
+    cnn = _lowered(cnn, 4)
     pruned = replace(cnn, floating=_changed(cnn.floating, lambda w: np.where(np.abs(w) < 0.1, 0.0, w)))
     floats = [np.asarray(pair_weights(pruned.floating, cnn.quantized).float_weights(p)) for p in _pairs(pruned)]
-    found = round_file(pruned.floating, cnn.quantized, cnn.samples, Settings(bits=4, sparse=True))
+    found = round_file(pruned.floating, cnn.quantized, cnn.samples, Settings(sparse=True))
     for real, integers in zip(floats, _integers(found.content)):
         assert (real == 0).any()
         assert not integers[real == 0].any()
-    clustered = _changed(cnn.floating, lambda w: np.round(w, 1))
-    found = round_file(clustered, cnn.quantized, cnn.samples, Settings(bits=4, clustered=True))
-    for pair, integers in zip(_pairs(replace(cnn, floating=clustered)), _integers(found.content)):
-        real = pair_weights(clustered, cnn.quantized).float_weights(pair)
+    clustered = _lowered(replace(cnn, floating=_changed(cnn.floating, lambda w: np.round(w, 1))), 4)
+    found = round_file(*_files(clustered), cnn.samples, Settings(clustered=True))
+    for pair, integers in zip(_pairs(clustered), _integers(found.content)):
+        real = pair_weights(*_files(clustered)).float_weights(pair)
         for channel in range(real.shape[pair.quantized.axis]):
             ours, theirs = (np.take(array, channel, pair.quantized.axis) for array in (real, integers))
             assert all(len(np.unique(theirs[ours == value])) == 1 for value in np.unique(ours))
@@ -127,7 +135,7 @@ def test_a_channel_of_next_to_nothing_leaves_room_for_its_bias() -> None:
     pair = _pair(model, np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
     for content in (
         stored_in(pair.floating, pair.quantized, {_names(pair)[0]: 4}),
-        round_file(pair.floating, pair.quantized, pair.samples, Settings(bits=4)).content,
+        round_file(*_files(_lowered(pair, 4)), pair.samples).content,
     ):
         (layer,) = layers(read(content))
         bias = stored_bias(read(content), layer)
@@ -144,7 +152,7 @@ def test_a_layer_that_is_called_twice_is_rounded_for_both_calls() -> None:
     samples = np.random.default_rng(0).normal(size=(250, 24)).cumsum(1).astype(np.float32) / 4
     pair = _pair(model, samples)
     (shared,) = {one.quantized.weight.index for one in _pairs(pair)}
-    found = round_file(pair.floating, pair.quantized, pair.samples, Settings(bits=3))
+    found = round_file(*_files(_lowered(pair, 3)), pair.samples)
     assert [(layer.kind, layer.bits) for layer in found.layers] == 2 * [("FULLY_CONNECTED", 3)]
     assert {layer.weight.index for layer in layers(read(found.content))} == {shared}
     assert found.after < found.before
@@ -160,7 +168,7 @@ def test_what_cannot_be_rounded_says_why(cnn: Pair, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match=r"Expected at least 8 calibration samples .* got 7\. Try more calibration"):
         round_file(cnn.floating, cnn.quantized, cnn.samples.head(7))
     monkeypatch.setattr("edgeopt.rounding.walk.MOST_COLUMNS", 26)
-    found = round_file(cnn.floating, cnn.quantized, cnn.samples, Settings(bits=4))
+    found = round_file(*_files(_lowered(cnn, 4)), cnn.samples)
     # 3x3x2 of the convolution and 8 times 3x3 of the depthwise one are in; 4x4x8 of the dense layer are too many.
     assert [layer.reason for layer in found.layers[:2]] == ["", ""]
     assert found.layers[2].reason == "the covariance of its 128 inputs would take too much memory"
@@ -171,10 +179,10 @@ def test_what_cannot_be_rounded_says_why(cnn: Pair, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="module")
 def outcome(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, dict[str, float]]:
-    """A recipe that rounds to three bits, and the scores of its variants."""
+    """A recipe that rounds a file of three bits, and the scores of its variants."""
     folder = tmp_path_factory.mktemp("rounded")
     with Workspace(digits_model, datasets.load("digits"), folder) as workspace:
-        found = carry_out(Recipe(steps=steps_from([{"round": {"bits": 3}}]), schemes=("int8",)), workspace)
+        found = carry_out(Recipe(steps=steps_from(["round"]), schemes=("int3",), keep_8bit=("none",)), workspace)
         return folder, found, {v.name: _score(workspace, v) for v in found.variants}
 
 
@@ -185,25 +193,23 @@ def _score(workspace: Workspace, variant: Variant) -> float:
 
 
 def test_a_recipe_ends_in_a_file_of_few_values(outcome: tuple[Path, Outcome, dict[str, float]]) -> None:
-    folder, found, scores = outcome
+    _, found, scores = outcome
     (record,) = found.records
     assert not record.rolled_back
-    assert all(change.done.startswith("3 bits: error ") for change in record.layers)
+    assert any(change.done.startswith("3 bits: error ") for change in record.layers)
     error, *values = record.promises
     assert error.kind == "output error"
     assert error.kept
+    assert values
     assert all(promise.kept and promise.limit == 2**3 - 1 for promise in values)
-    assert len(values) == len(record.layers)
-    made = formats.facts(folder / str(found.variants[-1].file))
-    assert {w.unique_per_channel for w in made.weights if w.kind == "weights"} <= set(range(1, 8))
-    assert scores["int8"] - scores["round.int8"] < 0.02
+    assert scores["float32"] - scores["round.int3"] < 0.03
 
 
 def test_a_float_file_is_rounded_as_well(outcome: tuple[Path, Outcome, dict[str, float]], tmp_path: Path) -> None:
     folder, found, _ = outcome
     floating = folder / str(next(v for v in found.variants if v.name == "float32").file)
     with Workspace(floating, datasets.load("digits"), tmp_path) as workspace:
-        again = carry_out(Recipe(steps=steps_from([{"round": {"bits": 3}}]), schemes=("int8",)), workspace)
+        again = carry_out(Recipe(steps=steps_from(["round"]), schemes=("int3",), keep_8bit=("none",)), workspace)
     assert again.records[0].promises == found.records[0].promises
 
 
@@ -227,20 +233,20 @@ def test_values_that_are_too_many_break_the_promise(cnn: Pair, tmp_path: Path) -
     weight = next(w for w in facts.weights if w.kind == "weights")
     promise = Promise("distinct values in a channel", weight.name, limit=7)
     record = StepRecord("round", promises=(promise,))
-    (checked,) = TECHNIQUE.check(Round(bits=3), record, facts)
+    (checked,) = TECHNIQUE.check(Round(), record, facts)
     assert checked.measured == weight.unique_per_channel
     assert checked.kept is False
 
 
 def test_what_a_plan_says_of_it() -> None:
-    recipe = "{schemes: [int8], steps: [{round: {bits: 4}}, {round: {bits: 4}}]}"
+    recipe = "{schemes: [int4], steps: [round, round]}"
     assert plan(read_recipe(recipe)).notes == ("steps[1].round: an earlier step rounds the same weights",)
     with pytest.raises(ConfigError, match="got float16: nothing in it is rounded to integers"):
         plan(read_recipe("{schemes: [int8, float16], steps: [round]}"))
     assert TECHNIQUE.suits(replace(SCHEMES["int8"], granularity="block:32"), _facts()).startswith(
         "weights with a scale"
     )
-    assert TECHNIQUE.suits(SCHEMES["int8"], _facts()) == ""
+    assert TECHNIQUE.suits(SCHEMES["int4"], _facts()) == ""
 
 
 @pytest.mark.parametrize(
@@ -273,6 +279,10 @@ def test_words_that_mean_no_layer_are_refused() -> None:
 
 def _names(pair: Pair) -> list[str]:
     return [one.name for one in _pairs(pair)]
+
+
+def _files(pair: Pair) -> tuple[bytes, bytes]:
+    return pair.floating, pair.quantized
 
 
 def _pairs(pair: Pair) -> Any:

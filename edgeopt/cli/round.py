@@ -9,6 +9,6 @@ command = technique_command(
     """Round the weights of a quantized file by what its layers compute, without labels or training.
 
     \b
-      edgeopt round model.keras --data data.npz --scheme int8 -o rounded.tflite
+      edgeopt round model.keras --data data.npz --scheme int4 -o rounded.tflite
     """,
 )

@@ -42,14 +42,12 @@ class Settings:
 
     Attributes:
         method: one of `fitting.METHODS`.
-        bits: of the integers; as many as are stored where None.
         iterations: of adaround.
         sparse, clustered: zeros stay zeros, equal weights stay equal.
         seed: of every random choice.
     """
 
     method: str = "gptq"
-    bits: int | None = None
     iterations: int = 1000
     sparse: bool = False
     clustered: bool = False
@@ -66,7 +64,6 @@ class LayerResult:
         weight: name of its weight tensor.
         bits: of its integers.
         before, after: squared error of its outputs as a share of their variance, on samples that were not fitted on;
-            before with the nearest integers of so many bits.
         reason: why it was left alone, "" where it was not.
         trace: errors while it was learned.
     """
@@ -88,8 +85,7 @@ class Result:
     Attributes:
         content: the file.
         layers: each that computes with weights.
-        before, after: squared error of the file's outputs as a share of their variance, on the samples held out;
-            before with the nearest integers of the bits asked for.
+        before, after: squared error of the file's outputs as a share of their variance, on the samples held out.
         samples, held: how many it was fitted on, and how many not.
         kept_as_it_was: nothing brought the outputs nearer.
     """
@@ -144,9 +140,8 @@ def round_file(
     """
     fit_part, held_part = split(samples, seed=settings.seed)
     pairing = pair_weights(floating, quantized)
-    jobs, results = _jobs(pairing, settings, chosen)
-    start = _nearest(quantized, pairing, jobs) if settings.bits is not None else quantized
-    content = start
+    jobs, results = _jobs(pairing, chosen)
+    content = quantized
     for done, job in enumerate(jobs):
         progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
         rounded, result = _rounded(pairing, floating, content, job, fit_part, held_part, settings, (done, len(jobs)))
@@ -156,11 +151,11 @@ def round_file(
         if rounded is not None:
             content = _written(content, job, rounded)
     progress.tell(TASK, len(jobs), len(jobs))
-    before = output_error(floating, start, held_part)
-    after = before if content == start else output_error(floating, content, held_part)
+    before = output_error(floating, quantized, held_part)
+    after = before if content == quantized else output_error(floating, content, held_part)
     worse = after >= before
     return Result(
-        content=start if worse else content,
+        content=quantized if worse else content,
         layers=tuple(results.values()),
         before=before,
         after=before if worse else after,
@@ -178,7 +173,7 @@ def stored_in(floating: bytes, quantized: bytes, bits: Mapping[str, int]) -> byt
         bits: name of a layer → 2 to 8; it is stored in the next of 2, 4 and 8 that its operator has kernels for.
     """
     pairing = pair_weights(floating, quantized)
-    jobs, _ = _jobs(pairing, Settings(), tuple(bits))
+    jobs, _ = _jobs(pairing, tuple(bits))
     return _nearest(quantized, pairing, [_in_bits(job, bits[job.name]) for job in jobs])
 
 
@@ -223,9 +218,7 @@ def output_error(floating: bytes, quantized: bytes, samples: Part) -> float:
     return float(np.mean(shares))
 
 
-def _jobs(
-    pairing: Pairing, settings: Settings, chosen: Sequence[str] | None
-) -> tuple[list[_Job], dict[str, LayerResult]]:
+def _jobs(pairing: Pairing, chosen: Sequence[str] | None) -> tuple[list[_Job], dict[str, LayerResult]]:
     """Returns the weights to round in their order, and what is to be said of each layer so far."""
     kinds = {pair.name: pair.quantized.operator.name for pair in pairing.pairs}
     results = {name: LayerResult(name, kinds.get(name, ""), reason=why) for name, why in pairing.alone.items()}
@@ -236,17 +229,24 @@ def _jobs(
     for pairs in together.values():
         stored = pairing.stored(pairs[0])
         layouts = [_layout(pairing, pair) for pair in pairs]
-        reason = _why_not(pairs, layouts, stored, settings, chosen)
+        reason = _why_not(pairs, layouts, chosen)
         for pair in pairs:
             quantized = pair.quantized
             results[pair.name] = LayerResult(
-                pair.name, quantized.operator.name, quantized.weight.name, stored.bits, reason=reason
+                pair.name, quantized.operator.name, quantized.weight.name, _used_bits(stored), reason=reason
             )
         if not reason:
             uses = tuple((pair, lies) for pair, lies in zip(pairs, layouts) if lies is not None)
             weights = uses[0][1].matrix(pairing.float_weights(pairs[0])).astype(np.float64)
-            jobs.append(_Job(uses, stored, weights, Grid.of(settings.bits or stored.bits)))
+            jobs.append(_Job(uses, stored, weights, Grid.of(_used_bits(stored))))
     return jobs, results
+
+
+def _used_bits(stored: StoredWeights) -> int:
+    """Returns of how many bits the integers are, which may be stored in more: 3 in 4."""
+    lowest, highest = int(stored.values.min(initial=0)), int(stored.values.max(initial=0))
+    needed = max(highest.bit_length(), (-lowest - 1).bit_length() if lowest else 0) + 1
+    return min(stored.bits, max(2, needed))
 
 
 def _layout(pairing: Pairing, pair: Pair) -> Layout | None:
@@ -256,16 +256,12 @@ def _layout(pairing: Pairing, pair: Pair) -> Layout | None:
 def _why_not(
     pairs: Sequence[Pair],
     layouts: Sequence[Layout | None],
-    stored: StoredWeights,
-    settings: Settings,
     chosen: Sequence[str] | None,
 ) -> str:
     if chosen is not None and not any(pair.name in chosen for pair in pairs):
         return "it was not asked for"
     if strange := [pair.quantized.operator.name for pair, lies in zip(pairs, layouts) if lies is None]:
         return f"rounding knows {', '.join(LINEAR)}, not {strange[0]}"
-    if settings.bits is not None and settings.bits > stored.bits:
-        return f"the file stores {stored.bits} bits of it, fewer than {settings.bits}"
     for lies in layouts:
         if lies is not None and lies.groups * lies.columns**2 > MOST_COLUMNS**2:
             of = f" in {lies.groups:,} groups" if lies.groups > 1 else ""

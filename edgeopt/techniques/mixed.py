@@ -147,6 +147,6 @@ TECHNIQUE = Technique(
     needs=frozenset({Need.CALIBRATION, Need.SCHEME}),
     keeps=frozenset({Property.SPARSE, Property.CLUSTERED, Property.FAKE_QUANTIZED}),
     remarks=remarks,
-    fits=lambda scheme: scheme.needs_calibration and not scheme.granularity.startswith("block"),
+    fits=lambda step, scheme: scheme.needs_calibration and not scheme.granularity.startswith("block"),
     why_unfit="runtimes know layers of 4 bits beside layers of 8 in integer arithmetic alone",
 )

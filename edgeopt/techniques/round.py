@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _OFF, _VALUES = "output error", "distinct values in a channel"
 
+# As many values nobody counts.
+_MANY_BITS = 8
 _TRAINED = "nothing was rounded: the weights were trained for the integers that they have"
 
 
@@ -35,9 +37,6 @@ class Round(Step):
         "Gptq lets each weight make up for the rounding of those before it; adaround learns whether each goes up or "
         "down, which is slower; nearest chooses only the scales.",
         choices=("gptq", "adaround", "nearest"),
-    )
-    bits: int | None = option(
-        None, "Of a weight, where fewer than the file stores: 3 in int4 are 7 different values.", low=2, high=8
     )
     layers: tuple[str, ...] = option(
         (), "Only these: names of tensors, parts of them, operators (CONV_2D) or globs.", metavar="NAME"
@@ -76,7 +75,6 @@ def apply(
         calibration.take(step.samples, seed=carried.seed),
         Settings(
             step.method,
-            step.bits,
             step.iterations,
             sparse=Property.SPARSE in carried.properties,
             clustered=Property.CLUSTERED in carried.properties,
@@ -89,7 +87,7 @@ def apply(
         step.technique,
         step.said(),
         layers=tuple(_told(layer) for layer in found.layers),
-        promises=tuple(_promises(step, found)),
+        promises=tuple(_promises(found)),
         notes=tuple(_notes(found, carried)),
     )
 
@@ -105,13 +103,12 @@ def _told(layer: LayerResult) -> LayerChange:
     )
 
 
-def _promises(step: Round, found: Result) -> Iterator[Promise]:
+def _promises(found: Result) -> Iterator[Promise]:
     note = f"of the outputs' variance, on {found.held} samples that were not fitted on"
     yield Promise(_OFF, limit=100 * found.before, unit="%").found(100 * found.after, note=note)
-    if step.bits is not None:
-        for layer in found.layers:
-            if layer.bits and not (layer.reason and layer.before is None):
-                yield Promise(_VALUES, layer.weight, limit=2**layer.bits - 1)
+    for layer in found.layers:
+        if layer.before is not None and not layer.reason and not found.kept_as_it_was and layer.bits < _MANY_BITS:
+            yield Promise(_VALUES, layer.weight, limit=2**layer.bits - 1)
 
 
 def _notes(found: Result, carried: Carried) -> Iterator[str]:
@@ -157,10 +154,7 @@ def suits(scheme: Scheme, facts: ModelFacts) -> str:
 
 def remarks(step: Round, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
     """Yields what of a step is pointless."""
-    integers = [scheme for scheme in schemes if scheme.algorithm]
-    if step.bits is not None and (few := [scheme.name for scheme in integers if scheme.weight_bits < step.bits]):
-        yield f"{', '.join(few)} stores fewer than {step.bits} bits: those are rounded to what is stored"
-    if any(isinstance(other, Round) and other.bits == step.bits for other in earlier):
+    if any(isinstance(other, Round) for other in earlier):
         yield "an earlier step rounds the same weights"
 
 
