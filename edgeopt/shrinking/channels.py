@@ -8,18 +8,19 @@ concatenations, reshapes and layers used twice need nothing of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edgeopt import graph
 from edgeopt.errors import ConfigError, suggestion
-from edgeopt.shrinking.rules import outputs_of
+from edgeopt.shrinking.rules import Rule, outputs_of
 from edgeopt.shrinking.tracing import Trace, Use, Value
 from edgeopt.shrinking.units import Axis
 
+TraceT = TypeVar("TraceT", bound=Trace)
 # For each group by name: the places of the channels (or heads) that stay, ascending. A group that is not there stays.
 Cut = Mapping[str, np.ndarray]
 
@@ -91,8 +92,8 @@ class Channels:
             model = graph.flatten(model)
         self.model = model
         self.calls = graph.flat_calls(model)
-        trace = self._traced()
-        self._numbers = _numbered(trace)
+        trace = traced(model, self.calls, Trace())
+        self._numbers = numbered(trace)
         self.units = int(self._numbers.max(initial=-1)) + 1
         self.uses = {key: self._final_use(use) for key, use in trace.uses.items()}
         self.reads = [{place: self._final(ids) for place, ids in reads.items()} for reads in trace.reads]
@@ -165,22 +166,6 @@ class Channels:
         """Returns each of COUNTS for several choices of sizes, [groups, choices]."""
         left = self._fixed[:, None] + self._per_unit @ np.asarray(sizes, np.float64)
         return tuple(_summed(terms, left, sizes.shape[1]) for terms in (self._macs, self._weights, self._stored))
-
-    def _traced(self) -> Trace:
-        trace = Trace()
-        known: dict[int, Value] = {}
-        for _, tensor in graph.input_names(self.model):
-            known[id(tensor)] = _value(tensor, None)
-        for call in self.calls:
-            tensors = [leaf for leaf in graph.leaves((call.args, dict(call.kwargs))) if hasattr(leaf, "_keras_history")]
-            shapes = [tuple(tensor.shape)[1:] for tensor in call.outputs]
-            axes = outputs_of(trace, call, [known[id(tensor)] for tensor in tensors], shapes)
-            for tensor, own in zip(call.outputs, axes):
-                known[id(tensor)] = _value(tensor, own)
-        for name, tensor in graph.output_names(self.model):
-            for ids in known[id(tensor)].axes:
-                trace.units.freeze(ids, f"they are the model's output {name}", foremost=True)
-        return trace
 
     def _reasons(self, trace: Trace) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -286,12 +271,36 @@ class Channels:
         return fixed, per_unit
 
 
+def traced(model: Any, calls: Sequence[graph.Call], trace: TraceT, rules: Mapping[str, Rule] | None = None) -> TraceT:
+    """Lets the calls of a flat model pass by the rules, and returns `trace` with what they wrote down.
+
+    Args:
+        model: flat.
+        calls: its own, in order.
+        trace: an empty one.
+        rules: see `rules.outputs_of`.
+    """
+    known: dict[int, Value] = {}
+    for _, tensor in graph.input_names(model):
+        known[id(tensor)] = _value(tensor, None)
+    for call in calls:
+        tensors = [leaf for leaf in graph.leaves((call.args, dict(call.kwargs))) if hasattr(leaf, "_keras_history")]
+        shapes = [tuple(tensor.shape)[1:] for tensor in call.outputs]
+        axes = outputs_of(trace, call, [known[id(tensor)] for tensor in tensors], shapes, rules)
+        for tensor, own in zip(call.outputs, axes):
+            known[id(tensor)] = _value(tensor, own)
+    for name, tensor in graph.output_names(model):
+        for ids in known[id(tensor)].axes:
+            trace.units.freeze(ids, f"they are the model's output {name}", foremost=True)
+    return trace
+
+
 def _value(tensor: Any, axes: tuple[Axis, ...] | None) -> Value:
     shape = tuple(tensor.shape)[1:]
     return Value(shape, (None,) * len(shape) if axes is None else axes)
 
 
-def _numbered(trace: Trace) -> np.ndarray:
+def numbered(trace: Trace) -> np.ndarray:
     """Returns for each id the number of its unit, -1 where that is untouchable."""
     numbers = np.full(len(trace.units), -1)
     known: dict[int, int] = {}

@@ -52,7 +52,13 @@ _PRODUCTS = ("matmul", "einsum", "dot", "conv")
 _GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3}
 
 
-def outputs_of(trace: Trace, call: Call, values: list[Value], shapes: list[tuple[int | None, ...]]) -> list[Axes]:
+def outputs_of(
+    trace: Trace,
+    call: Call,
+    values: list[Value],
+    shapes: list[tuple[int | None, ...]],
+    rules: Mapping[str, Rule] | None = None,
+) -> list[Axes]:
     """Returns the channels on the axes of a call's outputs.
 
     Args:
@@ -60,9 +66,10 @@ def outputs_of(trace: Trace, call: Call, values: list[Value], shapes: list[tuple
         call: what is called.
         values: its input tensors, in the order of `leaves((args, kwargs))`.
         shapes: of its outputs, without the batch.
+        rules: by the layer's kind; RULES, of what may be cut, when None.
     """
     trace.begin()
-    rule = RULES.get(kind_of(call.layer), _unknown)
+    rule = (RULES if rules is None else rules).get(kind_of(call.layer), unknown)
     made = rule(trace, call, values)
     return made or [(None,) * len(shape) for shape in shapes]
 
@@ -74,7 +81,8 @@ def kind_of(layer: Any) -> str:
     return type(layer).__name__ if known else ""
 
 
-def _unknown(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
+def unknown(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
+    """Leaves all that a call reads alone: it may do anything with it."""
     for value in values:
         trace.freeze(value, f"read by {_words(call)}, of which is not known how it treats channels")
     name = operation_of(call)[0].lower()
@@ -273,7 +281,7 @@ def _batch_normalization(trace: Trace, call: Call, values: list[Value]) -> list[
     # Keras counts the batch.
     axes = [axis - 1 for axis in layer.axis]
     if len(axes) > 1:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     ids = value.axes[axes[0]]
     use = trace.use(layer, call.name, dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (ids,)))
     use.scale = 0 if layer.scale else None
@@ -284,7 +292,7 @@ def _layer_normalization(trace: Trace, call: Call, values: list[Value]) -> list[
     layer, value = call.layer, values[0]
     axes = [axis - 1 if axis > 0 else axis % value.rank for axis in leaves(layer.axis)]
     if len(axes) > 1:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     ids = value.axes[axes[0]]
     trace.use(layer, call.name, {"gamma": (ids,), "beta": (ids,)})
     trace.inner[-1] = ids
@@ -333,13 +341,13 @@ def _prelu(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
 def _rescaling(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     layer = call.layer
     if np.ndim(layer.scale) or np.ndim(layer.offset):
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     return [values[0].axes]
 
 
 def _merge(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     if len({value.rank for value in values}) > 1:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     reason = f"joined by {_words(call)} with what is untouchable"
     merged: list[Axis] = []
     for axis in range(values[0].rank):
@@ -381,7 +389,7 @@ def _reshape(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     if all(ids is None for ids in value.axes):
         return [(None,) * len(target)]
     if None in value.shape or None in target or getattr(call.layer, "data_format", None) == "channels_first":
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     axes: list[Axis] = [None] * len(target)
     for sources, targets in _blocks(value.shape, target):
         _reshape_block(trace, call, value, target, (sources, targets), axes)
@@ -454,7 +462,7 @@ def _attention(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     layer = call.layer
     given = attention_arguments(call.args, call.kwargs)
     if given is None or len(values) < 2 or layer._attention_axes != (1,) or values[0].rank != 2:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     order = [leaf for leaf in leaves((call.args, dict(call.kwargs))) if hasattr(leaf, "_keras_history")]
     of = {id(tensor): (position, value) for position, (tensor, value) in enumerate(zip(order, values))}
     (q_at, query), (v_at, content), (k_at, key) = (of[id(given[name])] for name in ("query", "value", "key"))
@@ -537,7 +545,7 @@ def _recurrent(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     """Reads its input's channels; its own units are left whole."""
     layer, value = call.layer, values[0]
     if len(values) > 1 or layer.return_state or value.rank != 2:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     _frozen(trace, call, value, [0])
     given = trace.read(value, 1)
     cell = layer.cell
@@ -555,7 +563,7 @@ def _recurrent(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
 
 
 def _dot(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
-    made = _unknown(trace, call, values)
+    made = unknown(trace, call, values)
     one, other = values[0].shape, tuple(call.outputs[0].shape)[1:]
     axes = call.layer.axes
     first = axes[0] if isinstance(axes, (list, tuple)) else axes
@@ -581,14 +589,14 @@ def _computed(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
     if name in UNARY and len(values) == 1:
         return [values[0].axes]
     if name not in BINARY:
-        return _unknown(trace, call, values)
+        return unknown(trace, call, values)
     if len(values) > 1:
         return _merge(trace, call, values)
     operands = [leaf for key, leaf in [*enumerate(args), *kwargs.items()] if key != "name" and leaf is not None]
     constants = [np.shape(leaf) for leaf in operands if not hasattr(leaf, "_keras_history")]
     for shape in constants:
         if len(shape) > values[0].rank:
-            return _unknown(trace, call, values)
+            return unknown(trace, call, values)
         wide = [values[0].rank - len(shape) + a for a, size in enumerate(shape) if size != 1]
         trace.freeze(values[0], f"{_words(call)} computes with a constant for each of them", wide)
     return [values[0].axes]
