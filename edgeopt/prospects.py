@@ -22,6 +22,8 @@ class WeightFacts:
         elements: numbers in it; macs: multiply-accumulates with it in one inference.
         part_elements: what of it the converter quantizes as one tensor (the smallest kernel of an LSTM).
         channels: slices that get a scale of their own; 0 where it gets one for all.
+        unevenness: its largest weight over that of a typical channel, normalization multiplied in; None where that is
+            not known.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class WeightFacts:
     macs: int
     part_elements: int
     channels: int
+    unevenness: float | None = None
 
 
 @dataclass(frozen=True)

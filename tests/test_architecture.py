@@ -20,7 +20,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics"),
     ("graph", "steps", "c99", "formats"),
     ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
-    ("metrics", "targets", "repairing"),
+    ("metrics", "targets", "repairing", "equalizing"),
     ("doctor", "rounding"),
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "prune": "edgeopt.cli.prune",
     "cluster": "edgeopt.cli.cluster",
     "shrink": "edgeopt.cli.shrink",
+    "equalize": "edgeopt.cli.equalize",
     "qat": "edgeopt.cli.qat",
     "distill": "edgeopt.cli.distill",
     "round": "edgeopt.cli.round",

@@ -1,4 +1,4 @@
-"""The calls of a model go in; the batch normalizations that conversion multiplies into the layers before them come out."""
+"""The calls of a model go in; the batch normalizations that conversion multiplies into other layers come out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ def folded(calls: Sequence[Call]) -> dict[int, tuple[Any, ...]]:
         if not kind_of(call.layer).startswith(_FOLDING) or activation_of(call.layer) != "linear":
             continue
         reading = [reader for tensor in call.outputs for reader in readers.get(id(tensor), ())]
-        if reading and all(kind_of(reader.layer) in _NORMALIZING for reader in reading):
+        if reading and all(_normalizes(reader.layer) for reader in reading):
             found[id(call.layer)] = (*found.get(id(call.layer), ()), *(reader.layer for reader in reading))
         else:
             refused.add(id(call.layer))
     return {key: tuple(dict.fromkeys(layers)) for key, layers in found.items() if key not in refused}
+
+
+def _normalizes(layer: Any) -> bool:
+    return kind_of(layer) in _NORMALIZING and len(layer.axis) == 1
 
 
 def factors(normalization: Any) -> np.ndarray:

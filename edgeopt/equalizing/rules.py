@@ -8,7 +8,7 @@ some and makes others, and what is no f(s·x) = s·f(x) leaves them alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,12 @@ class ScaleTrace(Trace):
         for before, now in zip(known.weights, there):
             for one, other in ((before.given, now.given), (before.made, now.made)):
                 if one is not None or other is not None:
-                    self.units.tie(*(None if ids is None else ids.ravel() for ids in (one, other)), reason)
+                    self.units.tie(
+                        None if one is None else one.ravel(), None if other is None else other.ravel(), reason
+                    )
 
     def made(self, call: Call, count: int, of: int = 0) -> np.ndarray:
-        """Returns the channels that a layer makes, with its `of`-th kernel where it has several: new at its first call."""
+        """Returns the channels that a layer makes, with its `of`-th kernel: new ones at its first call."""
         known = self.sites.get(id(call.layer))
         if known is None:
             return self.units.fresh(count)
@@ -120,10 +122,8 @@ class ScaleTrace(Trace):
         self.unshiftable += (Shift(ids, reason) for ids in value.axes if ids is not None)
 
 
-def along(ids: Axis, axis: int, rank: int) -> np.ndarray | None:
+def along(ids: np.ndarray, axis: int, rank: int) -> np.ndarray:
     """Returns channel numbers so that they broadcast along one axis of a weight."""
-    if ids is None:
-        return None
     shape = [1] * rank
     shape[axis] = -1
     return ids.reshape(shape)
@@ -138,11 +138,12 @@ def _not_kept(trace: Trace, call: Call, value: Value, what: str) -> None:
     trace.freeze(value, f"{what} does not keep a scale")
 
 
-def _others_frozen(trace: Trace, call: Call, value: Value, channel: int) -> Axis:
+def _others_frozen(trace: Trace, call: Call, value: Value, channel: int) -> np.ndarray:
     """Returns the channels on an axis; those on the others stay, since weights do not follow them."""
     others = [axis for axis in range(value.rank) if axis != channel % value.rank]
     trace.freeze(value, f"{call.name} mixes what is on that axis", others)
-    return value.axes[channel]
+    ids = value.axes[channel]
+    return trace.units.frozen(value.shape[channel] or 0, "they are the model's input") if ids is None else ids
 
 
 def _channel_axis(layer: Any, value: Value) -> int:
@@ -174,7 +175,7 @@ def _convolution(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axe
     given, rank = _others_frozen(trace, call, value, channel), len(layer.kernel_size) + 2
     if layer.groups > 1:
         trace.freeze(value, f"{call.name} reads them in {layer.groups} groups")
-        given = None
+        given = given[: len(given) // layer.groups]
     made = trace.made(call, layer.filters)
     trace.site(
         call,
@@ -256,7 +257,7 @@ def _batch_normalization(trace: ScaleTrace, call: Call, values: list[Value]) -> 
     # Keras counts the batch.
     axes = [axis - 1 for axis in layer.axis]
     if len(axes) > 1 or not layer.scale:
-        return unknown(trace, call, values)
+        return _unknown(trace, call, values)
     given = _others_frozen(trace, call, value, axes[0])
     made = trace.made(call, value.shape[axes[0]] or 0)
     trace.site(
@@ -270,9 +271,9 @@ def _batch_normalization(trace: ScaleTrace, call: Call, values: list[Value]) -> 
 
 def _layer_scale(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
     value = values[0]
-    made = trace.made(call, value.shape[-1] or 0)
-    trace.site(call, Scaled("gamma", value.axes[-1], made, is_kernel=True), sums=f"{call.name} has no bias")
-    return [(*value.axes[:-1], made)]
+    given, made = _others_frozen(trace, call, value, value.rank - 1), trace.made(call, value.shape[-1] or 0)
+    trace.site(call, Scaled("gamma", given, made, is_kernel=True), sums=f"{call.name} has no bias")
+    return [_placed(value, value.rank - 1, made)]
 
 
 def _same(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
@@ -298,8 +299,20 @@ def _activation(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes
 def _otherwise(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
     """What is neither linear nor a product with weights: normalizations of values, gates, other activations."""
     for value in values:
-        _not_kept(trace, call, value, f"{call.name} ({type(call.layer).__name__})")
-    return []
+        _not_kept(trace, call, value, f"{call.name} ({operation_of(call)[0] or type(call.layer).__name__})")
+    return _handed_on(call, values)
+
+
+def _unknown(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
+    unknown(trace, call, values)
+    return _handed_on(call, values)
+
+
+def _handed_on(call: Call, values: list[Value]) -> list[Axes]:
+    """Returns channels that have no scale any more, so that it is said of the layers on either side."""
+    if not values or tuple(call.outputs[0].shape)[1:] != values[0].shape:
+        return []
+    return [values[0].axes]
 
 
 def _rescaling(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
@@ -323,9 +336,7 @@ def _computed(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
         if "elu" not in name.lower():
             trace.forbid_shift(values[0], f"{call.name} is no sum")
         return [values[0].axes]
-    for value in values:
-        _not_kept(trace, call, value, f"{call.name} ({name or type(call.layer).__name__})")
-    return []
+    return _otherwise(trace, call, values)
 
 
 def _carried(trace: ScaleTrace, call: Call, values: list[Value]) -> list[Axes]:
@@ -388,4 +399,5 @@ RULES: Mapping[str, Rule] = {
     **_each(_carried, (*_in("Cropping{}D", 1, 2, 3), *_in("UpSampling{}D", 1, 2, 3), "Resizing", "CenterCrop")),
     **_each(_padding, _in("ZeroPadding{}D", 1, 2, 3)),
     **_each(_computed, ("TFOpLambda", "KerasOperation")),
+    **_each(_unknown, ("",)),
 }

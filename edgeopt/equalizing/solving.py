@@ -61,13 +61,12 @@ def solve(kernels: Sequence[Kernel], units: int) -> Solution:
     return Solution(np.exp(moves), SWEEPS, False)
 
 
-def evenness(kernel: Kernel, scales: np.ndarray) -> float:
-    """Returns how many times the largest weight of a kernel is a typical channel's largest, on the worse of its sides.
+def unevenness(kernel: Kernel, scales: np.ndarray) -> float:
+    """Returns how many times the largest weight of a kernel is that of a typical channel that it makes.
 
-    Its base-2 logarithm is what such a channel has fewer bits than the layer's, where all weights have one scale.
+    Its base-2 logarithm is how many bits fewer such a channel has than the layer, where all weights have one scale.
     """
-    scaled = kernel.scaled(scales)
-    return max(spread(_ranges(scaled, axes)) for axes in {kernel.given.shape, kernel.made.shape})
+    return spread(_ranges(kernel.scaled(scales), kernel.made.shape))
 
 
 def spread(ranges: np.ndarray) -> float:

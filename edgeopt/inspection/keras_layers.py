@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import graph
+from edgeopt.equalizing import factors, folded, spread
 from edgeopt.inspection.rows import Row
 from edgeopt.keras_bridge.layers import original
 from edgeopt.prospects import ModelFacts, WeightFacts
@@ -38,6 +39,7 @@ class KerasCount:
         self._kinds: dict[str, bool] = {}
         self._zeros = 0
         self._tensors = 0
+        self._folded = _folded(model)
         counted: set[int] = set()
         for layer, name, inputs, outputs in _calls(model):
             again = id(layer) in counted
@@ -128,7 +130,26 @@ class KerasCount:
             part = min(k.size for k in kernels) // 4 if fused else kernel.size
             group = _kind(kind, kernel)
             macs_of_kernel = macs * kernel.size // elements
-            self._weights.append(WeightFacts(group, kernel.size, macs_of_kernel, part, _channels(group, kernel)))
+            uneven = _unevenness(group, kernel, self._folded.get(id(layer))) if self._folded is not None else None
+            channels = _channels(group, kernel)
+            self._weights.append(WeightFacts(group, kernel.size, macs_of_kernel, part, channels, uneven))
+
+
+def _folded(model: Any) -> dict[int, np.ndarray] | None:
+    """Returns what conversion multiplies into a layer's channels, by its id; None where the graph is not tf_keras's."""
+    if graph.functional(model) is None or not type(model).__module__.startswith("tf_keras."):
+        return None
+    return {key: factors(layers[0]) for key, layers in folded(graph.flat_calls(model)).items()}
+
+
+def _unevenness(group: str, kernel: np.ndarray, factors: np.ndarray | None) -> float | None:
+    """Returns how many times the largest weight is that of a typical output channel."""
+    if not (channels := _channels(group, kernel)) or group == "attention" or not kernel.size:
+        return None
+    if group == "transposed":
+        kernel = np.moveaxis(kernel, -2, -1)
+    ranges = np.abs(kernel).reshape(-1, channels).max(axis=0)
+    return spread(ranges if factors is None or len(factors) != channels else ranges * np.abs(factors))
 
 
 def _variables(layer: Any, which: str = "weights") -> list[Any]:

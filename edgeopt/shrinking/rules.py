@@ -66,10 +66,11 @@ def outputs_of(
         call: what is called.
         values: its input tensors, in the order of `leaves((args, kwargs))`.
         shapes: of its outputs, without the batch.
-        rules: by the layer's kind; RULES, of what may be cut, when None.
+        rules: by the layer's kind, with that of all other kinds at ""; RULES, of what may be cut, when None.
     """
     trace.begin()
-    rule = (RULES if rules is None else rules).get(kind_of(call.layer), unknown)
+    table = RULES if rules is None else rules
+    rule = table.get(kind_of(call.layer), table[""])
     made = rule(trace, call, values)
     return made or [(None,) * len(shape) for shape in shapes]
 
@@ -82,7 +83,7 @@ def kind_of(layer: Any) -> str:
 
 
 def unknown(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
-    """Leaves all that a call reads alone: it may do anything with it."""
+    """Leaves alone what a call reads: it may do anything with it."""
     for value in values:
         trace.freeze(value, f"read by {_words(call)}, of which is not known how it treats channels")
     name = operation_of(call)[0].lower()
@@ -670,4 +671,5 @@ RULES: dict[str, Rule] = {
     **_each(_attention, "MultiHeadAttention"),
     **_each(_recurrent, "SimpleRNN", "LSTM", "GRU"),
     **_each(_computed, "TFOpLambda", "KerasOperation"),
+    "": unknown,
 }
