@@ -11,20 +11,23 @@ import numpy as np
 
 
 def mobilenet_v1(shape: tuple[int, int, int], classes: int, *, width: int = 16, blocks: int = 3) -> Any:
-    """Returns an untrained tf_keras network like MobileNetV1 with ReLU: a convolution, then depthwise and 1x1 in turn."""
+    """Returns an untrained tf_keras network like MobileNetV1: a convolution, then depthwise and 1x1 ones in turn."""
     from edgeopt.frameworks import load
 
     layers = load("tf_keras").layers
+
+    def positive(x: Any, name: str) -> Any:
+        """Normalizes x and cuts it off below zero."""
+        return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x))
+
     x = inputs = layers.Input(shape, name="image")
-    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name="conv")(x)
-    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    x = positive(layers.Conv2D(width, 3, padding="same", use_bias=False, name="conv")(x), "conv")
     for block in range(1, blocks + 1):
         stride = 2 if block % 2 == 0 else 1
-        x = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"depthwise_{block}")(x)
-        x = layers.ReLU(name=f"depthwise_relu_{block}")(layers.BatchNormalization(name=f"depthwise_norm_{block}")(x))
-        width *= 1 + (stride == 2)
-        x = layers.Conv2D(width, 1, use_bias=False, name=f"point_{block}")(x)
-        x = layers.ReLU(name=f"point_relu_{block}")(layers.BatchNormalization(name=f"point_norm_{block}")(x))
+        depthwise = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"depthwise_{block}")
+        width *= stride
+        x = positive(depthwise(x), f"depthwise_{block}")
+        x = positive(layers.Conv2D(width, 1, use_bias=False, name=f"point_{block}")(x), f"point_{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, activation="softmax", name="scores")(x)
     return load("tf_keras").Model(inputs, outputs, name="mobilenet_v1")
