@@ -150,13 +150,19 @@ def test_what_it_will_bring(uneven: Any) -> None:
     assert all(weight.unevenness is not None for weight in facts.weights)
     prospect = predict(Equalize(), facts)
     assert prospect.gain.startswith("up to ")
-    assert "a weight in int8-per-tensor; little where each channel has a scale of its own" in prospect.gain
+    assert prospect.gain.endswith("a weight in int8-per-tensor, and of the values between layers in any int8")
+    some = replace(facts, weights=tuple(replace(w, unevenness=4.0) for w in facts.weights))
+    assert predict(Equalize(), some).gain == (
+        "up to 2.0 bits a weight in int8-per-tensor; little where each channel has a scale of its own"
+    )
     assert "depthwise layers (" in prospect.reason
     alike = replace(facts, weights=tuple(replace(w, unevenness=1.2) for w in facts.weights))
     assert predict(Equalize(), alike).gain == "little: channels are alike in range"
     assert predict(Equalize(), replace(facts, weights=facts.weights[:1])).possible is False
     assert suits(SCHEMES["int8-per-tensor"], facts) == ""
-    assert suits(SCHEMES["int8"], facts) == "each channel has a scale of its own already"
+    assert suits(SCHEMES["int8"], facts) == ""
+    assert suits(SCHEMES["int8"], some) == "each channel's weights have a scale of their own already"
+    assert suits(SCHEMES["int8-per-tensor"], some) == ""
     assert suits(SCHEMES["float16"], facts) == "nothing is quantized"
 
 

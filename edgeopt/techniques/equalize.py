@@ -27,6 +27,8 @@ COMPARED = 256
 SAME = 1e-4
 # A typical channel has so many bits fewer than its layer, or more, where one scale for all of it begins to hurt.
 _UNEVEN_BITS = 1.0
+# From here on the values between layers differ so much that no scheme holds them: they have one scale a layer in all.
+_RUINOUS_BITS = 3.0
 # A kernel whose channels moved by less is not worth a promise.
 _BETTER = 0.99
 # Rounding in float32, and to integers.
@@ -117,8 +119,10 @@ def predict(step: Equalize, facts: ModelFacts) -> Prospect:
     known = [weight.unevenness for weight in facts.weights if weight.unevenness is not None]
     if len(known) < 2:
         return Prospect("none", "it takes two layers of which one reads what the other makes", possible=False)
-    bits, worst = sum(map(log2, known)) / len(known), max(known)
+    bits, worst = _bits(known), max(known)
     gain = f"up to {bits:.1f} bits a weight in int8-per-tensor; little where each channel has a scale of its own"
+    if bits >= _RUINOUS_BITS:
+        gain = f"up to {bits:.1f} bits a weight in int8-per-tensor, and of the values between layers in any int8"
     if bits < _UNEVEN_BITS:
         gain = "little: channels are alike in range"
     reason = f"a layer's largest weight is {worst:.3g} times a typical channel's where they differ most"
@@ -131,9 +135,15 @@ def suits(scheme: Scheme, facts: ModelFacts) -> str:
     """Returns why it cannot help in a scheme."""
     if not scheme.algorithm:
         return "nothing is quantized"
-    if scheme.granularity != "tensor":
-        return "each channel has a scale of its own already"
+    known = [weight.unevenness for weight in facts.weights if weight.unevenness is not None]
+    if scheme.granularity != "tensor" and (not known or _bits(known) < _RUINOUS_BITS):
+        return "each channel's weights have a scale of their own already"
     return ""
+
+
+def _bits(uneven: Sequence[float]) -> float:
+    """Returns how many bits fewer a typical channel has than its layer, over all layers."""
+    return sum(map(log2, uneven)) / len(uneven)
 
 
 def remarks(step: Equalize, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
