@@ -10,7 +10,7 @@ import click
 from edgeopt.cli import common
 
 if TYPE_CHECKING:
-    from edgeopt.plan import Plan
+    from edgeopt.plan import Plan, PlannedStep
     from edgeopt.recipe import Recipe
 
 
@@ -79,7 +79,7 @@ def check(file: str, as_json: bool) -> None:
     console = common.console()
     console.print(f"{recipe.name}: {recipe.summary}" if recipe.summary else recipe.name)
     if made.steps:
-        console.print(_table(("", "step", "keeps", "the model then is", "needs", "trains"), _rows(made)))
+        console.print(_table(("", "step", "keeps", "the model then is", "needs", "trains"), _rows(recipe, made)))
     else:
         console.print("No steps: the model is converted as it is.")
     console.print(f"Schemes: {', '.join(recipe.schemes)}")
@@ -87,7 +87,7 @@ def check(file: str, as_json: bool) -> None:
         console.print(f"Note: {note}")
 
 
-def _rows(made: Plan) -> list[tuple[str, ...]]:
+def _rows(recipe: Recipe, made: Plan) -> list[tuple[str, ...]]:
     return [
         (
             str(number),
@@ -95,14 +95,17 @@ def _rows(made: Plan) -> list[tuple[str, ...]]:
             ", ".join(_names(planned.properties_before)),
             ", ".join(_names(planned.properties_after)),
             ", ".join(planned.needs),
-            "" if planned.training is None else _training(planned.training),
+            "" if planned.training is None else _training(planned, recipe),
         )
         for number, planned in enumerate(made.steps, start=1)
     ]
 
 
-def _training(training: Any) -> str:
-    words = f"{common.counted(training.epochs, 'epoch')}, {training.optimizer} at {training.learning_rate:g}"
+def _training(planned: PlannedStep, recipe: Recipe) -> str:
+    training: Any = planned.training
+    said = {"learning_rate"} & {*planned.step.said(), *recipe.training.said()}
+    rate = f"{'at' if said else 'around'} {training.learning_rate:g}"  # what is not said, short trials choose
+    words = f"{common.counted(training.epochs, 'epoch')}, {training.optimizer} {rate}"
     return words if training.teacher == "none" else f"{words}, teacher {training.teacher}"
 
 
