@@ -50,6 +50,9 @@ ROWS: dict[str, Row] = {
     "prune 50 %": Row(({"prune": {"sparsity": 0.5}},), ("prune", "--sparsity", "0.5")),
     "prune 80 %": Row(({"prune": {"sparsity": 0.8, "by_sensitivity": True}},), ("prune", "--sparsity", "0.8")),
     "cluster 16": Row(({"cluster": {"clusters": 16}},), ("cluster", "--clusters", "16")),
+    # The rates that trials begin at, and not what they choose.
+    "prune 80 % at 0.002": Row(({"prune": {"sparsity": 0.8, "by_sensitivity": True, "learning_rate": 2e-3}},), None),
+    "cluster 16 at 0.001": Row(({"cluster": {"clusters": 16, "learning_rate": 1e-3}},), None),
     "QAT": Row(({"qat": {}},), ("qat",)),
     # Fine-tuning as the script does it: what QAT gains there is not int8's, but that of more epochs.
     "QAT on labels": Row(({"qat": {"augment": "none", "teacher": "none"}},), None),
