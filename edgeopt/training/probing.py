@@ -119,10 +119,9 @@ class Trials:
         Args:
             watched: samples that are not trained on; None: a share of the training samples is held out.
         """
-        share = max(SHARE, LEAST_STEPS / (course.epochs * course.steps))
-        if share > LARGEST_SHARE or len(course.part) < 2:
+        steps = max(1, round(max(SHARE * course.steps, LEAST_STEPS / course.epochs)))
+        if steps > LARGEST_SHARE * course.steps or len(course.part) < 2:
             return None
-        steps = max(1, round(share * course.steps))
         if watched is None:
             kept, held = held_out(len(course.part), course.seed)
             watched = some(course.part.subset(held), seed=course.seed)
