@@ -368,7 +368,7 @@ def test_check_tells_the_plan(tmp_path: Path) -> None:
         "cluster (sparsity-preserving)",
         "qat (PCQAT)",
         "training samples, labels",
-        "10 epochs, adam around 0.001, teacher",
+        "10 epochs, adam around 0.001,",
         "Schemes: int8",
         "Note: zeros and shared values: the file is as large as without",
     ):
