@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -141,12 +142,12 @@ def _write_page() -> None:
         own = [row for row in rows if row["model"] == name]
         float_row = next(row for row in own if row["bits"] == 32)
         score = float_row["score"]
-        parts.append(
+        told = (
             f"**{name}**, float32: {score['value']:.2%} ({score['low']:.2%} to {score['high']:.2%}) on "
             f"{score['samples']:,} samples. Points lost against it; in brackets the error of the outputs as a share "
             "of their variance, on calibration samples that nothing was fitted on."
         )
-        parts.append(_table(own, score["value"]))
+        parts += [textwrap.fill(told, 120), _table(own, score["value"])]
     text = PAGE.read_text(encoding="utf-8")
     before, _, after = text.partition(_START)
     page = before + "\n\n".join([*parts, _END]) + after.partition(_END)[2]
