@@ -124,8 +124,10 @@ def _left(library: c99.Library) -> tuple[str, ...]:
     if not library.left:
         return ()
     saved = sum(row.saved_bytes - _saved(library, name) for name, row in library.left.items())
+    names = list(library.left)
+    some = ", ".join(names if len(names) < 4 else [*names[:2], f"and {len(names) - 2} more"])
     return (
-        f"not packed, or in more bits, because looking weights up takes long there: {', '.join(library.left)}; "
+        f"not packed, or in more bits, because looking weights up takes long there: {some}; "
         f"--pack always saves {saved:,} more bytes",
     )
 
