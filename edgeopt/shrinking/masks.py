@@ -43,7 +43,21 @@ def gated(
         One tensor for each output. Differentiable by `gates`.
     """
     tf = frameworks.load("tensorflow")
-    places = iter(zip(channels.reads, channels.inner))
+    numbers = iter(range(len(channels.calls)))
+
+    def step(call: graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        number = next(numbers)
+        if call.name in (without or {}):
+            return [leaf for leaf in graph.leaves((args, kwargs)) if tf.is_tensor(leaf)][(without or {})[call.name]]
+        return called(channels, number, args, kwargs, gates)
+
+    return graph.walk(channels.model, list(inputs), step)
+
+
+def called(channels: Channels, number: int, args: tuple[Any, ...], kwargs: dict[str, Any], gates: Any) -> Any:
+    """Returns what the call of that number makes of its arguments, with every channel it mixes times its gate."""
+    tf = frameworks.load("tensorflow")
+    layer, reads, inner = channels.calls[number].layer, channels.reads[number], channels.inner[number]
 
     def gate(value: Any, axis: int, ids: np.ndarray) -> Any:
         shape = [-1] + [1] * (len(value.shape) - 1)
@@ -54,24 +68,18 @@ def gated(
             result._keras_mask = mask
         return result
 
-    def step(call: graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        reads, inner = next(places)
-        if call.name in (without or {}):
-            return [leaf for leaf in graph.leaves((args, kwargs)) if tf.is_tensor(leaf)][(without or {})[call.name]]
-        if graph.takes_training(call.layer):
-            kwargs["training"] = False
-        kind = kind_of(call.layer)
-        if inner is not None and kind == "LayerNormalization":
-            return _normalized(call.layer, args[0], gate, next(iter(reads))[1], inner)
-        if reads:
-            tensors = [leaf for leaf in graph.leaves((args, kwargs)) if tf.is_tensor(leaf)]
-            given = {id(tensors[at]): gate(tensors[at], axis, ids) for (at, axis), ids in reads.items()}
-            args, kwargs = graph.map_leaves(lambda leaf: given.get(id(leaf), leaf), (args, kwargs))
-        if inner is not None and kind == "MultiHeadAttention":
-            return _attended(call.layer, args, kwargs, lambda value: gate(value, 1, inner))
-        return call.layer(*args, **kwargs)
-
-    return graph.walk(channels.model, list(inputs), step)
+    if graph.takes_training(layer):
+        kwargs = {**kwargs, "training": False}
+    kind = kind_of(layer)
+    if inner is not None and kind == "LayerNormalization":
+        return _normalized(layer, args[0], gate, next(iter(reads))[1], inner)
+    if reads:
+        tensors = [leaf for leaf in graph.leaves((args, kwargs)) if tf.is_tensor(leaf)]
+        given = {id(tensors[at]): gate(tensors[at], axis, ids) for (at, axis), ids in reads.items()}
+        args, kwargs = graph.map_leaves(lambda leaf: given.get(id(leaf), leaf), (args, kwargs))
+    if inner is not None and kind == "MultiHeadAttention":
+        return _attended(layer, args, kwargs, lambda value: gate(value, 1, inner))
+    return layer(*args, **kwargs)
 
 
 def _normalized(layer: Any, value: Any, gate: Callable[..., Any], axis: int, ids: np.ndarray) -> Any:
