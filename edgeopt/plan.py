@@ -109,7 +109,7 @@ def plan(
         where, row = f"steps[{number}]", technique(step.technique)
         training = step.training(recipe.training) if isinstance(step, TrainedStep) else None
         _require_sense(row, step, training, where)
-        needs = _needs(row, training)
+        needs = row.needs_of(training)
         _require_there(row, needs, where, there)
         _require_schemes(recipe, row, step, where)
         after = _after(row, properties)
@@ -216,11 +216,6 @@ def _require_sense(row: Technique, step: Step, training: Training | None, where:
         row.validate(step, training)
     except ConfigError as error:
         raise ConfigError(f"{place(f'{where}.{row.name}')}{error.marked}") from None
-
-
-def _needs(row: Technique, training: Training | None) -> tuple[Need, ...]:
-    unlabelled = training is not None and training.teacher != "none" and training.alpha == 1.0
-    return tuple(need for need in Need if need in row.needs and not (need is Need.LABELS and unlabelled))
 
 
 def _require_there(row: Technique, needs: Sequence[Need], where: str, there: Mapping[Need, bool | None]) -> None:

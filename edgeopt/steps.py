@@ -52,6 +52,13 @@ class Training(Choices):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Untrained(Training):
+    """How a step is done that may do without training, where it is asked to."""
+
+    epochs: int | None = option(0, "None.", low=0, high=0)
+
+
 # Where neither step nor recipe nor technique says anything.
 DEFAULTS = Training(
     epochs=10,
@@ -91,5 +98,6 @@ class TrainedStep(Step, Training):
 
     def training(self, recipes: Training | None = None) -> Training:
         """Returns how to train, with nothing left unsaid but `patience`."""
-        own = Training(**{k.name: getattr(self, k.name) for k in keys(Training)})
+        kind = Untrained if self.epochs == 0 else Training
+        own = kind(**{k.name: getattr(self, k.name) for k in keys(Training)})
         return own.over(recipes or Training()).over(self.defaults).over(DEFAULTS)

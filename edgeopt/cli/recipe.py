@@ -103,6 +103,8 @@ def _rows(recipe: Recipe, made: Plan) -> list[tuple[str, ...]]:
 
 def _training(planned: PlannedStep, recipe: Recipe) -> str:
     training: Any = planned.training
+    if not training.epochs:
+        return "none"
     said = {"learning_rate"} & {*planned.step.said(), *recipe.training.said()}
     rate = f"{'at' if said else 'around'} {training.learning_rate:g}"  # what is not said, short trials choose
     words = f"{common.counted(training.epochs, 'epoch')}, {training.optimizer} {rate}"

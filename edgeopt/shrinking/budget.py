@@ -11,7 +11,6 @@ import numpy as np
 from edgeopt import progress
 from edgeopt.errors import ConfigError, setting
 from edgeopt.shrinking.channels import CHANNELS, COUNTS, Channels, Cut, Group
-from edgeopt.shrinking.probing import Probe
 
 # Shares of a group that are left when its loss is measured.
 MEASURED = (0.75, 0.5, 0.25, 0.125)
@@ -24,7 +23,7 @@ EVENNESS = 0.5
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the model's answers lose when one group alone is cut; see `Probe.loss`.
+    """What the model's answers lose when one group alone is cut, and what can be made up for is made up for.
 
     Attributes:
         group: its name.
@@ -59,14 +58,14 @@ def best(scores: Mapping[str, np.ndarray], channels: Channels, sizes: Sequence[i
 
 
 def sensitivities(
-    channels: Channels, scores: Mapping[str, np.ndarray], probe: Probe, groups: Sequence[Group]
+    scores: Mapping[str, np.ndarray], loss: Callable[[Cut], float], groups: Sequence[Group]
 ) -> dict[str, Sensitivity]:
     """Measures what each of `groups` loses when only its most valuable units are left, at the shares MEASURED."""
     found = {}
     for group in progress.track(groups, "measuring what each group loses", len(groups)):
         sizes = list(dict.fromkeys(max(1, round(share * group.size)) for share in MEASURED))
         order = np.argsort(-scores[group.name], kind="stable")
-        losses = [probe.loss({group.name: np.sort(order[:size])}) for size in sizes]
+        losses = [loss({group.name: np.sort(order[:size])}) for size in sizes]
         found[group.name] = Sensitivity(group.name, (group.size, *sizes), (0.0, *losses))
     return found
 
@@ -139,6 +138,41 @@ def within(
     while spent(sizes) > limit:
         sizes = _next(channels, sizes, steps, losses, row)
     return _given_back(channels, sizes, steps, losses, lambda chosen: spent(chosen) <= limit)
+
+
+def exchanges(
+    channels: Channels,
+    sizes: np.ndarray,
+    limit: float,
+    *,
+    count: str,
+    groups: Sequence[Group],
+    multiple_of: int,
+    losses: Mapping[str, Sensitivity],
+) -> list[np.ndarray]:
+    """Returns other sizes within the limit, in which one group gets a step more and another pays for it.
+
+    Those come first that gain most by what the groups lose alone.
+    """
+    row = COUNTS.index(count)
+    steps = {group.name: allowed(group, multiple_of) for group in groups}
+    found: list[tuple[float, np.ndarray]] = []
+
+    def lost(tried: np.ndarray) -> float:
+        each = zip(channels.groups, tried)
+        return sum(losses[group.name].at(size) for group, size in each if group.name in losses)
+
+    for up, gaining in enumerate(channels.groups):
+        higher = [size for size in steps.get(gaining.name, ()) if size > sizes[up]]
+        for down, paying in enumerate(channels.groups) if higher else ():
+            tried = sizes.copy()
+            tried[up] = higher[-1]
+            for size in (size for size in steps.get(paying.name, ()) if size < sizes[down] and down != up):
+                tried[down] = size
+                if float(channels.costs(tried[:, None])[row][0]) <= limit:
+                    found.append((lost(tried), tried))
+                    break
+    return [tried for _, tried in sorted(found, key=lambda each: each[0])]
 
 
 def _next(

@@ -36,7 +36,9 @@ WEIGHT_CRITERIA: dict[str, Callable[[np.ndarray], np.ndarray]] = {"l1": l1, "l2"
 # Needs a Probe.
 TAYLOR = "taylor"
 BATCHNORM = "batchnorm"
-CRITERIA = (*WEIGHT_CRITERIA, BATCHNORM, TAYLOR)
+# Needs what layers read: see `ordering`.
+RECONSTRUCTION = "reconstruction"
+CRITERIA = (RECONSTRUCTION, *WEIGHT_CRITERIA, BATCHNORM, TAYLOR)
 
 
 def scores(channels: Channels, criterion: str, probe: Probe | None = None, *, seed: int = 0) -> dict[str, np.ndarray]:

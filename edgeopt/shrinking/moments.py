@@ -67,7 +67,7 @@ class Pairs:
         return self._x / self.count, self._y / self.count
 
     def solved(self, before: np.ndarray, ridge: float, *, shifts: bool) -> np.ndarray:
-        """Returns the W of least mean square of X W - Y, held to `before` by the ridge; their means free if `shifts`."""
+        """Returns the W of least mean square of X W - Y, held to `before`; with `shifts` their means are free."""
         xx, xy = self._second(shifts)
         weight = ridge * xx.diagonal().mean() + _TINY
         return linalg.solve(xx + weight * np.eye(len(xx)), xy + weight * before, assume_a="pos")

@@ -104,6 +104,16 @@ class Probe:
         return tape.gradient(likelihood, gates, unconnected_gradients="zero")
 
 
+def distance(before: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> float:
+    """Returns how far a model's answers moved, a mean over samples; one array for each output."""
+    tf = frameworks.load("tensorflow")
+    total = 0.0
+    for old, new in zip(before, now):
+        each = _difference(_kind(old), tf.constant(old), tf.constant(new), float(old.var()) + _TINY)
+        total += float(each) / len(old)
+    return total
+
+
 def _kind(answers: np.ndarray) -> str:
     """Returns "classes" for probabilities that add up to 1, "shares" for others from 0 to 1, else "values"."""
     if answers.min() >= 0 and answers.max() <= 1 + 1e-5:

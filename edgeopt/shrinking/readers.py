@@ -1,7 +1,7 @@
 """Channels go in; the layers that read them linearly come out, each with its kernel and its input as matrices.
 
-What such a layer computes before its activation is X W + b: a row of W, and a column of X, for each channel it reads and
-place of its window. Depthwise convolutions, pooling, activations and additions on the way belong to X.
+What such a layer computes before its activation is X W + b: a row of W, and a column of X, for each channel that it
+reads and place of its window. Depthwise convolutions, pooling, activations and additions on the way belong to X.
 """
 
 from __future__ import annotations
@@ -159,9 +159,7 @@ def _windows(layer: Any, value: Any, places: np.ndarray | None) -> Any:
     if layer.data_format == "channels_first":
         value = tf.experimental.numpy.moveaxis(value, 1, -1)
     pads, counts = [], []
-    for size, kernel, stride, dilation in zip(
-        value.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate
-    ):
+    for size, kernel, stride, dilation in zip(value.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate):
         reach = (kernel - 1) * dilation + 1
         missing = max((-(-size // stride) - 1) * stride + reach - size, 0) if layer.padding == "same" else 0
         pads.append((reach - 1, 0) if layer.padding == "causal" else (missing // 2, missing - missing // 2))

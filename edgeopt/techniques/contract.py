@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Need(str, enum.Enum):
-    """What a technique takes beside the model; labels are not needed where a teacher has all the weight."""
+    """What a technique takes beside the model."""
 
     TRAINING = "training samples"
     LABELS = "labels"
@@ -96,7 +96,7 @@ class Technique:
         check, predict, validate, remarks: see above.
         typical: the step that it is judged by where nobody said one.
         acts_on: whether it changes the model before conversion, or the file that came out.
-        needs: beside the model.
+        needs: beside the model, where it trains; see `needs_of`.
         ensures: properties that the model has afterwards.
         keeps: properties that it keeps when they are there; it destroys all others.
         changes_architecture: whether tensors change their shapes: what knows the old ones must come later.
@@ -129,6 +129,18 @@ class Technique:
     suits: Suits = lambda scheme, facts: ""
     fits: Callable[[Any, Scheme], bool] = lambda step, scheme: True
     why_unfit: str = ""
+
+    def needs_of(self, training: Training | None) -> tuple[Need, ...]:
+        """Returns what it takes beside the model, trained so, in the order of Need.
+
+        Labels are not needed where a teacher has all the weight, and without an epoch samples of any kind do.
+        """
+        needs = self.needs
+        if training is not None and training.epochs == 0:
+            needs = needs - {Need.TRAINING, Need.LABELS} | {Need.CALIBRATION}
+        elif training is not None and training.teacher != "none" and training.alpha == 1.0:
+            needs = needs - {Need.LABELS}
+        return tuple(need for need in Need if need in needs)
 
     def variant_of(self, properties: frozenset[Property]) -> str:
         """Returns which form of it keeps `properties`, "" for the plain one."""

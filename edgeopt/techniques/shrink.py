@@ -30,8 +30,8 @@ BUDGETS = ("macs", "parameters", "bytes", "width", "latency")
 UNITS = ("channels", "heads", "blocks")
 # Kinds of weights whose layers have channels.
 _CUT = ("convolution", "pointwise", "transposed", "dense", "attention")
-# Samples that channels are scored and groups are measured on.
-PROBED = 512
+# Samples that channels are scored and layers are re-fitted on.
+SAMPLES = 1024
 # Share of the epochs that the last of several rounds has; the others divide the rest.
 LAST_ROUND = 0.5
 _SCALE_BYTES = 4
@@ -61,9 +61,15 @@ class Shrink(TrainedStep):
     )
     width: float | None = option(None, "Keep this share of every layer's channels.", above=0.0, below=1.0, hint="0.5")
     latency: float | None = option(None, "Keep this share of the measured latency.", above=0.0, below=1.0, hint="0.5")
-    criterion: str = option(
-        "taylor", "What makes a channel worth keeping.", choices=("l1", "l2", "batchnorm", "taylor", "median")
+    epochs: int | None = option(
+        None, "Passes over the training samples; 0 does without training and without labels.", low=0, high=100_000
     )
+    criterion: str = option(
+        "reconstruction",
+        "What makes a channel worth keeping; reconstruction: what the layers behind cannot compute without it.",
+        choices=("reconstruction", "l1", "l2", "batchnorm", "taylor", "median"),
+    )
+    refit: bool = option(True, "Fit the layers that are left to what they computed before, by least squares.")
     units: tuple[str, ...] = option(("channels",), "What may go: channels, heads, blocks.", metavar="KIND")
     rounds: int = option(1, "Cut in so many rounds with recovery between them.", low=1, high=100)
     multiple_of: int = option(8, "Channel counts are kept multiples of this where they can be.", low=1, high=64)
@@ -105,9 +111,10 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
 
     start = time.perf_counter()
     training = step.training(carried.training)
-    epochs = epochs_of_rounds(training.epochs or 1, step.rounds)
+    epochs = epochs_of_rounds(training.epochs or 0, step.rounds)
     before = Channels(model)
-    inputs = some_inputs(model, data.training, PROBED, seed=carried.seed)
+    samples = data.training if len(data.training) else data.calibration
+    inputs = some_inputs(model, samples, SAMPLES, seed=carried.seed)
     count, share = step.budget
     notes: list[str] = []
     if count == "latency":
@@ -122,7 +129,10 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
         left = share ** (number / step.rounds)
         chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder, carried.seed)
         notes += _measured_words(measured) if number == 1 else []
-        smaller = chosen.model()
+        smaller, said = cut_out(smaller, chosen, inputs, refit=step.refit, seed=carried.seed)
+        notes += said
+        if not several:
+            continue
         what = "recovering" if step.rounds == 1 else f"recovering, round {number} of {step.rounds}"
         fit = recover(
             step,
@@ -149,6 +159,28 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     if step.latency is not None:
         record = replace(record, promises=(*record.promises, _latency_promise(model, smaller, step.latency)))
     return smaller, record
+
+
+def cut_out(
+    model: Any, chosen: Chosen, inputs: Sequence[np.ndarray], *, refit: bool, seed: int
+) -> tuple[Any, tuple[str, ...]]:
+    """Returns the model without what was chosen, made up for on samples as far as that goes, and what is to be said.
+
+    Args:
+        model: whole.
+        chosen: what goes.
+        inputs: real samples, one array for each input.
+        refit: whether layers are fitted anew; statistics of normalizations are estimated in any case.
+        seed: of the places in maps that are looked at.
+    """
+    from edgeopt.shrinking import Channels, Refitter, shrink
+
+    progress.tell("fitting what is left")
+    refitter = Refitter(Channels(model), inputs, seed=seed)
+    made = refitter.fit(chosen.channels, chosen.cut, refit=refit)
+    few = refitter.samples < len(inputs[0])
+    said = (f"fitted on {refitter.samples} samples: the activations of more do not fit into memory",) if few else ()
+    return shrink(made.channels, chosen.cut), (*said, *made.notes)
 
 
 def check(step: Shrink, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
@@ -183,7 +215,8 @@ def predict(step: Shrink, facts: ModelFacts) -> Prospect:
         "width": f"{share:.0%} of the channels leave about {macs:.0%} of the {facts.macs:,} MACs",
         "latency": f"{share:.0%} of the time on LiteRT here, float32",
     }[count]
-    reason = "tensors really get smaller, so every runtime gains; recover by training"
+    reason = "tensors really get smaller, so every runtime gains; "
+    reason += "layers are re-fitted on samples, no training" if step.epochs == 0 else "recover by training"
     if step.multiple_of % 8:
         reason += "; less where channel counts are no multiples of 8 (XNNPACK)"
     if step.rounds == 1 and share < 0.75:
@@ -192,11 +225,13 @@ def predict(step: Shrink, facts: ModelFacts) -> Prospect:
 
 
 def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
-    """Returns how many epochs each round recovers: the last one half of all, the others alike.
+    """Returns how many epochs each round recovers: the last one half of all, the others alike; none where none are.
 
     Raises:
         ConfigError: there are fewer epochs than rounds.
     """
+    if not epochs:
+        return [0] * rounds
     if epochs < rounds:
         raise ConfigError(
             f"Expected at least one epoch for each of {rounds} rounds, got {epochs}. "
@@ -215,7 +250,7 @@ _BYTES = "bytes of int8 weights, biases and scales"
 
 
 def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> Chooser:
-    from edgeopt.shrinking import Chooser
+    from edgeopt.shrinking import TRIES, Chooser
     from edgeopt.shrinking.budget import EVENNESS
 
     return Chooser(
@@ -224,7 +259,10 @@ def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) 
         criterion=step.criterion,
         kinds=step.units,
         multiple_of=step.multiple_of,
+        refit=step.refit,
         by_sensitivity=step.by_sensitivity and step.width is None,
+        # What was timed has to be what is cut.
+        tries=TRIES if step.latency is None else 0,
         layers=_meant(step, model),
         # What all rounds together leave of a group.
         evenness=EVENNESS ** (1 / step.rounds),
@@ -336,6 +374,8 @@ def _int8_bytes(file: FileFacts) -> int:
 def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> tuple[str, float, str]:
     """Returns the largest share of the MACs with which the model takes the share of its time that is asked for."""
 
+    from edgeopt.shrinking import shrink
+
     assert step.latency is not None
     chooser = _chooser(step, model, inputs, seed)
     total = chooser.channels.cost().macs
@@ -347,7 +387,7 @@ def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray], se
             chosen = chooser.within("macs", share * total)
         except ConfigError:
             break
-        ratio = _time_ratio(model, chosen.model())[0]
+        ratio = _time_ratio(model, shrink(chosen.channels, chosen.cut))[0]
         tried.append(f"{share:.0%} of the MACs take {ratio:.0%} of the time")
         fits, too_slow = (share, too_slow) if ratio <= step.latency else (fits, share)
     if not fits:
