@@ -81,11 +81,13 @@ def _done(said: argparse.Namespace, step: Mapping[str, Any], seed: int) -> dict[
     """Returns what one step leaves, and what there was."""
     training = Training(epochs=said.epochs or None, augment=said.augment)
     recipe = Recipe(steps=steps_from([step]), schemes=("float32",), training=training, seed=seed)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        with Workspace(said.model, datasets.load(str(said.data)), Path(folder)) as workspace:
-            outcome = carry_out(recipe, workspace)
-            before, after = outcome.variants[0], next(v for v in outcome.variants if v.steps)
-            scores = [workspace.score(one, workspace.data.validation) for one in (before, after)]
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeopt-") as folder,
+        Workspace(said.model, datasets.load(str(said.data)), Path(folder)) as workspace,
+    ):
+        outcome = carry_out(recipe, workspace)
+        before, after = outcome.variants[0], next(v for v in outcome.variants if v.steps)
+        scores = [workspace.score(one, workspace.data.validation) for one in (before, after)]
     found: dict[str, Any] = {}
     for name, score, variant in zip(("before", "after"), scores, (before, after)):
         assert isinstance(score, Evaluation)

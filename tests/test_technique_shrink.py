@@ -11,17 +11,21 @@ import compressed_models
 import digits_cnn
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeopt import conversion, data, formats, graph, keras_bridge
+from edgeopt.cli import cli
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
 from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, budget, masked, shrink
 from edgeopt.shrinking.channels import COUNTS
+from edgeopt.shrinking.choosing import spread
 from edgeopt.shrinking.criteria import l1, l2, median, scores
 from edgeopt.steps import DEFAULTS, Training
-from edgeopt.techniques import Carried
+from edgeopt.techniques import TECHNIQUES, Carried, Need
+from edgeopt.techniques.prune import Prune
 from edgeopt.techniques.shrink import Shrink, apply, check, epochs_of_rounds, predict
 from edgeopt.training import fit
 from edgeopt.vocabulary import TensorSpec
@@ -232,6 +236,50 @@ def test_blocks_go_where_they_lose_less_than_channels(model: Any, inputs: list[n
     assert np.abs(whole - smaller).max() < 0.2
 
 
+def test_the_spread_is_searched_among_few_cuts_and_the_best_is_taken() -> None:
+    goal = np.array([3, 1, 4])
+    asked: list[tuple[int, ...]] = []
+
+    def loss(sizes: np.ndarray) -> float:
+        asked.append(tuple(sizes))
+        return float(np.square(sizes - goal).sum())
+
+    def neighbours(sizes: np.ndarray) -> list[np.ndarray]:
+        return [sizes + np.eye(3, dtype=int)[i] - np.eye(3, dtype=int)[j] for i in range(3) for j in range(3) if i != j]
+
+    first = [np.array([8, 0, 0]), np.array([0, 8, 0]), np.array([8, 0, 0])]
+    lost, best = spread(first, loss, neighbours, tries=40)
+    assert lost == 0
+    np.testing.assert_array_equal(best, goal)
+    assert len(asked) == len(set(asked)) <= 2 + 40
+    asked.clear()
+    lost, _ = spread(first, loss, neighbours, tries=3)
+    assert len(asked) == 2 + 3
+    assert lost == min(np.square(np.array(sizes) - goal).sum() for sizes in asked)
+
+
+def test_exchanges_spend_what_the_budget_leaves(model: Any, inputs: list[np.ndarray]) -> None:
+    channels = Channels(model)
+    losses = {g.name: Sensitivity(g.name, (g.size, 1), (0.0, 1.0)) for g in channels.groups}
+    limit = 0.6 * channels.cost().macs
+    asked: dict[str, Any] = {"count": "macs", "groups": channels.groups, "multiple_of": 8, "losses": losses}
+    sizes = budget.within(channels, limit, **asked)
+    others = budget.exchanges(channels, sizes, limit, **asked)
+    assert others
+    for other in others:
+        assert channels.cost(other).macs <= limit
+        assert (other > sizes).any()
+        assert (other < sizes).any()
+
+
+def test_a_cut_is_judged_by_the_model_that_makes_up_for_it(model: Any, inputs: list[np.ndarray]) -> None:
+    asked: dict[str, Any] = {"criterion": "reconstruction", "kinds": ("channels",), "tries": 0}
+    refitted, bare = Chooser(model, inputs, **asked), Chooser(model, inputs, refit=False, **asked)
+    for one, other in zip(refitted.sensitivities, bare.sensitivities, strict=True):
+        assert one.sizes == other.sizes
+        assert sum(one.losses) < sum(other.losses)
+
+
 # --- the technique ----------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +291,48 @@ def halved(model: Any, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
     return step, smaller, record
+
+
+@pytest.fixture(scope="module")
+def untrained(model: Any, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A quarter of the MACs gone without training, from samples without labels that calibrate."""
+    samples = data.load(calibration=digits.training.take(200).arrays().inputs["x"])
+    assert not samples.training.has_labels
+    step = Shrink(macs=0.75, epochs=0)
+    return step, *apply(step, model, samples, Carried(tmp_path_factory.mktemp("untrained")))
+
+
+def test_a_quarter_of_the_macs_goes_without_training_and_without_labels(
+    untrained: Any, model: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    step, smaller, record = untrained
+    assert all(promise.kept for promise in check(step, record, in_file(smaller, tmp_path)))
+    assert record.history == ()
+    assert accuracy(smaller, digits) > accuracy(model, digits) - 0.03
+    bare, _ = apply(replace(step, refit=False, criterion="l1"), model, digits, Carried(tmp_path / "bare"))
+    assert accuracy(bare, digits) < accuracy(smaller, digits)
+
+
+def test_without_an_epoch_samples_of_any_kind_do() -> None:
+    row = TECHNIQUES["shrink"]
+    assert row.needs_of(Shrink(macs=0.5).training()) == (Need.TRAINING, Need.LABELS)
+    assert row.needs_of(Shrink(macs=0.5, alpha=1.0).training()) == (Need.TRAINING,)
+    # What the recipe says of all its trainings does not make one of none.
+    assert row.needs_of(Shrink(macs=0.5, epochs=0).training(Training(epochs=7))) == (Need.CALIBRATION,)
+    with pytest.raises(ConfigError, match="Expected at least 1 and at most 100000 as epochs, got 0"):
+        Prune(sparsity=0.5, epochs=0)
+
+
+def test_the_command_shrinks_without_labels(model: Any, digits: Dataset, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.h5")
+    np.savez(tmp_path / "samples.npz", x=digits.training.take(100).arrays().inputs["x"])
+    words = ["shrink", str(tmp_path / "model.h5"), "--data", str(tmp_path / "samples.npz"), "--macs", "0.8"]
+    done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "small.tflite"), "--epochs", "0"])
+    assert done.exit_code == 0, done.output
+    assert "multiply-accumulates: promised at most" in done.output
+    refused = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "other.tflite")])
+    assert refused.exit_code == 2
+    assert "Expected labels for shrink (steps[0]), got samples without." in refused.output
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8"])
@@ -374,6 +464,7 @@ def test_epochs_are_divided_over_the_rounds() -> None:
     assert epochs_of_rounds(7, 1) == [7]
     assert epochs_of_rounds(12, 3) == [3, 3, 6]
     assert epochs_of_rounds(3, 3) == [1, 1, 1]
+    assert epochs_of_rounds(0, 2) == [0, 0]
     with pytest.raises(ConfigError, match=r"Expected at least one epoch for each of 3 rounds, got 2\. Try epochs: 6"):
         epochs_of_rounds(2, 3)
 
@@ -385,4 +476,5 @@ def test_predictions_say_what_gets_smaller(model: Any) -> None:
     assert facts.macs == Channels(model).cost().macs
     assert predict(Shrink(macs=0.5), facts).gain == f"50% of the {facts.macs:,} MACs, and smaller files"
     assert "several rounds" in predict(Shrink(macs=0.5), facts).reason
+    assert "no training" in predict(Shrink(macs=0.5, epochs=0), facts).reason
     assert "no multiples of 8" in predict(Shrink(width=0.9, multiple_of=2), facts).reason

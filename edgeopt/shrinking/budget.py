@@ -150,13 +150,16 @@ def exchanges(
     multiple_of: int,
     losses: Mapping[str, Sensitivity],
 ) -> list[np.ndarray]:
-    """Returns other sizes within the limit, in which one group gets a step more and another pays for it.
+    """Returns other sizes within the limit: one group gets a step more, another pays for it, what is left is spent.
 
     Those come first that gain most by what the groups lose alone.
     """
     row = COUNTS.index(count)
     steps = {group.name: allowed(group, multiple_of) for group in groups}
     found: list[tuple[float, np.ndarray]] = []
+
+    def fits(tried: np.ndarray) -> bool:
+        return float(channels.costs(tried[:, None])[row][0]) <= limit
 
     def lost(tried: np.ndarray) -> float:
         each = zip(channels.groups, tried)
@@ -169,10 +172,11 @@ def exchanges(
             tried[up] = higher[-1]
             for size in (size for size in steps.get(paying.name, ()) if size < sizes[down] and down != up):
                 tried[down] = size
-                if float(channels.costs(tried[:, None])[row][0]) <= limit:
-                    found.append((lost(tried), tried))
+                if fits(tried):
+                    spent = _given_back(channels, tried.copy(), steps, losses, fits)
+                    found.append((lost(spent), spent))
                     break
-    return [tried for _, tried in sorted(found, key=lambda each: each[0])]
+    return [tried for _, tried in sorted(found, key=lambda each: each[0]) if tuple(tried) != tuple(sizes)]
 
 
 def _next(

@@ -134,7 +134,6 @@ class Chooser:
             except ConfigError as error:
                 refusal = error
                 continue
-            lost += sum(loss for _, loss in gone)
             if found is not None and lost >= found[0]:
                 break
             found = (lost, chosen)

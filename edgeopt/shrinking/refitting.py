@@ -220,6 +220,8 @@ class Refitter:
         weights[reader.index] = reader.kernel(made, weights[reader.index].shape)
         if reader.bias is not None:
             weights[reader.bias] = weights[reader.bias] + shift
+        elif reader.normalized is not None:
+            reader.normalized.moving_mean.assign_sub(shift)
         layer.set_weights(weights)
 
 
