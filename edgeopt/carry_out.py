@@ -14,7 +14,7 @@ from edgeopt.recipe import Recipe
 from edgeopt.report.words import promise_words
 from edgeopt.runtimes import Request, parse
 from edgeopt.schemes import scheme
-from edgeopt.techniques import Technique, technique
+from edgeopt.techniques import Need, technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
 from edgeopt.workshop import Survey
 from edgeopt.workspace import Workspace
@@ -175,7 +175,7 @@ def _judged(
     if broken := [p for p in record.promises if p.kept is False]:
         return replace(record, rolled_back=promise_words(broken[0]))
     part = workspace.data.deciding
-    theirs, ours = (_score(workspace, variant, part, row) for variant in (before, after))
+    theirs, ours = (_score(workspace, variant, part, planned) for variant in (before, after))
     if isinstance(ours, Evaluation) and isinstance(theirs, Evaluation):
         drop = ours.difference(theirs)
         most = 0.0 if row.repairs else COLLAPSE
@@ -193,11 +193,13 @@ def _judged(
     return record
 
 
-def _score(workspace: Workspace, variant: Variant, part: Part, row: Technique) -> Evaluation | EdgeoptError | None:
-    """Returns the score of a variant; None where there is no file, or no metric and the technique needs none."""
+def _score(
+    workspace: Workspace, variant: Variant, part: Part, planned: PlannedStep
+) -> Evaluation | EdgeoptError | None:
+    """Returns the score of a variant; None where there is no file, or there are no labels and the step needs none."""
     try:
         return workspace.score(variant, part) if variant.file else None
     except DataError:
-        if row.repairs and not part.has_labels:
+        if Need.LABELS not in planned.needs and not part.has_labels:
             return None
         raise

@@ -19,10 +19,11 @@ from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
-from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, budget, masked, shrink
+from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, budget, drop, masked, shrink
 from edgeopt.shrinking.channels import COUNTS
 from edgeopt.shrinking.choosing import spread
 from edgeopt.shrinking.criteria import l1, l2, median, scores
+from edgeopt.shrinking.probing import distance
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import TECHNIQUES, Carried, Need
 from edgeopt.techniques.prune import Prune
@@ -230,10 +231,10 @@ def test_blocks_go_where_they_lose_less_than_channels(model: Any, inputs: list[n
     norm = next(makers[id(t)].layer for t in adds.args[0] if type(makers[id(t)].layer).__name__ == "BatchNormalization")
     norm.set_weights([np.zeros_like(w) if i < 2 else w for i, w in enumerate(norm.get_weights())])
     chooser = Chooser(silent, inputs, criterion="l1", kinds=("channels", "blocks"), multiple_of=4)
-    chosen = chooser.within("macs", 0.9 * chooser.channels.cost().macs)
+    chosen = chooser.within("macs", 0.6 * chooser.channels.cost().macs)
     assert chosen.dropped == (adds.name,)
-    whole, smaller = np.asarray(silent(inputs[0])), np.asarray(shrink(chosen.channels, chosen.cut)(inputs[0]))
-    assert np.abs(whole - smaller).max() < 0.2
+    whole, smaller = np.asarray(silent(inputs[0])), np.asarray(drop(silent, chosen.dropped)(inputs[0]))
+    np.testing.assert_allclose(whole, smaller, atol=1e-4)
 
 
 def test_the_spread_is_searched_among_few_cuts_and_the_best_is_taken() -> None:
@@ -310,7 +311,9 @@ def test_a_quarter_of_the_macs_goes_without_training_and_without_labels(
     assert record.history == ()
     assert accuracy(smaller, digits) > accuracy(model, digits) - 0.03
     bare, _ = apply(replace(step, refit=False, criterion="l1"), model, digits, Carried(tmp_path / "bare"))
-    assert accuracy(bare, digits) < accuracy(smaller, digits)
+    inputs = digits.validation.arrays().inputs["x"]
+    whole, refitted, cut = (np.asarray(one(inputs)) for one in (model, smaller, bare))
+    assert distance([whole], [refitted]) < 0.2 * distance([whole], [cut])
 
 
 def test_without_an_epoch_samples_of_any_kind_do() -> None:
@@ -330,9 +333,8 @@ def test_the_command_shrinks_without_labels(model: Any, digits: Dataset, tmp_pat
     done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "small.tflite"), "--epochs", "0"])
     assert done.exit_code == 0, done.output
     assert "multiply-accumulates: promised at most" in done.output
-    refused = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "other.tflite")])
-    assert refused.exit_code == 2
-    assert "Expected labels for shrink (steps[0]), got samples without." in refused.output
+    with pytest.raises(DataError, match=r"Expected labels for shrink \(steps\[0\]\), got samples without"):
+        CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "other.tflite")], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8"])

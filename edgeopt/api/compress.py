@@ -12,7 +12,7 @@ from edgeopt import data as datasets
 from edgeopt import files, progress
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import carry_out
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, DataError
 from edgeopt.measuring import held_against_float, scored, unrefuted, with_losses
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
@@ -108,7 +108,7 @@ def compress(
         progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
         warnings = workspace.warnings
         outcome = carry_out(recipe, workspace)
-        variants = scored(workspace, outcome.variants)
+        variants = _scored(workspace, outcome.variants, metric)
         records = with_losses(workspace, outcome.records, variants)
         warnings = unrefuted(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)
@@ -135,6 +135,16 @@ def _scheme_of(row: Technique, step: Step) -> str:
     """Returns the scheme that a step is for: int8 where it may be that, else the smallest."""
     fit = [scheme for scheme in SCHEMES.values() if row.fits(step, scheme)]
     return min(fit, key=lambda scheme: (scheme.name != "int8", scheme.weight_bits)).name
+
+
+def _scored(workspace: Workspace, variants: Sequence[Variant], metric: str | None) -> list[Variant]:
+    """Returns the variants with their scores; as they are where there are no labels, and no metric does without."""
+    try:
+        return scored(workspace, variants)
+    except DataError:
+        if workspace.data.validation.has_labels or metric is not None:
+            raise
+        return list(variants)
 
 
 def _require_suffix(output: Path, last: Step, in_file: bool) -> None:
