@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import tflite_models as models
+import tflite_mutations
 
-from edgeopt import data, frameworks
+from edgeopt import data, formats, frameworks, parity
 from edgeopt.advice import advice, of_scheme
 from edgeopt.conversion import Converter, ConvertOptions, eight_bits
-from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.errors import ConfigError, ConversionError, ModelError
 from edgeopt.inspection import inspect_file
 from edgeopt.loading import load_model
+from edgeopt.runtimes import parse
 from edgeopt.schemes import BLOCKS, SCHEMES
+from edgeopt.tflite import op_versions
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.stored_weights import layers, stored_weights
+from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
 from edgeopt.tflite.weight_grid import limits, nearest
 from edgeopt.tflite.weights import weigh
 from edgeopt.vocabulary import Scheme
@@ -282,3 +285,43 @@ def test_groups_that_do_not_divide_are_refused(build: Any, block: int, message: 
     assert block in BLOCKS
     with pytest.raises(ConfigError, match=message):
         _converter(build, tmp_path).to_bytes(f"int4-block{block}")
+
+
+# --- what runtimes and readers make of it ----------------------------------------------------------------------------
+
+
+def test_a_runtime_that_computes_garbage_is_refused(
+    converter: Converter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tflite-runtime 2.14 takes int16 x int4 convolutions, and reads two weights as one."""
+    pytest.importorskip("tflite_runtime")
+    file = tmp_path / "m.tflite"
+    converter.convert(_scheme("int4x16", "none"), file)
+    requests = [parse(name) for name in ("litert-builtin", "tflite-runtime")]
+    known = parity.check(file, requests)
+    assert [row.status for row in known] == ["ok", "failed"]
+    assert "CONV_2D on its types of weights needs TensorFlow Lite 2.20" in known[1].reason
+    # Were it not known, parity would tell; Dense is refused by its version alone.
+    converter.convert(_scheme("int4x16", "classes"), file)
+    monkeypatch.setattr(op_versions, "_demands_by_operator", dict)
+    found = parity.check(file, requests)
+    assert [(row.status, row.matches_reference) for row in found] == [("ok", True), ("ok", False)]
+
+
+def test_damaged_files_of_few_bits_are_read_or_refused(converter: Converter, tmp_path: Path) -> None:
+    whole = [converter.to_bytes(_scheme(name, "none")) for name in ("int4", "int2", "int4-weights")]
+    cut = [content[: len(content) * part // 7] for content in whole for part in range(1, 7)]
+    file, read_all = tmp_path / "m.tflite", 0
+    for content in (*tflite_mutations.mutations(whole, 300, seed=6), *cut):
+        file.write_bytes(content)
+        try:
+            facts = formats.facts(file)
+            model = read(content)
+            same = {layer.weight.index: stored_weights(model, layer) for layer in layers(model)}
+            eight_bits.kept(model, _scheme("int4"))
+            with_weights(content, {index: weights for index, weights in same.items() if weights is not None})
+        except ModelError:
+            continue
+        assert all(weight.size_bytes * 8 < weight.elements * weight.bits + 8 for weight in facts.weights if weight.bits)
+        read_all += 1
+    assert read_all > 20

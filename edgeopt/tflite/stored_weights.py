@@ -22,6 +22,7 @@ from edgeopt.tflite.weights import activations_position, stored_operand, trained
 # Axis of the output channels in the weights of an operator.
 LAYER_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STORED_BITS = (2, 4, 8)
+_BIASES = ("float32", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,10 @@ def _layer(graph: Subgraph, operator: Operator, makers: Mapping[int, Operator]) 
     if operand is None or weight is None or activations is None or result is None:
         return None
     # What a RESHAPE or a TRANSPOSE hands on has other channels than are stored, and a computed bias cannot be written.
-    if weight.shape != operand.shape or (bias is not None and not bias.is_constant):
+    if weight.shape != operand.shape or len(weight.shape) <= LAYER_AXES[operator.name]:
+        return None
+    fits = bias is None or (bias.dtype in _BIASES and bias.shape == (weight.shape[LAYER_AXES[operator.name]],))
+    if not fits or (bias is not None and not bias.is_constant):
         return None
     return Layer(operator, result.name, activations, weight, bias, LAYER_AXES[operator.name])
 
@@ -251,8 +255,9 @@ def _new_bias(
         raise ModelError(f"Expected symmetric integers in {layer.weight.name!r}, got others. Try another layer.")
     scales = _bias_scales(layer, new.scales)
     dtype = np.dtype(layer.bias.dtype if layer.bias else "int64" if layer.activations.dtype == "int16" else "int32")
-    values = np.rint(real / scales)
-    if np.abs(values).max(initial=0) > np.iinfo(dtype).max:
+    with np.errstate(all="ignore"):
+        values = np.rint(real / scales)
+    if not np.abs(values).max(initial=0) <= np.iinfo(dtype).max:
         raise ModelError(
             f"Expected biases of {layer.name!r} that fit into {dtype}, got {np.abs(values).max():.3g} steps. "
             "Try larger scales of its weights."
