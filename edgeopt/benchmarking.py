@@ -101,7 +101,8 @@ def benchmark(
 
     Args:
         files: converted files; ratios are taken to the first.
-        runtimes: names as in `--runtime`; each file's on the main one of its format where there are none.
+        runtimes: names as in `--runtime`; each file runs on those that take its format, and on the main one of its
+            format where there are none.
         threads: of each interpreter.
         delegate: an external delegate, used on the runtimes that load one.
         runs: of each file; by default what fits into `min_seconds`, at least 20 and at most 5000.
@@ -126,7 +127,7 @@ def benchmark(
         if not file.is_file():
             raise ModelError(f"Expected a converted file, got {file}, which does not exist. Try another path.")
     asked_for = [parse(name).runtime for name in runtimes]
-    rows = [(file, runtime) for file in paths for runtime in asked_for or [main_for(formats.format_of(file).name)]]
+    rows = [(file, runtime) for file in paths for runtime in _runtimes_of(file, asked_for)]
     description, versions = machine.describe(), machine.versions()
     with contextlib.ExitStack() as stack:
         lanes = []
@@ -158,6 +159,12 @@ def benchmark(
     if threads > description.usable_cores:
         notes.append(f"{threads} threads were asked for, and {description.usable_cores:g} cores are usable here")
     return Benchmark(tuple(done), description, versions, order, tuple(notes))
+
+
+def _runtimes_of(file: Path, asked: Sequence[Runtime]) -> Sequence[Runtime]:
+    """Returns those of the runtimes that take a file's format; all where none does, which say so in their rows."""
+    form = formats.format_of(file).name
+    return [runtime for runtime in asked if form in runtime.takes] or asked or [main_for(form)]
 
 
 class _Clock:

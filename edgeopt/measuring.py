@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeopt import comparison, machine, parity, progress, targets
+from edgeopt import comparison, formats, machine, parity, progress, targets
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
-from edgeopt.carry_out import BASELINE
-from edgeopt.compilers import COMPILERS
+from edgeopt.carry_out import BASELINE, Outcome
+from edgeopt.compilers import COMPILERS, maker_of
 from edgeopt.data import Part
-from edgeopt.errors import EdgeoptError, UnavailableError
+from edgeopt.errors import EdgeoptError, ModelError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.runtimes import Request, reference_for, to_try
 from edgeopt.tflite.reader import read_once
@@ -36,6 +36,23 @@ class _Rows:
 @dataclass(frozen=True)
 class _LayerErrors:
     errors: tuple[LayerError, ...]
+
+
+def translated(workspace: Workspace, outcome: Outcome, further: Sequence[str]) -> Outcome:
+    """Adds every variant in further formats, keys of `formats.FORMATS`, as far as these have its scheme."""
+    made = {(v.steps, v.scheme): v for v in outcome.variants if v.file}
+    compilers = [compiler for form in further if (compiler := maker_of(form))]
+    pairs = [
+        (variant, made[variant.steps, compiler.sources[variant.scheme]], compiler)
+        for compiler in compilers
+        for variant in made.values()
+        if (variant.steps, compiler.sources.get(variant.scheme)) in made
+    ]
+    variants, references = list(outcome.variants), dict(outcome.references)
+    for variant, source, compiler in progress.track(pairs, "translating", len(pairs)):
+        variants.append(workspace.compiled(source, compiler, variant.scheme))
+        references[variants[-1].name] = references.get(variant.name, variant)
+    return replace(outcome, variants=tuple(variants), references=references)
 
 
 def scored(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
@@ -166,12 +183,14 @@ def timed(workspace: Workspace, variants: Sequence[Variant]) -> tuple[list[Varia
         The variants, and what is to be said about the machine.
     """
     made = [variant for variant in variants if variant.file]
-    conditions, name = workspace.conditions, workspace.runtime.runtime.name
+    conditions = workspace.conditions
+    requests = dict.fromkeys(workspace.runtime_for(v.primary.format) for v in made if v.primary)
+    names = [request.runtime.name for request in requests]
 
     def measure() -> _Timings:
         table = benchmark(
             [workspace.folder / str(variant.file) for variant in made],
-            runtimes=[name],
+            runtimes=names,
             threads=conditions.threads,
             delegate=conditions.delegate,
             inputs=workspace.data.calibration,
@@ -180,13 +199,13 @@ def timed(workspace: Workspace, variants: Sequence[Variant]) -> tuple[list[Varia
 
     key = {
         "files": [(variant.name, variant.sha256) for variant in made],
-        "runtime": workspace.runtime,
+        "runtimes": list(requests),
         "threads": conditions.threads,
         "delegate": workspace.delegate_content,
         "cpu": machine.describe().cpu,
     }
     progress.tell("timing", 0, 1)
-    measured = dict(workspace.remember("time", key, _Timings, measure, uses=[name]).results)
+    measured = dict(workspace.remember("time", key, _Timings, measure, uses=names).results)
     progress.tell("timing", 1, 1)
     noisy = [name for name, row in measured.items() if row.latency_ms and (row.latency_ms.noise or 0) > NOISY]
     said = (f"the machine was noisy while {', '.join(noisy)} ran: trust ratios more than times",) if noisy else ()
@@ -220,9 +239,11 @@ def compared_by_layer(workspace: Workspace, variants: Sequence[Variant]) -> list
     part = workspace.data.calibration
 
     def add(variant: Variant) -> Variant:
-        if baseline is None or variant.file is None or variant is baseline:
+        if baseline is None or variant.primary is None or variant is baseline:
             return variant
-        ours, theirs = workspace.folder / variant.file, workspace.folder / str(baseline.file)
+        if baseline.primary and variant.primary.format != baseline.primary.format:
+            return variant  # translated from one that is compared
+        ours, theirs = workspace.folder / variant.primary.file, workspace.folder / str(baseline.file)
         key = {"files": [baseline.sha256, variant.sha256], "samples": part.digest()}
 
         def compare() -> _LayerErrors:
@@ -239,6 +260,8 @@ def compared_by_layer(workspace: Workspace, variants: Sequence[Variant]) -> list
 
 def _on_target(target: targets.Target, file: Path) -> OnTarget:
     try:
+        if formats.format_of(file).name != "tflite":
+            raise ModelError(f"{target.name} runs .tflite files alone")
         found = targets.assess(target, read_once(file))
     except EdgeoptError as error:
         return OnTarget((str(error),))

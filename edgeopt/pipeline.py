@@ -32,6 +32,7 @@ class Settings(Conditions):
     Attributes:
         recipe: its steps are taken before conversion; None converts the model as it is.
         schemes: names of SCHEMES; when empty the recipe's, or DEFAULTS. The float baseline is always made.
+        formats: keys of FORMATS that files are made in beside `.tflite`; when empty the recipe's.
         keep_8bit: layers that keep int8 weights in schemes below eight bits; when empty as the recipe says.
         budgets: what the recommended model must keep.
         target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
@@ -40,6 +41,7 @@ class Settings(Conditions):
 
     recipe: Recipe | None = None
     schemes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
     keep_8bit: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     target: str | None = None
@@ -57,7 +59,8 @@ class Settings(Conditions):
             runtimes = dict.fromkeys((*budgets.runtimes, *targets.target(target).runtimes))
             budgets = replace(budgets, runtimes=tuple(runtimes))
         keep_8bit = tuple(self.keep_8bit) or recipe.keep_8bit
-        return replace(recipe, schemes=schemes, keep_8bit=keep_8bit, budgets=budgets, target=target)
+        formats = tuple(self.formats) or recipe.formats
+        return replace(recipe, schemes=schemes, formats=formats, keep_8bit=keep_8bit, budgets=budgets, target=target)
 
 
 def optimize(
@@ -107,7 +110,7 @@ def optimize(
         progress.tell("loading", 0, 1)
         warnings = _warned(workspace)
         progress.tell("loading", 1, 1)
-        outcome = carry_out(recipe, workspace)
+        outcome = measuring.translated(workspace, carry_out(recipe, workspace), recipe.formats)
         variants = measuring.scored(workspace, outcome.variants)
         outcome = replace(outcome, records=measuring.with_losses(workspace, outcome.records, variants))
         warnings = measuring.unrefuted(workspace, variants, warnings)
@@ -122,8 +125,11 @@ def optimize(
     report = _compiled(report, recipe, output)
     files.atomic_write(output / "recipe.yaml", write_recipe(recipe))
     write_report(report, output)
-    if best := report.variant(report.best):
-        files.link(output / str(best.file), output / "best.tflite")
+    for variant in report.variants:
+        if variant.primary and (
+            variant.name == report.best or variant.name == f"{report.best}-{variant.primary.format}"
+        ):
+            files.link(output / variant.primary.file, output / f"best{FORMATS[variant.primary.format].suffix}")
     return report
 
 
@@ -148,7 +154,8 @@ def _shown(workspace: Workspace, outcome: Outcome) -> Outcome:
     def variant(one: Variant) -> Variant:
         if one.file is None:
             return one
-        name = f"variants/{stem}.{one.name}.tflite"
+        row = FORMATS[formats.format_of(folder / one.file).name]
+        name = f"variants/{stem}.{one.name.removesuffix(f'-{row.name}')}{row.suffix}"
         files.link(folder / one.file, folder / name)
         first, *others = one.artifacts
         rows = tuple(replace(row, artifact=name if row.artifact == one.file else row.artifact) for row in one.runtimes)

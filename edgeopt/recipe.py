@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import runtimes
 from edgeopt.choices import Choices, from_mapping, keys, option
+from edgeopt.compilers import maker_of
 from edgeopt.errors import ConfigError, place, suggestion
+from edgeopt.formats import FORMATS
 from edgeopt.plain import to_plain
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Step, TrainedStep, Training
@@ -72,6 +74,9 @@ class Recipe(Choices):
     summary: str = option("", "One line: what the recipe is for.")
     schemes: tuple[str, ...] = option(
         ("int8",), "What is made of the model; in the first one every step is measured.", choices=tuple(SCHEMES)
+    )
+    formats: tuple[str, ...] = option(
+        (), "What every file is made in beside .tflite.", choices=tuple(row for row in FORMATS if maker_of(row))
     )
     keep_8bit: tuple[str, ...] = option(
         ("auto",),

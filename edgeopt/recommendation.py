@@ -28,10 +28,12 @@ def recommended(measured: Report) -> Report:
     and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
     those that break the fewest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
     where no other keeps the budgets. So is one that is shown to have lost something against float32, and that is said.
+    Further formats have the same numbers in them: what is recommended is of the first.
     """
     report = as_chosen(measured)
     rolled_back = {step.after for step in report.steps if step.rolled_back}
-    made = [v for v in report.variants if v.error is None and v.name not in rolled_back]
+    forms = [variant.primary.format for variant in report.variants if variant.primary]
+    made = [v for v in report.variants if v.primary and v.primary.format == forms[0] and v.name not in rolled_back]
     if not made:
         return measured
     made = [variant for variant in made if _works(report, variant)] or made

@@ -122,6 +122,27 @@ def test_files_of_both_formats_stand_in_one_table(converted: dict[str, Conversio
     assert "Conv" in {operator.operator.removeprefix("Fused") for operator in second.operators}
 
 
+def test_optimize_makes_every_file_in_a_further_format(digits_model: Path, tmp_path: Path) -> None:
+    report = edgeopt.optimize(digits_model, "digits", tmp_path, schemes=("int8", "int16x8"), formats=("onnx",))
+    names = [variant.name for variant in report.variants]
+    assert names == ["float32", "int8", "int16x8", "float32-onnx", "int8-onnx"]  # ONNX Runtime has no int16
+    for variant in report.variants[3:]:
+        (row,) = variant.runtimes
+        assert (row.name, row.matches_reference) == ("onnxruntime", True)
+        assert row.artifact == variant.file == f"variants/digits.{variant.scheme}.onnx"
+        assert report.latency(variant) is row.latency_ms is not None
+        assert variant.fidelity is not None
+    twin = report.variant("int8-onnx")
+    assert twin is not None
+    assert twin.metric is not None
+    assert [artifact.format for artifact in twin.artifacts] == ["onnx", "tflite"]
+    assert report.best is not None
+    assert not report.best.endswith("-onnx")
+    if report.best == "int8":
+        assert (tmp_path / "best.onnx").read_bytes() == (tmp_path / str(twin.file)).read_bytes()
+    assert "formats: [onnx]" in (tmp_path / "recipe.yaml").read_text()
+
+
 def test_inspect_gives_no_advice_on_what_ends_a_models_way(converted: dict[str, Conversion]) -> None:
     found = edgeopt.inspect(converted["int8"].file)
     assert found.advice == ()

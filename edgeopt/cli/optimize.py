@@ -13,7 +13,9 @@ import click
 
 from edgeopt.cli import common
 from edgeopt.cli.choices import choice_options, said
+from edgeopt.compilers import maker_of
 from edgeopt.errors import BudgetError, ConfigError
+from edgeopt.formats import FORMATS
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
 from edgeopt.units import parse_shapes, parse_size, parse_time_ms
@@ -53,6 +55,13 @@ def _recipes() -> Iterable[str]:
     type=common.Named(SCHEMES),
     help="Repeatable; the recipe's or all if not given. float32 is always made, as the baseline.",
 )
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=common.Named([name for name in FORMATS if maker_of(name)]),
+    help="Repeatable: files are made in this format, too, beside .tflite.",
+)
 @common.keep_8bit_option
 @common.metric_option
 @common.output_name_option
@@ -74,6 +83,7 @@ def command(
     runtimes: tuple[str, ...],
     target: str | None,
     schemes: tuple[str, ...],
+    formats: tuple[str, ...],
     keep_8bit: tuple[str, ...],
     metric: str | None,
     output_name: str | None,
@@ -131,6 +141,7 @@ def command(
             force=force,
             recipe=chosen,
             schemes=schemes,
+            formats=formats,
             keep_8bit=keep_8bit,
             budgets=budgets,
             target=target,

@@ -11,6 +11,7 @@ from typing import Any
 from edgeopt.errors import DataError, suggestion
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report.upgrading import upgraded
+from edgeopt.runtimes import main_for
 from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, StepRecord, TensorSpec, Variant
 
 SCHEMA_VERSION = 2
@@ -126,8 +127,9 @@ class Report:
         return render_notebook(self)
 
     def latency(self, variant: Variant) -> Latency | None:
-        """Returns the latency of `variant` on the runtime that latencies are compared on."""
-        return variant.latency_on(self.runtime)
+        """Returns the latency of `variant` on the runtime that latencies are compared on, or on its format's own."""
+        names = [self.runtime] + ([main_for(variant.primary.format).name] if variant.primary else [])
+        return next((found for name in names if (found := variant.latency_on(name))), None)
 
 
 def to_json(report: Report) -> dict[str, Any]:
