@@ -26,7 +26,7 @@ from edgeopt.techniques import Carried, technique
 PAGE = Path(__file__).parents[1] / "docs" / "equalization.md"
 SPREAD = 1000.0
 _SCHEMES = ("float32", "int8", "int8-per-tensor")
-_SECTION = re.compile(r"(<!-- measured: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SECTION = re.compile(r"(<!-- measured: (.+?) -->\n).*?(<!-- end of what was measured -->)", re.DOTALL)
 
 
 def main() -> None:

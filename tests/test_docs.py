@@ -223,7 +223,7 @@ def test_every_option_mentioned_is_one(page: Path) -> None:
     others = "".join((ROOT / program).read_text(encoding="utf-8") for program in PROGRAMS)
     prose = FENCE.sub("", page.read_text(encoding="utf-8"))
     for code in re.findall(r"`([^`\n]+)`", prose):
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code):
             assert option in known | {"--help"} or f'"{option}"' in others, f"{option} in `{code}`"
 
 
