@@ -62,12 +62,12 @@ def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, A
     output = MADE / f"{name}.{scheme}.tflite"
     start = time.perf_counter()
     if scheme == OTHER:
-        yield _row("float32", _converted(name, model, data), data, 0.0)
-        output.write_bytes(_others(_converted(name, model, data), data))
-        yield _row(OTHER, output, data, time.perf_counter() - start)
+        floating = _converted(name, model, data)
+        output.write_bytes(_others(floating, data))
+        yield _row(OTHER, output, data, time.perf_counter() - start, floating)
     elif scheme == QAT:
         _edgeopt("qat", model, "--data", data, "-o", str(output), "--scheme", "int8", "--force")
-        yield _row(QAT, output, data, time.perf_counter() - start)
+        yield _row(QAT, output, data, time.perf_counter() - start, _converted(name, model, data))
     else:
         made = _edgeopt("repair", model, "--data", data, "-o", str(output), "--scheme", scheme, "--force")
         records = {record["after"]: record for record in made["steps"]}
@@ -75,7 +75,9 @@ def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, A
             record = records.get(variant["name"])
             yield {
                 "what": record["technique"] if record else "as converted",
-                "score": variant["metric"],
+                "score": variant["metric"]["value"],
+                "float_score": made["variants"][0]["metric"]["value"],
+                "samples": variant["metric"]["samples"],
                 "output_error": made["errors"].get(variant["name"]),
                 "size_bytes": variant["artifacts"][0]["size_bytes"],
                 "seconds": record["seconds"] if record else 0.0,
@@ -83,9 +85,17 @@ def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, A
             }
 
 
-def _row(what: str, file: Path, data: str, seconds: float) -> dict[str, Any]:
-    score = _edgeopt("evaluate", str(file), "--data", data)["metric"]
-    return {"what": what, "score": score, "size_bytes": file.stat().st_size, "seconds": seconds, "kept": True}
+def _row(what: str, file: Path, data: str, seconds: float, floating: Path) -> dict[str, Any]:
+    score, reference = (_edgeopt("evaluate", str(one), "--data", data)["metric"] for one in (file, floating))
+    return {
+        "what": what,
+        "score": score["value"],
+        "float_score": reference["value"],
+        "samples": score["samples"],
+        "size_bytes": file.stat().st_size,
+        "seconds": seconds,
+        "kept": True,
+    }
 
 
 def _converted(name: str, model: str, data: str) -> Path:
@@ -113,24 +123,24 @@ def _edgeopt(*arguments: str) -> Any:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the table of the page: a row for each file."""
-    floats = {row["model"]: row for row in rows if row["what"] == "float32"}
     lines = []
     for row in rows:
-        score, reference = row["score"]["value"], floats.get(row["model"], row)["score"]["value"]
         error = row.get("output_error")
         lines.append(
             [
                 row["model"],
-                "" if row["what"] in ("float32", OTHER, QAT) else row["scheme"],
+                "int8" if row["scheme"] in (OTHER, QAT) else row["scheme"],
                 row["what"] if row["kept"] else f"{row['what']} (dropped)",
-                f"{score:.2%}",
-                f"{(reference - score) * 100:+.2f}",
+                f"{row['score']:.2%}",
+                f"{(row['float_score'] - row['score']) * 100:.2f}",
+                f"{row['samples']:,}",
                 "" if error is None else f"{error:.2%}",
                 f"{row['size_bytes']:,}",
                 f"{row['seconds']:.1f}",
             ]
         )
-    return common.markdown(["model", "scheme", "file", "score", "points lost", "output error", "bytes", "s"], lines)
+    header = ["model", "scheme", "file", "score", "points lost", "samples", "output error", "bytes", "s"]
+    return common.markdown(header, lines)
 
 
 if __name__ == "__main__":
