@@ -243,6 +243,17 @@ def test_errors_are_in_spreads_of_the_float_outputs(files: dict[str, Path], part
     assert wide < closeness.errors(floating, files["int8"], part).mean()
 
 
+def test_what_is_streamed_is_what_is_held(files: dict[str, Path], part: Part, monkeypatch: Any) -> None:
+    floating = closeness.reference(files["float32"], part)
+    held = closeness.change(*(closeness.errors(floating, files[name], part) for name in ("int8", "int16x8")))
+    found = closeness.compared(files["float32"], part, before=files["int8"], after=files["int16x8"])
+    assert (found.before, found.after) == (pytest.approx(held.before), pytest.approx(held.after))
+    assert found.p_value == pytest.approx(held.p_value)
+    assert len(closeness.held_at_once(files["float32"], part)) == SAMPLES
+    monkeypatch.setattr(closeness, "_HELD_BYTES", 10 * 4 * OUTPUTS)
+    assert len(closeness.held_at_once(files["float32"], part)) == 10
+
+
 def test_a_file_of_a_fixed_batch_is_fed_all_samples(tmp_path: Path, part: Part) -> None:
     fixed = Converter(loaded_of(network()), ConvertOptions(batch_size=16)).to_bytes("float32")
     single = Converter(loaded_of(network()), ConvertOptions()).to_bytes("float32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeopt.repairing.running import RUNS, Values, outputs
 from edgeopt.runtimes import Runtime
+from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Promise
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # A difference that chance alone brings less often than this is one.
 _DOUBT = 0.05
+# Of outputs that many files are compared with.
+_HELD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class Change:
         return f"output error {self.before:.3%} before, {self.after:.3%} after ({self.samples} samples: {shown})"
 
 
+def held_at_once(float_file: Path, part: Part) -> Part:
+    """Returns the samples, or the first of them, whose outputs are small enough to be held in memory."""
+    each = sum(4 * math.prod(size or 1 for size in spec.shape) for spec in read_once(float_file).outputs)
+    return part.head(max(2, _HELD_BYTES // max(each, 1)))
+
+
 def reference(file: Path, part: Part, runtime: Runtime = RUNS) -> Reference:
     """Returns the outputs of a float file on all samples of a part."""
     values = _joined(outputs(file, part, runtime))
@@ -83,12 +92,10 @@ def errors(floating: Reference, file: Path, part: Part, runtime: Runtime = RUNS)
     What is not finite counts as infinitely far. Several outputs add up.
     """
     found = _joined(outputs(file, part, runtime))
-    names = dict(zip(floating.values, found)) if set(floating.values) != set(found) else {n: n for n in found}
     total = np.zeros(len(part))
-    for ours, theirs in names.items():
-        apart = found[theirs].astype(np.float64) - floating.values[ours]
-        each = (apart**2).reshape(len(apart), -1).mean(1)
-        total += np.where(np.isfinite(each), each, np.inf) / floating.spreads[ours]
+    for ours, theirs in _paired(floating.values, found).items():
+        squares = _squares(floating.values[ours], found[theirs])
+        total += squares.reshape(len(squares), -1).mean(1) / floating.spreads[ours]
     return total
 
 
@@ -107,9 +114,58 @@ def change(before: np.ndarray, after: np.ndarray) -> Change:
 
 
 def compared(float_file: Path, part: Part, runtime: Runtime = RUNS, *, before: Path, after: Path) -> Change:
-    """Returns how far two files lie from a float file; see `errors`."""
-    floating = reference(float_file, part, runtime)
-    return change(errors(floating, before, part, runtime), errors(floating, after, part, runtime))
+    """Returns how far two files lie from a float file, as `errors` has it; memory does not grow with the samples."""
+    streams = [_samples(outputs(file, part, runtime)) for file in (float_file, before, after)]
+    spreads: dict[str, _Spread] = {}
+    apart: tuple[dict[str, list[float]], ...] = ({}, {})
+    for floating, *others in zip(*streams):
+        for name, values in floating.items():
+            spreads.setdefault(name, _Spread(values)).add(values)
+        for found, other in zip(apart, others):
+            for name, theirs in _paired(floating, other).items():
+                found.setdefault(name, []).append(float(_squares(floating[name], other[theirs]).mean()))
+    squares = [
+        sum((np.array(errors) / spreads[name].value for name, errors in found.items()), np.zeros(len(part)))
+        for found in apart
+    ]
+    return change(*squares)
+
+
+class _Spread:
+    """The mean square of an output around its mean, a sample at a time."""
+
+    def __init__(self, first: np.ndarray) -> None:
+        # Sums of what is near 0 lose no digits.
+        self._first = first.astype(np.float64)
+        self._count, self._sum, self._squares = 0, np.zeros(first.shape), np.zeros(first.shape)
+
+    def add(self, values: np.ndarray) -> None:
+        apart = values - self._first
+        self._count += 1
+        self._sum += apart
+        self._squares += apart**2
+
+    @property
+    def value(self) -> float:
+        return float((self._squares / self._count - (self._sum / self._count) ** 2).mean()) or 1.0
+
+
+def _samples(batches: Iterable[Values]) -> Iterator[Values]:
+    """Yields one sample at a time: files may take batches of different sizes."""
+    for batch in batches:
+        for number in range(len(next(iter(batch.values())))):
+            yield {name: array[number] for name, array in batch.items()}
+
+
+def _paired(floating: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns which output is which: by name, or by place."""
+    return {name: name for name in floating} if set(floating) == set(found) else dict(zip(floating, found))
+
+
+def _squares(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Returns squares of differences, infinite where one is not finite."""
+    squares = (theirs.astype(np.float64) - ours) ** 2
+    return np.where(np.isfinite(squares), squares, np.inf)
 
 
 def _root_mean(squares: np.ndarray) -> float:

@@ -13,14 +13,16 @@ from edgeopt import runtimes
 from edgeopt.runtimes import RUNTIMES, Runtime, Session
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
+from edgeopt.tflite.activations import computed
+from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Batch
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
 
-# Samples of one invocation: the activations of so many are in memory at a time.
-_BATCH = 16
+# Samples of one invocation at most, and what they may take of memory with all that is computed of them.
+_BATCH, _BATCH_BYTES = 16, 64 << 20
 # As files run where they ship, and as they show what is inside of them.
 RUNS = RUNTIMES["litert"]
 _SHOWS = RUNTIMES["litert-builtin"]
@@ -36,7 +38,7 @@ def outputs(file: Path, part: Part, runtime: Runtime = RUNS) -> Iterator[Values]
     """
     session = runtimes.open_session(file, runtime)
     try:
-        for batch in _batches(session, part):
+        for batch in _batches(session, part, _most(read_once(file))):
             stored = session.run(_stored(session, batch))
             yield {spec.name: _of(batch, dequantize(stored[spec.name], spec), session) for spec in session.outputs}
     finally:
@@ -54,7 +56,7 @@ def activations(file: Path, part: Part) -> Iterator[Values]:
     fed = dict(zip((model.main.tensors[i].name for i in model.main.inputs), (spec.name for spec in model.inputs)))
     session = runtimes.open_session(file, _SHOWS, keep_intermediates=True)
     try:
-        for batch in _batches(session, part):
+        for batch in _batches(session, part, _most(model)):
             given = _stored(session, batch)
             session.run(given)
             found = {**{tensor: given[name] for tensor, name in fed.items()}, **session.tensors()}
@@ -78,14 +80,20 @@ def _stored(session: Session, batch: Batch) -> Values:
     return found
 
 
-def _batches(session: Session, part: Part) -> Iterator[Batch]:
+def _batches(session: Session, part: Part, most: int) -> Iterator[Batch]:
     """Yields batches that the session takes, or the start of one."""
     session.reshape(sizes(part, session))
     own = (session.inputs[0].shape[0] or 1) if session.inputs[0].shape else 1
-    size = max(own, min(_BATCH, len(part)))
+    size = max(own, min(most, len(part)))
     if not session.resize(size):
         size = own
     yield from datasets.bind(part, session.inputs).batches(size)
+
+
+def _most(model: TFLiteModel) -> int:
+    """Returns how many samples may be computed at a time."""
+    each = sum(4 * tensor.elements for tensor in computed(model))
+    return max(1, min(_BATCH, _BATCH_BYTES // max(each, 1)))
 
 
 def _of(batch: Batch, array: np.ndarray, session: Session) -> np.ndarray:

@@ -81,11 +81,12 @@ def apply(
     free = {name: place.kinds for name, place in there.found.items() if wanted[place.what] == "auto"}
     chosen = dict(said)
     if free:
-        floating = closeness.reference(float_file, seen)
+        some = closeness.held_at_once(float_file, seen)
+        floating = closeness.reference(float_file, some)
 
         def measure(choices: Mapping[str, str]) -> np.ndarray | None:
             file = written({**said, **choices})
-            return None if file is None else closeness.errors(floating, file, seen)
+            return None if file is None else closeness.errors(floating, file, some)
 
         chosen |= search(free, measure)
     found = closeness.compared(
