@@ -62,7 +62,12 @@ ROWS: dict[str, Row] = {
         ({"prune": {"sparsity": 0.5}}, {"cluster": {"clusters": 16}}, {"qat": {}}),
         ("pcqat", "--sparsity", "0.5", "--clusters", "16"),
     ),
-    "binary": Row(({"cluster": {"clusters": 2, "per_channel": True}},), None),
+    "binary": Row(({"cluster": {"clusters": 2, "per_channel": True, "symmetric": True}},), None, "int4"),
+    "ternary": Row(({"cluster": {"clusters": 3, "per_channel": True, "symmetric": True}},), None, "int4"),
+    "int4 after training": Row((), None, "int4"),
+    "QAT, 4 bits": Row(({"qat": {"weight_bits": 4}},), None, "int4"),
+    "QAT, 3 bits": Row(({"qat": {"weight_bits": 3}},), None, "int3"),
+    "QAT, 2 bits": Row(({"qat": {"weight_bits": 2}},), None, "int2"),
     "student of half the width, 30 epochs": Row(
         ({"distill": {"width": 0.5, "epochs": 30}},), ("student", "--width", "0.5", "--epochs", "30")
     ),

@@ -19,6 +19,7 @@ from edgeopt.fake_quantization import layers, save_fake_quantized
 from edgeopt.loading import load_model
 from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.schemes import SCHEMES, scheme
+from edgeopt.steps import Training
 from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
 from edgeopt.tflite import stored_weights
@@ -153,6 +154,13 @@ def test_bits_that_no_file_stores_are_refused(model: Any, digits: data.Dataset, 
     step = qat.QAT(weight_bits=4, epochs=1)
     with pytest.raises(ConfigError, match=r"'pointwize', which no layer of the model has.*pointwise"):
         qat.apply(step, model, digits, Carried(tmp_path, keep_8bit=("pointwize",)))
+
+
+def test_few_bits_train_at_a_larger_rate_where_nobody_says_one() -> None:
+    narrow = qat.QAT(weight_bits=4)
+    assert (qat.QAT().training().learning_rate, narrow.training().learning_rate) == (1e-4, 1e-3)
+    assert narrow.training(Training(learning_rate=0.5)).learning_rate == 0.5
+    assert qat.QAT(weight_bits=4, learning_rate=0.1).training().learning_rate == 0.1
 
 
 def test_a_scheme_fits_that_holds_the_bits() -> None:

@@ -22,6 +22,8 @@ _ZEROS, _VALUES = "zeros", "distinct weights in a channel"
 _NARROW = "weights below eight bits"
 # No runtime has a kernel for fewer bits of theirs.
 _WIDE = frozenset({"Conv2DTranspose"})
+# Learning rate below eight bits.
+_NARROW_RATE = 1e-3
 # That schemes know. Two are -1, 0 and 1.
 _BITS = (8, 4, 3, 2)
 
@@ -59,6 +61,12 @@ class QAT(TrainedStep):
                     f"Expected {', '.join(map(str, _BITS))} bits as {setting(key)}, got {bits}: no file stores others. "
                     "Try 4."
                 )
+
+    def training(self, recipes: Training | None = None) -> Training:
+        """Returns how to train; fewer bits, whose steps are coarser, start from a larger learning rate."""
+        chosen = super().training(recipes)
+        said = self.learning_rate or (recipes and recipes.learning_rate)
+        return replace(chosen, learning_rate=_NARROW_RATE) if self.bits and not said else chosen
 
     @property
     def bits(self) -> frozenset[int]:
