@@ -42,7 +42,7 @@ def main() -> None:
     print(text)
     if asked.page:
         page = PAGE.read_text(encoding="utf-8")
-        block = rf"(<!-- measured: {re.escape(asked.name)} -->\n)(?:.*\n)*?(<!-- end -->)"
+        block = rf"(<!-- measured: {re.escape(asked.name)} -->\n)(?:.*\n)*?(<!-- end of what was measured -->)"
         files.atomic_write(PAGE, re.sub(block, lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page))
 
 
