@@ -164,7 +164,7 @@ def test_free_sizes_are_the_datas_or_as_asked_for():
 
 
 def test_wishes_that_make_no_sense():
-    with pytest.raises(ConfigError, match=r"at least one file and one runtime to time, got none\. Try FILE"):
+    with pytest.raises(ConfigError, match=r"at least one file to time, got none\. Try FILE"):
         benchmarking.benchmark([])
     with pytest.raises(ConfigError, match="Expected positive numbers, got runs=0"):
         benchmarking.benchmark([models()["int8"]], runs=0)

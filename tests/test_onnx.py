@@ -132,6 +132,8 @@ def test_optimize_makes_every_file_in_a_further_format(digits_model: Path, tmp_p
         assert row.artifact == variant.file == f"variants/digits.{variant.scheme}.onnx"
         assert report.latency(variant) is row.latency_ms is not None
         assert variant.fidelity is not None
+    assert report.clocks == ("litert", "onnxruntime")
+    assert "litert or onnxruntime, µs" in (tmp_path / "report.html").read_text()
     twin = report.variant("int8-onnx")
     assert twin is not None
     assert twin.metric is not None

@@ -156,7 +156,7 @@ def latency_scatter(report: Report) -> Scatter | None:
     """Returns latency against the metric, or None for fewer than two points; bars reach from p50 to p90."""
     numbers = Numbers.of(report)
     costs = {v.name: (t.p50, t.p50, t.p90) for v in report.variants if (t := report.latency(v))}
-    label = f"median latency on {printable(report.runtime)}"
+    label = f"median latency on {printable(' or '.join(report.clocks))}"
     scale = 1000 if numbers.time_unit == "µs" else 1
 
     def text(milliseconds: float) -> str:

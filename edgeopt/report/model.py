@@ -11,7 +11,7 @@ from typing import Any
 from edgeopt.errors import DataError, suggestion
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report.upgrading import upgraded
-from edgeopt.runtimes import main_for
+from edgeopt.runtimes import RUNTIMES
 from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, StepRecord, TensorSpec, Variant
 
 SCHEMA_VERSION = 2
@@ -128,8 +128,17 @@ class Report:
 
     def latency(self, variant: Variant) -> Latency | None:
         """Returns the latency of `variant` on the runtime that latencies are compared on, or on its format's own."""
-        names = [self.runtime] + ([main_for(variant.primary.format).name] if variant.primary else [])
-        return next((found for name in names if (found := variant.latency_on(name))), None)
+        return next((found for name in self._clocks(variant) if (found := variant.latency_on(name))), None)
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """The runtimes that `latency` is of, the main one first."""
+        found = (next(filter(variant.latency_on, self._clocks(variant)), None) for variant in self.variants)
+        return tuple(dict.fromkeys((self.runtime, *filter(None, found))))
+
+    def _clocks(self, variant: Variant) -> tuple[str, ...]:
+        form = "" if variant.primary is None else variant.primary.format
+        return (self.runtime, *(name for name, row in RUNTIMES.items() if form in row.takes and "time" in row.can))[:2]
 
 
 def to_json(report: Report) -> dict[str, Any]:

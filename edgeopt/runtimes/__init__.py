@@ -335,8 +335,15 @@ def reference_for(form: str) -> Runtime | None:
 
 
 def main_for(form: str) -> Runtime:
-    """Returns the runtime that files of the format `form` are scored and timed on where nobody says another."""
-    return next(row for row in RUNTIMES.values() if form in row.takes and "time" in row.can)
+    """Returns the runtime that files of the format `form` are scored and timed on where nobody says another.
+
+    Raises:
+        UnavailableError: no runtime takes such files.
+    """
+    found = next((row for row in RUNTIMES.values() if form in row.takes and "time" in row.can), None)
+    if found is None:
+        raise UnavailableError(f"Expected files that a runtime takes, got {form}, which none does. Try a .tflite.")
+    return found
 
 
 def refusals(file: Path, request: Request) -> tuple[str, ...]:
