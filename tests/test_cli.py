@@ -108,7 +108,7 @@ def test_version(tmp_path: Path) -> None:
         ("distill m.keras --data digits -o o.keras", "got none. Try --width 0.5, half of the channels."),
         ("optimize m.keras --data digits -o o --recipe pqat --epochs 0", "as --epochs, got 0"),
         ("convert m.keras -o o.tflite --data digits --resize big", "Expected height and width as --resize, got 'big'"),
-        ("benchmark m.tflite", "Expected a .tflite file, got m.tflite, which does not exist"),
+        ("benchmark m.tflite", "Expected a converted file, got m.tflite, which does not exist"),
         ("evaluate m.tflite --data digits --delegate-option a=b", "Expected --delegate FILE.so with --delegate-option"),
     ],
 )

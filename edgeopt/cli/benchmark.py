@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeopt.benchmarking import Benchmark, Row
 
 
-@click.command("benchmark", short_help="Time .tflite files: percentiles, load time, memory, profile.")
+@click.command("benchmark", short_help="Time converted files: percentiles, load time, memory, profile.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.data_options(required=False)
 @common.runtime_option

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeopt.comparison import Comparison
 
 
-@click.command("compare", short_help="Say how far two .tflite files lie apart, and from where on.")
+@click.command("compare", short_help="Say how far two files lie apart, and from where on.")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @common.data_options(required=True)

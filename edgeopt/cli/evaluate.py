@@ -11,7 +11,7 @@ from edgeopt.cli import common
 from edgeopt.plain import to_plain
 
 
-@click.command("evaluate", short_help="Score a .tflite file on your data, with a 95 % interval.")
+@click.command("evaluate", short_help="Score a converted file on your data, with a 95 % interval.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.data_options(required=True)
 @common.metric_option

@@ -206,7 +206,7 @@ def _absorbed_notes(absorbed: Sequence[Absorbed]) -> Iterator[str]:
 
 TECHNIQUE = Technique(
     "equalize",
-    "Scale channels so that one scale suits all of a layer; the float model stays the same function.",
+    "Scale channels until one scale suits all weights of a layer.",
     Equalize,
     apply,
     check,

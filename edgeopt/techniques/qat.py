@@ -260,7 +260,7 @@ def _measured(promises: Sequence[Promise], stored: Sequence[StoredWeight]) -> It
 
 TECHNIQUE = Technique(
     "qat",
-    "Train with simulated int8, or fewer bits, so that quantization costs nothing.",
+    "Train in simulated int8, or fewer bits: it then costs nothing.",
     QAT,
     apply,
     check,
