@@ -785,7 +785,9 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     [
         ({"a": np.zeros(3), "b": np.zeros(3)}, "Expected arrays named x_train, .* got a, b. Try numpy.savez"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "different lengths: x has 3, y has 4"),
-        ({"y_train": np.zeros(4)}, "Expected samples beside the labels y_train.* Try adding x_train"),
+        ({"y_train": np.zeros(4)}, r"Expected samples beside the labels y_train.* got none\. Try adding x_train\."),
+        ({"left": np.zeros((4, 2)), "right": np.zeros((4, 3)), "y": np.zeros(4)},
+         r"got only left, right\. Try adding x, or, where they are inputs of the model, calling them x_left …"),
         ({"x": np.zeros(4), "y_a": np.zeros(4)}, "Expected one array of labels per split .* got y_a"),
         ({"x": np.zeros((0, 3))}, r"got none: its shape is \(0, 3\)"),
         ({"x": np.float32(3)}, "got a single number"),

@@ -270,6 +270,22 @@ def test_groups_of_numbers_have_a_scale_each(tmp_path: Path) -> None:
     assert (layer.weight.dtype, layer.weight.block_size) == ("int4", 32)
 
 
+def test_groups_of_which_no_layer_is_large_enough_are_refused(tmp_path: Path) -> None:
+    """A file of floats that is called int4 would be none."""
+
+    def small() -> Any:
+        keras = frameworks.load("tf_keras")
+        values = keras.layers.Input((32,), batch_size=1)
+        return keras.Model(values, keras.layers.Dense(8)(values))
+
+    with pytest.raises(
+        ConversionError,
+        match=r"weights that int4-block32 makes smaller, got none of 1024 elements and more that it takes\. "
+        r"Try --scheme float16\.",
+    ):
+        _converter(small, tmp_path).to_bytes("int4-block32")
+
+
 @pytest.mark.parametrize(
     ("build", "block", "message"),
     [

@@ -37,10 +37,13 @@ def require(content: bytes, scheme: Scheme) -> None:
             f"{why}. Try --scheme {'dynamic' if scheme.weights == 'float16' else 'float16'}, or, of a .tflite, the "
             "model that it was made from."
         )
-    if scheme.is_low_bit and not scheme.dynamic and not found.held:
+    if scheme.is_low_bit and not found.held:
         stay = f"only some that stay at eight bits ({_reasons(found.kept)})" if found.kept else "none at all"
+        if scheme.dynamic:
+            stay = f"none of {SMALLEST_DYNAMIC} elements and more that it takes"
         raise ConversionError(
-            f"Expected weights that {scheme.name} makes smaller, got {stay}. Try --scheme int8"
+            f"Expected weights that {scheme.name} makes smaller, got {stay}. "
+            f"Try --scheme {'float16' if scheme.dynamic else 'int8'}"
             + (", or --keep-8bit none." if found.kept and "auto" in scheme.keep_8bit else ".")
         )
     _require_interface(model, scheme)

@@ -69,8 +69,11 @@ def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], li
         )
     for split, members in splits.items():
         if not members.inputs:
+            wanted = (members.labels or split).replace("y", "x", 1)
+            others = f"only {', '.join(unused)}" if unused else "none"
             raise DataError(
-                f"Expected samples beside the labels {members.labels} in {where}, got none. "
-                f"Try adding {(members.labels or split).replace('y', 'x', 1)}."
+                f"Expected samples beside the labels {members.labels} in {where}, got {others}. Try adding {wanted}"
+                + (f", or, where they are inputs of the model, calling them {wanted}_{unused[0]} …" if unused else "")
+                + "."
             )
     return splits, unused
