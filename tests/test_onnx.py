@@ -283,3 +283,71 @@ def test_releases_know_what_they_know() -> None:
     )
     # Of a release that came after the table nobody can tell here.
     assert refused_by(99, 99, (), f"1.{int(next(reversed(RELEASES)).split('.')[1]) + 1}") == ()
+
+
+def test_inputs_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    helper = onnx.helper
+    kinds = {
+        "text": helper.make_tensor_type_proto(onnx.TensorProto.STRING, [1, 2]),
+        "list": helper.make_sequence_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [1])),
+    }
+    for name, kind in kinds.items():
+        graph = helper.make_graph(
+            [node("Identity", "x")], "g", [helper.make_value_info("x", kind)], [helper.make_value_info("y", kind)]
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        onnx.save(made, tmp_path / f"{name}.onnx")
+        with pytest.raises(ModelError, match=r"to take tensors of numbers, got 'x' of (tensor\(string|seq)"):
+            runtimes.open_session(tmp_path / f"{name}.onnx", runtimes.RUNTIMES["onnxruntime"])
+
+
+def test_operators_of_onnxruntime_are_counted_and_end_no_shapes(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    ones = np.ones
+    weights = {
+        "w": ones((4, 3, 3, 3), np.float32),
+        "s": np.float32(1),
+        "z": np.uint8(0),
+        "q": ones((4, 5), np.uint8),
+        "v": ones((5, 2), np.float32),
+    }
+    nodes = [
+        node("FusedConv", "x", "w", output="a", domain="com.microsoft", activation="Relu"),
+        node("GlobalAveragePool", "a", output="b"),
+        node("Flatten", "b", output="c"),
+        node("QuantizeLinear", "c", "s", "z", output="d"),
+        node("QGemm", "d", "s", "z", "q", "s", "z", "", "s", "z", output="e", domain="com.microsoft"),
+        node("DequantizeLinear", "e", "s", "z", output="f", domain="com.microsoft"),
+        node("MatMul", "f", "v"),
+    ]
+    made = model(nodes, inputs={"x": (1, 3, 8, 8)}, weights={k: np.asarray(v) for k, v in weights.items()})
+    made.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(made, tmp_path / "m.onnx")
+    facts = formats.facts(tmp_path / "m.onnx")
+    assert facts.macs == 6 * 6 * 4 * 27 + 4 * 5 + 5 * 2
+    assert facts.parameters == 4 * 27 + 4 * 5 + 5 * 2
+    assert "QGemm" not in {operator.name for operator in facts.operators if operator.float_arithmetic}
+
+
+def test_packed_weights_are_counted_one_by_one(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    packed = np.full((16, 2, 16), 0x98, np.uint8)  # 0 in the lower half of a byte, 1 in the upper
+    made = model(
+        [node("MatMulNBits", "x", "q", "s", domain="com.microsoft", K=64, N=16, bits=4, block_size=32)],
+        inputs={"x": (1, 64)},
+        weights={"q": packed, "s": np.ones(32, np.float32)},
+    )
+    made.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(made, tmp_path / "m.onnx")
+    facts = formats.facts(tmp_path / "m.onnx")
+    (weight,) = facts.weights
+    assert (weight.dtype, weight.elements, weight.size_bytes, weight.zeros) == ("int4", 64 * 16, 64 * 16 // 2, 512)
+    assert facts.computes == "weight-only int4: widened to float32 at each inference"
+    np.testing.assert_array_equal(facts.values(weight), np.tile([0, 1], (16, 32)))
+
+
+def test_a_graph_without_weights_computes_in_its_floats(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    onnx.save(model([node("Relu", "x")], inputs={"x": (1, 4)}, weights={}), tmp_path / "m.onnx")
+    assert formats.facts(tmp_path / "m.onnx").computes == "float32"

@@ -30,11 +30,13 @@ OPSET = 17
 # Operator → where its trained operands stand, and its bias.
 _KERNELS = {
     "Conv": (1,),
+    "FusedConv": (1,),
     "ConvTranspose": (1,),
     "ConvInteger": (1,),
     "QLinearConv": (3,),
     "Gemm": (1,),
     "MatMul": (0, 1),
+    "FusedMatMul": (0, 1),
     "MatMulInteger": (1,),
     "MatMulNBits": (1,),
     "QLinearMatMul": (3,),
@@ -45,7 +47,38 @@ _KERNELS = {
     "RNN": (1, 2),
     "PRelu": (1,),
 }
-_BIASES = {"Conv": 2, "ConvTranspose": 2, "QLinearConv": 8, "Gemm": 2, "QGemm": 6, "LSTM": 3, "GRU": 3, "RNN": 3}
+_BIASES = {
+    "Conv": 2,
+    "FusedConv": 2,
+    "ConvTranspose": 2,
+    "QLinearConv": 8,
+    "Gemm": 2,
+    "QGemm": 6,
+    "LSTM": 3,
+    "GRU": 3,
+    "RNN": 3,
+}
+_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "QLinearConv", "ConvInteger"})
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul"})
+# Operators that onnxruntime added → the one of ONNX whose result has the same shape, and where its operands stand:
+# ONNX's shape inference knows no other, and ends at each.
+_SAME_SHAPE = {
+    "FusedConv": ("Conv", (0, 1)),
+    "FusedMatMul": ("MatMul", (0, 1)),
+    "Gelu": ("Relu", (0,)),
+    "FastGelu": ("Relu", (0,)),
+    "QuickGelu": ("Relu", (0,)),
+    "QGemm": ("Gemm", (0, 3)),
+    "QuantizeLinear": ("QuantizeLinear", (0, 1, 2)),
+    "DequantizeLinear": ("DequantizeLinear", (0, 1, 2)),
+    "QLinearAdd": ("Add", (0, 3)),
+    "QLinearMul": ("Mul", (0, 3)),
+    "QLinearSigmoid": ("Relu", (0,)),
+    "QLinearLeakyRelu": ("Relu", (0,)),
+    "QLinearSoftmax": ("Relu", (0,)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
+    "QLinearAveragePool": ("AveragePool", (0,)),
+}
 _KINDS = {
     "ConvTranspose": "transposed",
     "Gemm": "dense",
@@ -283,8 +316,8 @@ class _Graph:
 
     @cached_property
     def is_quantized(self) -> bool:
-        return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in self.nodes) or any(
-            node.op_type in ("ConvInteger", "MatMulInteger", "MatMulNBits") for node in self.nodes
+        return any("Quantize" in node.op_type or _in_integers(node) for node in self.nodes) or any(
+            node.op_type == "MatMulNBits" for node in self.nodes
         )
 
     @cached_property
@@ -292,7 +325,7 @@ class _Graph:
         """Shapes by name, as far as they can be told."""
         onnx = self._onnx
         try:
-            model = onnx.shape_inference.infer_shapes(self.model)
+            model = onnx.shape_inference.infer_shapes(_in_onnx_alone(self.model))
         except Exception:  # what it raises of a damaged graph is of many kinds
             model = self.model
         graph = model.graph
@@ -355,11 +388,12 @@ class _Graph:
     def _scaling(self) -> frozenset[str]:
         """Names of scales and zero points, which are no weights."""
         places = {name: node.op_type for node in self.nodes for name in node.input[1:3] if _converts(node)}
-        linear = {name for node in self.nodes if node.op_type.startswith("QLinear") for name in node.input}
+        linear = {name for node in self.nodes if _in_integers(node) for name in node.input}
+        blocks = {name for node in self.nodes if node.op_type == "MatMulNBits" for name in node.input[2:4]}
         return frozenset(
             name
             for name in self._initializers
-            if name in places or (name in linear and prod(self._initializers[name].dims) <= 1)
+            if name in places or name in blocks or (name in linear and prod(self._initializers[name].dims) <= 1)
         )
 
     def _weight(self, read: _Read, kind: str, node: Any) -> StoredWeight:
@@ -382,6 +416,9 @@ class _Graph:
         if not bits or kind == "constants":
             return StoredWeight(**common, zeros=None, unique=None, unique_per_channel=None)
         values = _channels_first(_array(self.path, tensor), node)
+        if node.op_type == "MatMulNBits" and values.size > elements // 2:
+            packed = _attribute(node, "bits", 4)
+            common |= {"dtype": f"int{packed}", "bits": packed, "elements": values.size, "shape": values.shape}
         zero = self._zero_points(read, values)
         per_channel = (
             max((len(np.unique(row)) for row in values.reshape(len(values), -1)), default=0) if values.ndim else 1
@@ -441,7 +478,7 @@ class _Graph:
             node = self._makers[node.input[0]]
         if _converts(node) or node.op_type in _CARRY:
             return False
-        if node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
+        if _in_integers(node):
             return False
         if not self.is_quantized:
             return True
@@ -472,13 +509,13 @@ class _Graph:
         return False
 
     def _kind(self, node: Any) -> str:
-        if node.op_type in ("Conv", "QLinearConv", "ConvInteger"):
+        if node.op_type in _CONVOLUTIONS:
             kernel = self._shapes.get(node.input[_KERNELS[node.op_type][0]]) or self._operand_shape(node)
             group = _attribute(node, "group", 1)
             if kernel and group > 1 and kernel[1] == 1:
                 return "depthwise"
             return "pointwise" if kernel and prod(k or 1 for k in kernel[2:]) == 1 else "convolution"
-        if node.op_type in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+        if node.op_type in _PRODUCTS:
             stored = any(self._operand(node, position) for position in _KERNELS[node.op_type])
             return "dense" if stored else "attention"
         if node.op_type == "Gather" and self._operand(node, 0) is None:
@@ -493,14 +530,14 @@ class _Graph:
         """Returns the multiply-accumulates of one inference, free dimensions as 1."""
         out = prod(n or 1 for n in self._shapes.get(node.output[0], ())) if node.output else 0
         kernel = self._operand_shape(node) if node.op_type in _KERNELS else ()
-        if node.op_type in ("Conv", "QLinearConv", "ConvInteger") and kernel:
+        if node.op_type in _CONVOLUTIONS and kernel:
             return out * prod(kernel[1:])
         if node.op_type == "ConvTranspose" and kernel:
             taken = prod(n or 1 for n in self._shapes.get(node.input[0], ()))
             return taken * prod(kernel[1:])
         if node.op_type == "MatMulNBits":
             return out * int(_attribute(node, "K", 0))
-        if node.op_type in ("Gemm", "QGemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
+        if node.op_type in {"Gemm", "QGemm", *_PRODUCTS}:
             shape = self._shapes.get(node.input[0], ())
             inner = shape[0 if _attribute(node, "transA", 0) else -1] if shape else 1
             return out * (inner or 1)
@@ -521,6 +558,35 @@ def quantizations(model: Any) -> dict[str, Quantization]:
         }
     except (ValueError, TypeError, AttributeError):
         return {}
+
+
+def _in_onnx_alone(model: Any) -> Any:
+    """Returns a model of the same shapes without operators that onnxruntime added, as far as these have a like."""
+    if not any(node.domain == "com.microsoft" for node in model.graph.node):
+        return model
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type in _SAME_SHAPE and node.domain == "com.microsoft":
+            kind, places = _SAME_SHAPE[node.op_type]
+            node.op_type, node.domain = kind, ""
+            node.input[:] = [node.input[place] for place in places if place < len(node.input)]
+    return copy
+
+
+def _in_integers(node: Any) -> bool:
+    """Whether an operator multiplies integers by its name alone."""
+    return node.op_type.startswith("QLinear") or node.op_type.endswith("Integer") or node.op_type == "QGemm"
+
+
+def _unpacked(values: np.ndarray, node: Any) -> np.ndarray:
+    """Returns what MatMulNBits packs into bytes, the lowest bits first, as integers [N, K] around 0."""
+    bits, columns = _attribute(node, "bits", 4), _attribute(node, "K", 0)
+    if bits not in (2, 4, 8) or values.dtype != np.uint8 or values.ndim < 2:
+        return values
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = (values.reshape(len(values), -1, 1) >> shifts) & np.uint8(2**bits - 1)
+    return parts.reshape(len(values), -1)[:, :columns].astype(np.int16) - np.int16(2 ** (bits - 1))
 
 
 def _converts(node: Any) -> bool:
@@ -552,7 +618,7 @@ def _in_words(graph: _Graph, operators: Sequence[OperatorFacts]) -> str:
     stored = Counter(weight.dtype for weight in trained)
     interface = {spec.dtype for spec in (*graph.inputs, *graph.outputs)}
     if not graph.is_quantized:
-        return " and ".join(name for name, _ in stored.most_common()) or "no arithmetic"
+        return " and ".join(name for name, _ in stored.most_common()) or _of_floats(interface, operators)
     if any(node.op_type == "DynamicQuantizeLinear" for node in graph.nodes):
         return "dynamic range: int8 weights, activations quantized at each inference"
     computing = [operator for operator in operators if operator.weights]
@@ -562,6 +628,13 @@ def _in_words(graph: _Graph, operators: Sequence[OperatorFacts]) -> str:
         return f"weight-only {widest}: widened to float32 at each inference"
     words = f"full {widest}" if not floats else f"mixed: {widest}; float32 {_counted(floats)}"
     return words + (", float32 inputs and outputs" if interface == {"float32"} else "")
+
+
+def _of_floats(interface: set[str], operators: Sequence[OperatorFacts]) -> str:
+    """Names what a graph without weights computes with."""
+    floats = sorted(name for name in interface if "float" in name)
+    computes = any(operator.float_arithmetic for operator in operators)
+    return " and ".join(floats) if computes and floats else "no arithmetic"
 
 
 def _counted(names: Counter[str]) -> str:
@@ -592,12 +665,14 @@ def _array(path: Path, tensor: Any) -> np.ndarray:
 
 def _channels_first(values: np.ndarray, node: Any) -> np.ndarray:
     """Returns weights [output channels, …, input channels], as every format's facts have them."""
-    if node.op_type in ("Conv", "QLinearConv", "ConvInteger") and values.ndim > 2:
+    if node.op_type in _CONVOLUTIONS and values.ndim > 2:
         return np.moveaxis(values, 1, -1)
     if node.op_type == "ConvTranspose" and values.ndim > 2:
         return np.moveaxis(np.swapaxes(values, 0, 1), 1, -1)
-    turned = {"Gemm": not _attribute(node, "transB", 0), "MatMulNBits": False}
-    if node.op_type in ("Gemm", "QGemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits"):
+    if node.op_type == "MatMulNBits":
+        return _unpacked(values, node)
+    turned = {"Gemm": not _attribute(node, "transB", 0)}
+    if node.op_type in {"Gemm", "QGemm", *_PRODUCTS}:
         return np.swapaxes(values, -1, 0) if values.ndim > 1 and turned.get(node.op_type, True) else values
     return values
 

@@ -97,9 +97,16 @@ class OnnxSession(Session):
         except self._refusals as error:
             raise ModelError(
                 f"{runtime.name} refused {file.name}: {_words(error)}. Expected an .onnx file that this runtime "
-                "knows; try `edgeopt inspect`, or a newer onnxruntime."
+                "knows; try `edgeopt inspect`, a newer onnxruntime, or where its operator set is below 7, "
+                "onnx.version_converter."
             ) from error
-        self._declared = tuple(_spec(value, scales) for value in self._session.get_inputs())
+        given = self._session.get_inputs()
+        if other := [f"{value.name!r} of {value.type}" for value in given if not _is_numeric(value.type)]:
+            raise ModelError(
+                f"Expected {file.name} to take tensors of numbers, got {', '.join(other)}. Try a file without what "
+                "prepares texts or sequences, and prepare them before it."
+            )
+        self._declared = tuple(_spec(value, scales) for value in given)
         self.outputs = tuple(_spec(value, scales) for value in self._session.get_outputs())
         self._batches: bool | None = None
         self.inputs = tuple(
@@ -177,6 +184,10 @@ def _refusals() -> tuple[type[BaseException], ...]:
 def _words(error: BaseException) -> str:
     """Returns what went wrong without what onnxruntime puts before it: "[ONNXRuntimeError] : 10 : INVALID_GRAPH : "."""
     return one_line(error).rpartition("[ONNXRuntimeError] : ")[2].split(" : ", 2)[-1].strip()
+
+
+def _is_numeric(kind: str) -> bool:
+    return kind.startswith("tensor(") and kind != "tensor(string)"
 
 
 def _spec(value: Any, scales: Mapping[str, Any]) -> TensorSpec:
