@@ -9,6 +9,7 @@
 define EDGEOPT_HELP
 Rules, for any MODEL.keras or MODEL.h5:
   MODEL.SCHEME.tflite              converted and verified; SCHEME: $(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES)
+  MODEL.SCHEME.onnx                the same for ONNX Runtime; SCHEME: $(EDGEOPT_ONNX_SCHEMES)
   MODEL.repaired.SCHEME.tflite     the same with repairs that need no training; SCHEME: $(EDGEOPT_CALIBRATED_SCHEMES)
   MODEL.report                     a folder: every scheme measured, report.html, best.tflite
   MODEL.inspect.json               what the model holds
@@ -28,8 +29,9 @@ Recipes do not depend on variables: after changing one, `make -B` what it concer
 endef
 
 EDGEOPT ?= edgeopt
-EDGEOPT_FLOAT_SCHEMES := float32 float16 dynamic
-EDGEOPT_CALIBRATED_SCHEMES := int8 int8-float-io int8-per-tensor int16x8
+EDGEOPT_FLOAT_SCHEMES := float32 float16 dynamic int4-weights int4-block32 int4-block64 int4-block128 int4-block256
+EDGEOPT_CALIBRATED_SCHEMES := int8 int8-float-io int8-per-tensor int16x8 int4 int4x16 int3 int2
+EDGEOPT_ONNX_SCHEMES := float32 int8 int8-float-io int8-per-tensor float16 dynamic
 EDGEOPT_DATA_SUFFIXES := .npz .npy .csv .tsv .tfrecord .tfrecords .tfrecord.gz .tfrecords.gz
 
 # Whoever includes this keeps their own default goal.
@@ -49,10 +51,10 @@ edgeopt_schemes = $(foreach scheme,$(SCHEME),--scheme $(scheme))
 edgeopt_run = $(strip $(EDGEOPT) $(1) $< $(2) $(EDGEOPT_FLAGS) $(EDGEOPT_FLAGS_$(1)))
 edgeopt_json = $(edgeopt_run) --json > $@.part && mv -f $@.part $@ || { status=$$?; rm -f $@.part; exit $$status; }
 
-# Arguments: the scheme, the model's suffix, the data it depends on and how to say them.
+# Arguments: the scheme, the model's suffix, the data it depends on and how to say them, the file's suffix.
 define edgeopt_scheme_rule
-%.$(1).tflite: %.$(2) $(3)
-	$$(call edgeopt_run,convert,-o $$@ --scheme $(1) --force $(4) $$(edgeopt_runtimes))
+%.$(1).$(5): %.$(2) $(3)
+	$$(call edgeopt_run,convert,-o $$@ --scheme $(1) --force $(4) $(if $(filter tflite,$(5)),$$(edgeopt_runtimes)))
 endef
 
 define edgeopt_repair_rule
@@ -61,8 +63,9 @@ define edgeopt_repair_rule
 endef
 
 define edgeopt_model_rules
-$(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1))))
-$(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),$(edgeopt_data_file),$$(edgeopt_data))))
+$(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),,,tflite)))
+$(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),$(edgeopt_data_file),$$(edgeopt_data),tflite)))
+$(foreach scheme,$(EDGEOPT_ONNX_SCHEMES),$(eval $(call edgeopt_scheme_rule,$(scheme),$(1),$(edgeopt_data_file),$$(edgeopt_data),onnx)))
 $(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),$(eval $(call edgeopt_repair_rule,$(scheme),$(1))))
 
 # The folder's own time would call a failed or killed run done, and so would a missing stamp: it is there from the
@@ -103,6 +106,7 @@ edgeopt-data: $(edgeopt_data_file)
 .DELETE_ON_ERROR:
 # What stands between a model and the file asked for is kept, and so is the stamp of a run that failed.
 .PRECIOUS: $(foreach scheme,$(EDGEOPT_FLOAT_SCHEMES) $(EDGEOPT_CALIBRATED_SCHEMES),%.$(scheme).tflite) %.report/.edgeopt/made \
+    $(foreach scheme,$(EDGEOPT_ONNX_SCHEMES),%.$(scheme).onnx) \
     $(foreach scheme,$(EDGEOPT_CALIBRATED_SCHEMES),%.repaired.$(scheme).tflite)
 
 .DEFAULT_GOAL := $(edgeopt_goal_before)

@@ -16,6 +16,7 @@ import pytest
 
 from edgeopt import makefile
 from edgeopt.cli import COMMANDS
+from edgeopt.compilers import COMPILERS
 from edgeopt.data import SOURCES
 from edgeopt.schemes import SCHEMES
 
@@ -94,14 +95,15 @@ def test_what_is_calibrated_can_be_repaired(project: Path, model: str) -> None:
 
 
 def test_the_rules_know_no_other_schemes(project: Path) -> None:
-    add(project, "$(info $(EDGEOPT_FLOAT_SCHEMES)/$(EDGEOPT_CALIBRATED_SCHEMES))\n")
-    plain, calibrated = make(project).splitlines()[0].split("/")
+    add(project, "$(info $(EDGEOPT_FLOAT_SCHEMES)/$(EDGEOPT_CALIBRATED_SCHEMES)/$(EDGEOPT_ONNX_SCHEMES))\n")
+    plain, calibrated, onnx = make(project).splitlines()[0].split("/")
+    assert onnx.split() == list(COMPILERS["tf2onnx"].sources)
     assert plain.split() == [name for name, scheme in SCHEMES.items() if not scheme.needs_calibration]
     assert calibrated.split() == [name for name, scheme in SCHEMES.items() if scheme.needs_calibration]
 
 
 def test_every_command_is_one_that_edgeopt_takes(project: Path) -> None:
-    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + [*OTHER_TARGETS, *MEASURED, "m.repaired.int8.tflite"]
+    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + ["m.int8.onnx", *OTHER_TARGETS, *MEASURED, "m.repaired.int8.tflite"]
     variables = ["RUNTIME=litert tflite-runtime==2.14.0", "THREADS=2", "SCHEME=int8 float16"]
     seen = commands(make(project, "-n", *targets, *variables))
     for verb, *arguments in seen:
