@@ -103,7 +103,12 @@ def test_the_rules_know_no_other_schemes(project: Path) -> None:
 
 
 def test_every_command_is_one_that_edgeopt_takes(project: Path) -> None:
-    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + ["m.int8.onnx", *OTHER_TARGETS, *MEASURED, "m.repaired.int8.tflite"]
+    targets = [f"m.{scheme}.tflite" for scheme in SCHEMES] + [
+        "m.int8.onnx",
+        *OTHER_TARGETS,
+        *MEASURED,
+        "m.repaired.int8.tflite",
+    ]
     variables = ["RUNTIME=litert tflite-runtime==2.14.0", "THREADS=2", "SCHEME=int8 float16"]
     seen = commands(make(project, "-n", *targets, *variables))
     for verb, *arguments in seen:
