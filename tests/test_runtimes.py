@@ -1,4 +1,4 @@
-"""The contract that every row of RUNTIMES keeps, on real files; of those that want tools test_qemu.py has it."""
+"""The contract that every row of RUNTIMES keeps, on real `.tflite` files; test_qemu.py and test_onnx.py have theirs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edgeopt.vocabulary import Quantization, TensorSpec
 LITERT = RUNTIMES["litert"]
 
 
-@pytest.fixture(params=[row for row in RUNTIMES.values() if row.by_default], ids=lambda row: row.name)
+@pytest.fixture(params=[row for row in RUNTIMES.values() if row.by_default and "tflite" in row.takes], ids=lambda row: row.name)
 def runtime(request) -> Runtime:
     found = runtimes.available(request.param)
     if not found.available:
