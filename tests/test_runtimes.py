@@ -29,7 +29,9 @@ from edgeopt.vocabulary import Quantization, TensorSpec
 LITERT = RUNTIMES["litert"]
 
 
-@pytest.fixture(params=[row for row in RUNTIMES.values() if row.by_default and "tflite" in row.takes], ids=lambda row: row.name)
+@pytest.fixture(
+    params=[row for row in RUNTIMES.values() if row.by_default and "tflite" in row.takes], ids=lambda row: row.name
+)
 def runtime(request) -> Runtime:
     found = runtimes.available(request.param)
     if not found.available:
