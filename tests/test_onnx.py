@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,26 @@ def test_optimize_makes_every_file_in_a_further_format(digits_model: Path, tmp_p
     if report.best == "int8":
         assert (tmp_path / "best.onnx").read_bytes() == (tmp_path / str(twin.file)).read_bytes()
     assert "formats: [onnx]" in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_an_app_is_made_of_a_tflite(converted: dict[str, Conversion], tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"Expected a .tflite to make an app of, got .*int8.onnx. Try: edgeopt convert"
+    ):
+        edgeopt.export("micro", converted["int8"].file, tmp_path / "app")
+
+
+def test_operators_without_a_version_are_shown_by_name_alone(converted: dict[str, Conversion]) -> None:
+    from rich.console import Console
+
+    from edgeopt.inspection import inspection_tables
+
+    shown = io.StringIO()
+    for table in inspection_tables(edgeopt.inspect(converted["float32"].file)):
+        Console(file=shown, width=200).print(table)
+    text = shown.getvalue()
+    assert "Conv" in text
+    assert "None" not in text
 
 
 def test_inspect_gives_no_advice_on_what_ends_a_models_way(converted: dict[str, Conversion]) -> None:

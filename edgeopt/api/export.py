@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files
+from edgeopt import files, formats
 from edgeopt.choices import from_mapping
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, ModelError
 from edgeopt.exporters import MARKER, Exported, Source, exporter, write
 from edgeopt.exporters.edges import require_callable
 from edgeopt.exporters.names import identifier
@@ -55,6 +55,10 @@ def export(
     row, file, output = exporter(kind), Path(file), Path(output)
     chosen = from_mapping(row.settings, settings, f"export {kind}")
     files.require_free(output, force=force, made_by_us=MARKER)
+    if formats.is_converted(file) and formats.format_of(file).name != "tflite":
+        raise ModelError(
+            f"Expected a .tflite to make an app of, got {file}. Try: edgeopt convert MODEL -o {file.stem}.tflite."
+        )
     model = read_once(file)
     require_callable(model, printable(file.name))
     if data is None:

@@ -81,7 +81,7 @@ def _summary(inspection: Inspection) -> Table:
         "parameters": f"{inspection.parameters:,}",
         "multiply-accumulates": f"{inspection.macs:,}",
         "zero weights": "" if inspection.sparsity is None else f"{inspection.sparsity:.1%}",
-        "operators": ", ".join(f"{o.count} {o.name} v{o.version}" for o in inspection.operators),
+        "operators": ", ".join(f"{o.count} {_versioned(o.name, o.version)}" for o in inspection.operators),
         "oldest runtime": _runtime(inspection),
         "may run on": ", ".join(name for name, reasons in inspection.verdicts.items() if not reasons),
         **{f"not on {name}": "\n".join(reasons) for name, reasons in inspection.verdicts.items()},
@@ -140,7 +140,7 @@ def _rows(inspection: Inspection) -> Table:
         table.add_row(
             str(row.index),
             _text(row.name.removeprefix(shared)),
-            _text(row.kind if row.version is None else f"{row.kind} v{row.version}"),
+            _text(_versioned(row.kind, row.version)),
             _shape(row.output_shape),
             f"{row.parameters:,}" if row.parameters else "",
             f"{row.macs:,}" if row.macs else "",
@@ -160,6 +160,10 @@ def _shared_folder(names: Sequence[str]) -> str:
 
 
 _POSSIBLE = {True: "yes", False: "no", None: "not known"}
+
+
+def _versioned(name: str, version: int | None) -> str:
+    return name if version is None else f"{name} v{version}"
 
 
 def _advice(inspection: Inspection) -> Table:
