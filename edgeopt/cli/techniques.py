@@ -30,7 +30,11 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     @common.output_option
     @choice_options(row.step)
     @common.data_options(required=True)
-    @click.option("--scheme", type=common.Named(SCHEMES), help="Of the .tflite; if not given float32, or where integers are made int8, or what fits.")
+    @click.option(
+        "--scheme",
+        type=common.Named(SCHEMES),
+        help="Of the .tflite; if not given float32, or where integers are made int8, or what fits.",
+    )
     @common.keep_8bit_option
     @common.metric_option
     @common.output_name_option
