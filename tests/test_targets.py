@@ -151,7 +151,7 @@ def test_unknown_targets(name: str, said: str) -> None:
         (("{int8: fast}", "{int8: fast, int4: fast}"), r"Expected int4 in one of well, runs and refused, got it in 2"),
         (("{int8: fast}", "[int8]"), r"Expected names with a value each as well"),
         (("sparsity: nothing, ", ""), r"Expected sparsity under techniques, got nothing"),
-        (("best_scheme: int8", "best_scheme: int3"), r"Expected one of float32, .* as best_scheme, got 'int3'"),
+        (("best_scheme: int8", "best_scheme: int7"), r"Expected one of float32, .* as best_scheme, got 'int7'"),
         (("https://example", "http://example"), r"At sources\[0\]: Expected an address that begins with https://"),
         (("says: all of it", 'says: ""'), r"At sources\[0\]: Expected a title and what the document says"),
         (('  - {title: a document, url: "https://example.org", says: all of it}', "  nothing"), r"Expected a list at"),

@@ -124,11 +124,11 @@ class Target(Choices):
 
     def _require_compiler(self) -> None:
         """Raises ConfigError where there is no such compiler, or it is not told exactly what it needs."""
-        known = " or ".join(COMPILERS)
-        if self.compiler and self.compiler not in COMPILERS:
-            raise ConfigError(
-                f"Expected {known} as compiler, got {self.compiler!r}.{suggestion(self.compiler, COMPILERS)}"
-            )
+        # The others make files of any scheme for no device.
+        names = [name for name, row in COMPILERS.items() if not row.sources]
+        known = " or ".join(names)
+        if self.compiler and self.compiler not in names:
+            raise ConfigError(f"Expected {known} as compiler, got {self.compiler!r}.{suggestion(self.compiler, names)}")
         if not self.compiler and (self.compiler_settings or self.latency.kind == "compiler"):
             raise ConfigError(f"Expected a compiler whose settings or figures these are, got none. Try {known}.")
         wanted = COMPILERS[self.compiler].settings if self.compiler else ()
