@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,12 @@ from typing import Any
 
 import pytest
 
+from edgeopt import frameworks
+from edgeopt.errors import UnavailableError
+
+# It has to be in a process before TensorFlow, whatever the order of the tests.
+with contextlib.suppress(UnavailableError):
+    frameworks.load("tflite_runtime")
 # What is started in a background job inherits that SIGINT is ignored; the commands under test have to hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
