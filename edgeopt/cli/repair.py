@@ -68,6 +68,7 @@ def command(
     """
     import edgeopt
 
+    common.conversion_begins()
     with common.progress_shown(quiet=quiet or as_json):
         result = edgeopt.repair(
             model,

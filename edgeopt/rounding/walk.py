@@ -63,7 +63,7 @@ class LayerResult:
         kind: of its operator.
         weight: name of its weight tensor.
         bits: of its integers.
-        before, after: squared error of its outputs as a share of their variance, on samples that were not fitted on;
+        before, after: squared error of its outputs as a share of their variance, on samples that were not fitted on.
         reason: why it was left alone, "" where it was not.
         trace: errors while it was learned.
     """

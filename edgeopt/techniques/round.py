@@ -11,6 +11,7 @@ from edgeopt.choices import option
 from edgeopt.errors import setting
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import Step
+from edgeopt.techniques import repairs
 from edgeopt.techniques.contract import Carried, Need, Technique
 from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord
 
@@ -172,6 +173,6 @@ TECHNIQUE = Technique(
     remarks=remarks,
     repairs=True,
     suits=suits,
-    fits=lambda step, scheme: bool(scheme.algorithm),
-    why_unfit="nothing in it is rounded to integers",
+    fits=repairs.fits,
+    why_unfit=repairs.WHY_UNFIT,
 )
