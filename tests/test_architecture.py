@@ -17,7 +17,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("chance", "files", "native_log", "progress", "user_code", "units"),
     ("frameworks", "workers", "showing"),
     ("vocabulary", "plain"),
-    ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics"),
+    ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics", "front"),
     ("graph", "steps", "c99", "formats"),
     ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets", "repairing", "equalizing"),

@@ -22,8 +22,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeopt import vocabulary
 from edgeopt.errors import ConfigError, DataError
@@ -35,7 +33,6 @@ from edgeopt.report import (
     figures,
     from_json,
     headline,
-    pareto_front,
     read_report,
     render,
     render_html,
@@ -849,16 +846,6 @@ def test_small_words() -> None:
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
-def test_pareto_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
-    front = pareto_front(points)
-    kept = {points[i] for i in front}
-    unbeaten = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
-    assert kept == unbeaten
-    assert len(front) == len(kept)
-    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
 
 
 @pytest.mark.parametrize("case", [lambda report: report, twelve_variants, errors_as_metric])

@@ -13,7 +13,7 @@ from edgeopt.report.model import (
 )
 from edgeopt.report.render import render_html, render_markdown, write_report
 from edgeopt.report.terminal import terminal_table
-from edgeopt.report.verdict import broken_budgets, faster, headline, kept_where_chosen, pareto_front, smaller
+from edgeopt.report.verdict import broken_budgets, faster, headline, kept_where_chosen, smaller
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -25,7 +25,6 @@ __all__ = [
     "from_json",
     "headline",
     "kept_where_chosen",
-    "pareto_front",
     "read_report",
     "render_html",
     "render_markdown",

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from edgeopt.front import exact, front
 from edgeopt.report.model import Report
-from edgeopt.report.verdict import broken_budgets, pareto_front
+from edgeopt.report.verdict import broken_budgets
 from edgeopt.report.words import MINUS, Numbers, decibel, printable, shortened, size, whole
 from edgeopt.vocabulary import Variant
 
@@ -262,9 +263,9 @@ def _scatter(
         at = (x(value), y(scale * metric.value))
         marks.append(Mark(variant.name, _role(report, variant), *at, (x(low), x(high)), (y_bar[0], y_bar[1]), words))
     sign = -1 if numbers.higher_is_better else 1
-    front = pareto_front([(costs[v.name][0], sign * m.value) for v, m in shown])
-    corners = [f"{marks[i].x},{marks[i].y}" for i in front]
-    for before, after in itertools.pairwise(front):
+    best = front([(exact(costs[v.name][0]), exact(sign * m.value)) for v, m in shown])
+    corners = [f"{marks[i].x},{marks[i].y}" for i in best]
+    for before, after in itertools.pairwise(best):
         corners.insert(corners.index(f"{marks[after].x},{marks[after].y}"), f"{marks[after].x},{marks[before].y}")
     unit = ", %" if numbers.is_share else "" if numbers.higher_is_better else " (lower is better)"
     return replace(
@@ -275,7 +276,7 @@ def _scatter(
         y_ticks=y.ticks(_plain),
         marks=_labelled(marks, frame),
         front=" ".join(corners),
-        front_names=[shown[i][0].name for i in front],
+        front_names=[shown[i][0].name for i in best],
         x_budget=x(limit) if limit is not None and x.holds(limit) else None,
         y_budget=y(scale * least) if least is not None and y.holds(scale * least) else None,
     )

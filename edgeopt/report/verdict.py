@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -97,18 +96,6 @@ def target_notes(report: Report) -> list[Gap]:
         for note in variant.on_target.notes if variant.on_target else ():
             found.setdefault(note, []).append(variant.name)
     return [Gap("" if len(names) == len(judged) else ", ".join(names), note) for note, names in found.items()]
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns the positions of the points (cost, loss), both better when smaller, that no other point beats.
-
-    Sorted by cost; of equal points the first is kept.
-    """
-    front: list[int] = []
-    for i in sorted(range(len(points)), key=lambda i: (*points[i], i)):
-        if not front or points[i][1] < points[front[-1]][1]:
-            front.append(i)
-    return front
 
 
 def headline(report: Report) -> str:
