@@ -12,6 +12,8 @@ DATA   ?= digits
 SCHEME ?= int8
 OUT    ?= $(basename $(MODEL)).$(SCHEME).tflite
 FLAGS  ?=
+# Test files are shared out among this many processes: much of a test is waiting for an import in a worker of its own.
+JOBS   ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow lint types bench docs models clean \
@@ -48,10 +50,10 @@ models/%.keras: models/%.py models/training.py | $(VENV)/.ready
 	$(BIN)/python $< --data $(DATA) -o $@ --force
 
 test: setup ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: setup ## every test
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow"
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
