@@ -66,6 +66,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "tf2onnx": Framework("tf2onnx", "tf2onnx", extra="onnx"),
     "tf2onnx_tfonnx": Framework("tf2onnx.tfonnx", "tf2onnx", extra="onnx"),
     "sklearn": Framework("sklearn", "scikit-learn"),
+    "tokenizers": Framework("tokenizers", "tokenizers", extra="language"),
     "netron": Framework("netron", "netron", extra="view"),
 }
 # Distributions that are TensorFlow or import it.

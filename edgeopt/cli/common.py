@@ -182,6 +182,13 @@ preprocessing_options = options(
 )
 
 
+def tokenizer_option(*, required: bool = False) -> Callable[[Function], Function]:
+    """Returns the option that names a tokenizer."""
+    return click.option(
+        "--tokenizer", required=required, metavar="FILE.json|bytes", help="What makes tokens of a text: tokenizer.json."
+    )
+
+
 def data_options(*, required: bool) -> Callable[[Function], Function]:
     """Returns the options that name data, with their preprocessing."""
     return options(
@@ -200,6 +207,8 @@ def data_options(*, required: bool) -> Callable[[Function], Function]:
         ),
         click.option("--labels-column", metavar="NAME", help="The column of a CSV file or TFRecord that holds them."),
         click.option("--color", type=Named(["rgb", "grayscale"]), help="How image files are read."),
+        tokenizer_option(),
+        click.option("--context", type=click.IntRange(1), default=128, show_default=True, help="Tokens a sample."),
         preprocessing_options,
     )
 

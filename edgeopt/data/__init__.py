@@ -45,6 +45,12 @@ SOURCES: dict[str, Source] = {
         Source("images", "edgeopt.data.images", "a folder of images in class folders, also under train/, test/, val/"),
         Source("csv", "edgeopt.data.csv", "F.csv: numbers, one sample a line, and a label column", (".csv", ".tsv")),
         Source(
+            "text",
+            "edgeopt.data.text",
+            "F.txt with --tokenizer: contexts of tokens and what follows each",
+            (".txt",),
+        ),
+        Source(
             "tfrecord",
             "edgeopt.data.tfrecord",
             "F.tfrecord, or a folder of them: tf.train.Example records",

@@ -14,7 +14,7 @@ import numpy as np
 from edgeopt.data import SOURCES, Source
 from edgeopt.data.dataset import Dataset, Origin, Part, share_of_each_class
 from edgeopt.data.labels import recognize
-from edgeopt.data.table import Options, Splits, reading
+from edgeopt.data.table import CONTEXT, Options, Splits, reading
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Preprocessing
 
@@ -34,6 +34,8 @@ def load(
     labels: str = "auto",
     labels_column: str | None = None,
     color: str | None = None,
+    tokenizer: Path | str | None = None,
+    context: int = CONTEXT,
 ) -> Dataset:
     """Opens data and says which samples calibrate, train, tune and validate. Nothing is read but labels.
 
@@ -52,6 +54,8 @@ def load(
         labels: key of `labels.KINDS`.
         labels_column: name or number (from 0) of the CSV column or TFRecord feature that holds the labels.
         color: "rgb" or "grayscale" for image files.
+        tokenizer: of a text: a JSON file, or "bytes".
+        context: tokens of a text that make a sample: as many as the model takes.
 
     Raises:
         ConfigError: an option cannot be used.
@@ -73,7 +77,10 @@ def load(
     if spec is None and train is None and calibration is None:
         raise ConfigError("Expected data, got none. Try --data FILE.npz, or --data digits to look around.")
     steps = preprocessing or Preprocessing()
-    opener = _Opener(Options(labels_column, color, steps.resize), labels, steps)
+    if context < 1:
+        raise ConfigError(f"Expected at least 1 token as --context, got {context}. Try {CONTEXT}.")
+    read_as = Options(labels_column, color, steps.resize, None if tokenizer is None else str(tokenizer), context)
+    opener = _Opener(read_as, labels, steps)
 
     if spec is None and train is None:
         lone = opener.open("calibration", calibration)

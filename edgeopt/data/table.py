@@ -29,6 +29,8 @@ from edgeopt.errors import DataError
 from edgeopt.vocabulary import Batch, TensorSpec
 
 CHUNK_BYTES = 4 << 20
+# Tokens of a text that make a sample where nobody says how many.
+CONTEXT = 128
 # A few kilobytes of an archive can unpack to any of these: beyond them it is refused instead of filling the memory.
 LARGEST_SAMPLE_BYTES = 1 << 30
 LARGEST_LABELS_BYTES = 4 << 30
@@ -44,11 +46,15 @@ class Options:
         labels_column: name (or number, from 0) of the CSV column or TFRecord feature that holds the labels.
         color: "rgb" or "grayscale" for image files; None takes that of the first one.
         resize: height and width that image files are brought to while they are read.
+        tokenizer: file of the tokenizer of a text, or "bytes".
+        context: tokens of a text that make a sample.
     """
 
     labels_column: str | None = None
     color: str | None = None
     resize: tuple[int, int] | None = None
+    tokenizer: str | None = None
+    context: int = CONTEXT
 
 
 @dataclass(frozen=True)
