@@ -28,6 +28,7 @@ from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
+from edgeopt.tasks.finding import metric_of
 from edgeopt.vocabulary import Batch, Difference, MetricValue
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class Predictor:
             DataError: no metric suits them.
         """
         outputs = self.values(self._head(_DECIDING_OUTPUTS))[output]
-        return metrics.default_name(outputs, _deciding(self.part), classes=self.part.classes)
+        return metric_of(outputs, _deciding(self.part), classes=self.part.classes)
 
     def close(self) -> None:
         """Frees the interpreters."""

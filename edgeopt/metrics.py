@@ -1,4 +1,4 @@
-"""Outputs and labels go in, one number that says how good a model is comes out: the metrics and which one fits.
+"""Outputs and labels go in, one number that says how good a model is comes out.
 
 A metric works on a batch at a time and keeps a few numbers of each sample, its rows, so that outputs can be
 streamed; `combine` makes the value of the rows of all samples, and `statistics` its doubt.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import statistics, user_code
-from edgeopt.data.labels import class_numbers
+from edgeopt.data.labels import class_numbers, is_one_hot
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Batch, Difference, MetricValue
 
@@ -135,51 +135,6 @@ def metric(name: str) -> Metric:
     raise ConfigError(
         f"Expected a metric, got {name!r}.{suggestion(name, METRICS)} Try one of {', '.join(METRICS)}, topK for any K, "
         "or module:function."
-    )
-
-
-def default_name(outputs: np.ndarray, batch: Batch, *, classes: int | None = None) -> str:
-    """Returns the name of the metric that suits these outputs and labels.
-
-    Args:
-        outputs: real values [M, ...], of the first samples of `batch`: only their shape, and whether they are
-            probabilities, counts.
-        batch: inputs and labels [N, ...].
-        classes: how many the labels of all samples tell apart, where that is known.
-
-    Class numbers or one-hot labels: top1. The input given back: auc-reconstruction where the labels tell normal from
-    anomalous samples, else reconstruction. Numbers in the outputs' shape: mse.
-
-    Raises:
-        DataError: no metric suits them.
-    """
-    labels = batch.labels
-    gives_input_back = (
-        outputs[0].size > 1
-        and any(array.shape[1:] == outputs.shape[1:] for array in batch.inputs.values())
-        and not _are_probabilities(outputs)
-    )
-    if labels is None:
-        if gives_input_back:
-            return "reconstruction"
-        raise DataError(
-            "Expected labels, or outputs shaped like an input, to choose a metric, got no labels and outputs "
-            f"{outputs.shape[1:]}. Try data with y_test, or --metric module:function."
-        )
-    whole = labels.dtype.kind in "iub" or bool(np.all(labels == np.rint(labels)))
-    binary = whole and bool(np.isin(labels, (0, 1)).all()) and (classes is None or classes <= 2)
-    if gives_input_back and labels.size == len(labels):
-        return "auc-reconstruction" if binary else "reconstruction"
-    single = outputs[0].size == 1
-    if single and labels.size == len(labels):
-        return "top1" if binary else "mse"
-    if labels.shape[1:] == outputs.shape[1:]:
-        return "top1" if _is_one_hot(labels) else "mse"
-    if whole and labels[0].size == outputs[0, ..., 0].size:
-        return "top1"
-    raise DataError(
-        f"Expected labels that fit outputs {outputs.shape[1:]}, got {labels.dtype} labels {labels.shape[1:]}. "
-        "Try class numbers from 0, or --metric module:function."
     )
 
 
@@ -413,15 +368,6 @@ def _scores_and_labels(outputs: np.ndarray, labels: np.ndarray) -> Rows:
     return outputs.reshape(len(outputs)).astype(np.float64), labels
 
 
-def _are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether the last axis sums to 1, as a softmax does, but for the steps of a quantized one."""
-    return outputs.min() >= 0 and bool(np.allclose(outputs.sum(axis=-1), 1, atol=0.05))
-
-
-def _is_one_hot(labels: np.ndarray) -> bool:
-    return labels.shape[-1] > 1 and bool(np.isin(labels, (0, 1)).all()) and bool((labels.sum(axis=-1) == 1).all())
-
-
 def _required(batch: Batch, name: str) -> np.ndarray:
     if batch.labels is None:
         raise DataError(
@@ -435,7 +381,7 @@ def _class_labels(outputs: np.ndarray, batch: Batch, name: str) -> np.ndarray:
     labels = _required(batch, name)
     if _is_single(outputs):
         return _binary_labels(batch, name)
-    if labels.shape == outputs.shape and _is_one_hot(labels):
+    if labels.shape == outputs.shape and is_one_hot(labels):
         return labels.argmax(axis=-1)
     if labels.size != outputs[..., 0].size:
         raise DataError(
@@ -443,7 +389,7 @@ def _class_labels(outputs: np.ndarray, batch: Batch, name: str) -> np.ndarray:
             f"{labels.shape[1:]}. Try one class number per sample, or --metric mse."
         )
     numbers = class_numbers(labels, outputs.shape[1:])
-    if numbers is not None:
+    if numbers is not None and (numbers >= 0).all():
         return numbers
     if labels.dtype.kind not in "fiub" or not np.array_equal(labels, np.rint(labels)):
         raise DataError(f"Expected class numbers for {name}, got {labels.dtype} values. Try --metric mse.")

@@ -19,6 +19,7 @@ import numpy as np
 from edgeopt import data as datasets
 from edgeopt import graph, metrics, progress
 from edgeopt.errors import ConfigError, DataError, ModelError
+from edgeopt.tasks.finding import metric_of
 from edgeopt.vocabulary import MetricValue
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class _Asked:
         # Labels say nothing of which of several outputs they are for.
         if len(self._reference) > 1:
             return None
-        return metrics.metric(metric or metrics.default_name(self._reference[0], self._everything))
+        return metrics.metric(metric or metric_of(self._reference[0], self._everything))
 
     def _scored(self, answers: Sequence[np.ndarray]) -> metrics.Rows:
         assert self._metric is not None

@@ -18,7 +18,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("frameworks", "workers", "showing"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics", "front"),
-    ("graph", "steps", "c99", "formats"),
+    ("graph", "steps", "tasks", "c99", "formats"),
     ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets", "repairing", "equalizing"),
     ("doctor", "rounding"),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edgeopt import metrics, statistics
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.metrics import METRICS, Rows, class_scores, decide, default_name, metric
+from edgeopt.metrics import METRICS, Rows, class_scores, decide, metric
+from edgeopt.tasks.finding import metric_of
 from edgeopt.vocabulary import Batch, MetricValue
 
 generator = np.random.default_rng(0)
@@ -243,7 +244,8 @@ def test_difference_needs_the_same_samples() -> None:
         (X - 0.5, None, X, "reconstruction"),
         (X - 0.5, BINARY, X, "auc-reconstruction"),
         (X - 0.5, LABELS, X, "reconstruction"),
-        (X - 0.5, X, X, "mse"),
+        (X - 0.5, X, X, "reconstruction"),
+        (X - 0.5, X.copy(), X, "mse"),
         (softmax(X), LABELS, X, "top1"),
         (np.zeros((N, 2, 5, 3)), np.zeros((N, 2, 5), int), X, "top1"),
     ],
@@ -251,16 +253,16 @@ def test_difference_needs_the_same_samples() -> None:
 def test_the_default_suits_outputs_and_labels(
     outputs: np.ndarray, labels: np.ndarray | None, x: np.ndarray, expected: str
 ) -> None:
-    assert default_name(outputs, Batch({"x": x}, labels)) == expected
+    assert metric_of(outputs, Batch({"x": x}, labels)) == expected
 
 
 def test_the_default_does_not_depend_on_how_many_outputs_are_at_hand() -> None:
     """As many as a machine computes in some time: a few are enough, and the labels are all samples'."""
     for outputs, labels in ((LOGITS, LABELS), (LOGITS, np.eye(4)[LABELS]), (LOGITS, LOGITS), (SCORES[:, None], LABELS)):
-        expected = default_name(outputs, Batch({"x": X}, labels))
-        assert default_name(outputs[:1], Batch({"x": X}, labels)) == expected
+        expected = metric_of(outputs, Batch({"x": X}, labels))
+        assert metric_of(outputs[:1], Batch({"x": X}, labels)) == expected
     numbers = np.array([0, 1, 1, 0])  # the first of a regression's whole numbers
-    assert default_name(SCORES[:4, None], Batch({"x": X[:4]}, numbers), classes=7) == "mse"
+    assert metric_of(SCORES[:4, None], Batch({"x": X[:4]}, numbers), classes=7) == "mse"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_the_default_does_not_depend_on_how_many_outputs_are_at_hand() -> None:
 )
 def test_where_no_default_suits(outputs: np.ndarray, labels: np.ndarray | None, words: str) -> None:
     with pytest.raises(DataError, match=re.escape(words)):
-        default_name(outputs, Batch({"x": X}, labels))
+        metric_of(outputs, Batch({"x": X}, labels))
 
 
 @pytest.mark.parametrize(

@@ -79,17 +79,38 @@ def recognize(
 def class_numbers(labels: np.ndarray, outputs: tuple[int, ...]) -> np.ndarray | None:
     """Returns labels as class numbers, int64 [N, *outputs[:-1]]: one for each thing that a model tells classes of.
 
-    Whole numbers stand for classes there in whatever dtype and shape they are stored; None where they do not fit.
+    Whole numbers stand for classes there in whatever dtype and shape they are stored, and so do one-hot rows; None
+    where they do not fit. One unit for each place tells two classes apart. Places that are to be left out have -1:
+    those whose label is below 0, or 255 in bytes, as masks have it where nobody could say, or whose row is empty.
 
     Args:
         labels: [N, ...].
         outputs: a sample's shape as the model gives it, its last axis the classes: (10,), or (64, 64, 3) of pixels.
     """
-    *places, classes = outputs
-    if classes < 2 or labels.dtype.kind not in "fiub" or labels.size != len(labels) * math.prod(places):
+    *places, units = outputs
+    classes = 2 if places and units == 1 else units
+    if classes < 2 or labels.dtype.kind not in "fiub":
         return None
-    fits = bool(((labels >= 0) & (labels < classes) & (labels == np.rint(labels))).all())
-    return labels.astype(np.int64).reshape(len(labels), *places) if fits else None
+    if labels.shape[1:] == outputs and units > 1 and is_one_hot(labels):
+        return np.where(labels.any(axis=-1), labels.argmax(axis=-1), -1)
+    if labels.size != len(labels) * math.prod(places) or not bool(
+        (np.isfinite(labels) & (labels == np.rint(labels))).all()
+    ):
+        return None
+    numbers = labels.astype(np.int64).reshape(len(labels), *places)
+    if places:
+        nobody = (numbers < 0) | ((numbers == 255) & (labels.dtype == np.uint8) & (classes <= 255))
+        numbers = np.where(nobody, -1, numbers)
+    fits = bool(((numbers >= (-1 if places else 0)) & (numbers < classes)).all())
+    return numbers if fits else None
+
+
+def is_one_hot(labels: np.ndarray) -> bool:
+    """Whether the last axis has a single 1 among zeros; where there are places, also none: those are left out."""
+    if labels.ndim < 2 or labels.shape[-1] < 2 or labels.dtype.kind not in "fiub" or not np.isin(labels, (0, 1)).all():
+        return False
+    ones = labels.sum(axis=-1)
+    return bool((ones == 1).all()) or (labels.ndim > 2 and bool((ones <= 1).all() and ones.any()))
 
 
 def _class_ids(raw: np.ndarray, *, required: bool) -> tuple[np.ndarray | None, tuple[str, ...], int]:

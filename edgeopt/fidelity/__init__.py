@@ -25,6 +25,7 @@ from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, proble
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.tasks.finding import metric_of
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Batch, Fidelity, OutputFidelity, TensorSpec
 
@@ -200,7 +201,7 @@ class _Pair:
             return None
         self._scored = chosen(list(self._outputs), output)
         try:
-            fitting = metrics.default_name(self._left.values(self._first)[self._scored], self._first)
+            fitting = metric_of(self._left.values(self._first)[self._scored], self._first)
         except DataError as error:
             if name is None:
                 self.notes += (f"not scored: {error}",)
