@@ -11,13 +11,13 @@ import pytest
 from command_line import assert_clean, contents, edgeopt
 
 import edgeopt as toolkit
+from edgeopt import formats
 from edgeopt.api.repair import Repaired, repair
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.evaluation import evaluate
 from edgeopt.recipe import load_recipe
 from edgeopt.report import Report
 from edgeopt.techniques import TECHNIQUES
-from edgeopt.tflite.reader import read
 
 FILE_STEPS = ["calibrate", "correct-bias"]
 
@@ -60,14 +60,17 @@ def test_a_float_file_without_labels(float_file: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=x)
     done = edgeopt(
         *("repair", float_file, "--data", "data.npz", "-o", "made.tflite", "--steps", "correct-bias", "--json"),
+        *("--scheme", "int4", "--keep-8bit", "none"),
         folder=tmp_path,
     )
     assert_clean(done)
     made = json.loads(done.stdout)
-    assert [variant["name"] for variant in made["variants"]][:2] == ["float32", "int8"]
+    assert [variant["name"] for variant in made["variants"]][:2] == ["float32", "int4"]
     assert all(variant["metric"] is None for variant in made["variants"])
-    assert made["errors"]["int8"] > 0
-    assert read((tmp_path / "made.tflite").read_bytes()).inputs[0].dtype == "int8"
+    assert made["errors"]["int4"] > 0
+    facts = formats.facts(tmp_path / "made.tflite")
+    assert facts.inputs[0].dtype == "int8"
+    assert {weight.bits for weight in facts.weights if len(weight.shape) > 1} == {4}, "the ends, too"
 
 
 def test_the_table_of_a_run(digits_model: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def repair(
     *,
     scheme: str = "int8",
     steps: Sequence[Any] | str = AUTO,
+    keep_8bit: Sequence[str] = ("auto",),
     metric: str | None = None,
     output_name: str | None = None,
     seed: int = 0,
@@ -76,6 +77,7 @@ def repair(
         output: a `.tflite`.
         scheme: a key of SCHEMES that quantizes.
         steps: what `recipe.steps_from` takes, of techniques that repair; "auto" takes those that may help.
+        keep_8bit: see `convert`.
         metric, output_name, seed, custom_objects, trust, force: see `compress`.
 
     Raises:
@@ -98,7 +100,7 @@ def repair(
         left_out: dict[str, str] = {}
         if chosen is None:
             chosen, left_out = _that_may_help(workspace, row)
-        recipe = Recipe(steps=chosen, schemes=(scheme,), seed=seed)
+        recipe = Recipe(steps=chosen, schemes=(scheme,), keep_8bit=tuple(keep_8bit), seed=seed)
         plan(recipe, has_calibration=len(dataset.calibration) > 0)
         progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
         warnings = workspace.warnings

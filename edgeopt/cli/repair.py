@@ -35,6 +35,7 @@ _REPAIRS = [name for name, row in TECHNIQUES.items() if row.repairs]
     metavar="auto|STEP,…",
     help=f"Repairs in their order, of {', '.join(_REPAIRS)}; auto takes those that may help.",
 )
+@common.keep_8bit_option
 @common.data_options(required=True)
 @common.metric_option
 @common.output_name_option
@@ -48,6 +49,7 @@ def command(
     output: Path,
     scheme: str,
     steps: str,
+    keep_8bit: tuple[str, ...],
     metric: str | None,
     output_name: str | None,
     custom_objects: Path | None,
@@ -76,6 +78,7 @@ def command(
             output,
             scheme=scheme,
             steps="auto" if steps == "auto" else [name.strip() for name in steps.split(",") if name.strip()],
+            keep_8bit=keep_8bit or ("auto",),
             metric=metric,
             output_name=output_name,
             seed=seed,
