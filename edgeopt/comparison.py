@@ -5,6 +5,7 @@ The first is the reference, as a rule the float model. Sums are kept, not output
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -370,20 +371,21 @@ def _tensor_runs(
     file: Path, model: TFLiteModel, part: Part, runtime: Runtime, samples: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields for each sample its activations as real numbers, by tensor name."""
-    session = runtimes.open_session(file, runtime, keep_intermediates=True)
-    try:
-        session.reshape(sizes(part, session))
-        session.resize(1)
-        specs = {tensor.name: tensor.spec for tensor in model.main.tensors}
-        for batch in bind(part, session.inputs).head(samples).batches(1):
-            session.run({spec.name: quantize(batch.inputs[spec.name], spec) for spec in session.inputs})
-            yield {
-                name: dequantize(array, specs[name])
-                for name, array in session.tensors().items()
-                if name in specs and (array.dtype.kind == "f" or specs[name].quantization is not None)
-            }
-    finally:
-        session.close()
+    with runtimes.as_reference_takes(file) if runtime.is_reference else contextlib.nullcontext(file) as taken:
+        session = runtimes.open_session(taken, runtime, keep_intermediates=True)
+        try:
+            session.reshape(sizes(part, session))
+            session.resize(1)
+            specs = {tensor.name: tensor.spec for tensor in model.main.tensors}
+            for batch in bind(part, session.inputs).head(samples).batches(1):
+                session.run({spec.name: quantize(batch.inputs[spec.name], spec) for spec in session.inputs})
+                yield {
+                    name: dequantize(array, specs[name])
+                    for name, array in session.tensors().items()
+                    if name in specs and (array.dtype.kind == "f" or specs[name].quantization is not None)
+                }
+        finally:
+            session.close()
 
 
 def _keeper(runtime: Runtime) -> Runtime:

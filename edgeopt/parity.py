@@ -177,7 +177,8 @@ def _reference(file: Path, form: str, part: Part | None, count: int) -> Outputs 
     if runtime is None:
         return None
     try:
-        return run(file, runtime, part, count=count)
+        with runtimes.as_reference_takes(file) as lent:
+            return run(lent, runtime, part, count=count)
     except (ModelError, UnavailableError):
         return None
 

@@ -14,13 +14,14 @@ import tflite_mutations
 
 from edgeopt import data, formats, frameworks, parity
 from edgeopt.advice import advice, of_scheme
+from edgeopt.comparison import layer_errors
 from edgeopt.conversion import Converter, ConvertOptions, eight_bits
 from edgeopt.errors import ConfigError, ConversionError, ModelError
 from edgeopt.inspection import inspect_file
 from edgeopt.loading import load_model
 from edgeopt.runtimes import parse
 from edgeopt.schemes import BLOCKS, SCHEMES
-from edgeopt.tflite import op_versions
+from edgeopt.tflite import op_versions, rewrite
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
@@ -268,6 +269,34 @@ def rows_of_40() -> Any:
 def test_groups_of_numbers_have_a_scale_each(tmp_path: Path) -> None:
     (layer,) = layers(read(_converter(rows_of_96, tmp_path).to_bytes("int4-block32")))
     assert (layer.weight.dtype, layer.weight.block_size) == ("int4", 32)
+
+
+def test_groups_are_right_where_they_are_computed_and_garbage_is_caught(tmp_path: Path) -> None:
+    """Kernels that others are compared with take scales of blocks, and compute something else."""
+    file, floats = tmp_path / "blocks.tflite", tmp_path / "float.tflite"
+    file.write_bytes(_converter(rows_of_96, tmp_path).to_bytes("int4-block32"))
+    floats.write_bytes(_converter(rows_of_96, tmp_path).to_bytes("float32"))
+    assert formats.facts(file).is_quantized
+    xnnpack, *_, reference = parity.check(file, [parse("litert"), parse("litert-reference")])
+    assert (xnnpack.status, xnnpack.matches_reference) == ("ok", True)
+    assert reference.matches_reference is False
+    assert reference.max_difference is not None
+    assert reference.max_difference > 0.9
+    part = data.load({"x": np.random.default_rng(0).normal(size=(8, 96)).astype(np.float32)}).validation
+    layer, *_ = layer_errors(floats, file, part, isolate=False)
+    assert layer.sqnr_db > 15, "four bits, not garbage"
+
+
+def test_scales_that_are_not_one_for_each_block_are_refused(tmp_path: Path) -> None:
+    content = _converter(rows_of_96, tmp_path).to_bytes("int4-block32")
+
+    def shorten(model: Any, schema: Any) -> None:
+        (weight,) = (t for t in model.subgraphs[0].tensors if t.type == schema.TensorType.INT4)
+        model.subgraphs[0].tensors[weight.quantization.details.scales].shape = np.array([1], np.int32)
+        model.buffers[model.subgraphs[0].tensors[weight.quantization.details.scales].buffer].data = b"\0\0"
+
+    with pytest.raises(ModelError, match=r"^Expected a scale for every 32 of the \d+ numbers of '.*', got 1\. Try"):
+        rewrite.without_blocks(rewrite.changed(content, shorten))
 
 
 def test_groups_of_which_no_layer_is_large_enough_are_refused(tmp_path: Path) -> None:

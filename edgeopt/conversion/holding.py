@@ -138,7 +138,7 @@ def _weights(graph: Subgraph) -> Iterator[tuple[Operator, Tensor]]:
     for operator in graph.operators:
         for position in trained_operands(operator)[0]:
             tensor = stored_operand(graph, operator, position, makers)
-            if tensor is not None and (tensor.is_float or tensor.quantization is not None or tensor.block_size):
+            if tensor is not None and (tensor.is_float or tensor.is_quantized):
                 yield operator, tensor
 
 

@@ -54,7 +54,7 @@ def facts(path: Path) -> FileFacts:
         macs=macs.total,
         bytes_by_kind=weights.bytes_by_kind,
         size_bytes=model.size_bytes,
-        is_quantized=any(tensor.quantization is not None for graph in model.subgraphs for tensor in graph.tensors),
+        is_quantized=any(tensor.is_quantized for graph in model.subgraphs for tensor in graph.tensors),
         read=lambda weight: _values(read_once(path), weight),
         computes=arithmetic.in_words(model),
         runtime=minimum_runtime(model),

@@ -306,7 +306,7 @@ def _saved_model(path: Path, trust: bool, probe: Mapping[str, np.ndarray] | None
 
 def _tflite(path: Path, notes: tuple[str, ...]) -> LoadedModel:
     model = reader.read(path)
-    quantized = [t.name for graph_of in model.subgraphs for t in graph_of.tensors if t.quantization is not None]
+    quantized = [t.name for graph_of in model.subgraphs for t in graph_of.tensors if t.is_quantized]
     if quantized:
         raise ModelError(
             f"Expected a float .tflite, got {path}, in which {len(quantized)} tensors are quantized already "

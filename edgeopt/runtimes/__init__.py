@@ -7,9 +7,11 @@ elsewhere: what it takes and what it can do are asked of its row, never its name
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import importlib
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -332,6 +334,30 @@ def to_try(asked: Iterable[Request], *, form: str) -> list[Request]:
 def reference_for(form: str) -> Runtime | None:
     """Returns the runtime that others are compared with on files of the format `form`, None where there is none."""
     return next((row for row in RUNTIMES.values() if row.is_reference and form in row.takes), None)
+
+
+@contextlib.contextmanager
+def as_reference_takes(file: Path) -> Iterator[Path]:
+    """Lends a file as the reference of its format computes it rightly: as a rule the file itself.
+
+    TensorFlow Lite's takes weights with a scale for each block, and computes garbage: it gets their numbers instead.
+
+    Raises:
+        ModelError: see `rewrite.without_blocks`.
+    """
+    from edgeopt.tflite.reader import read_once
+    from edgeopt.tflite.rewrite import without_blocks
+
+    takes_blocks = formats.format_of(file).name != "tflite" or not any(
+        tensor.block_size for graph in read_once(file).subgraphs for tensor in graph.tensors
+    )
+    if takes_blocks:
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        lent = Path(folder) / file.name
+        lent.write_bytes(without_blocks(file.read_bytes()))
+        yield lent
 
 
 def main_for(form: str) -> Runtime:

@@ -87,6 +87,11 @@ class Tensor:
         return self.dtype.startswith(("float", "bfloat"))
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether it has scales: one, one for each channel, or one for each block."""
+        return self.quantization is not None or self.block_size > 0
+
+    @property
     def is_per_channel(self) -> bool:
         """Whether it has a scale for each slice."""
         return self.quantization is not None and len(self.quantization.scales) > 1

@@ -1,9 +1,11 @@
-"""Small changes to a `.tflite` file: bytes go in, bytes come out; weights and graph stay as they are."""
+"""Small changes to a `.tflite` file: bytes go in, bytes come out; the graph stays as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
@@ -51,6 +53,38 @@ def with_truthful_versions(content: bytes) -> bytes:
             model.operatorCodes[code].version = version
 
     return changed(content, change) if versions else content
+
+
+def without_blocks(content: bytes) -> bytes:
+    """Returns the file with weights that have a scale for each block as the float32 numbers that they stand for.
+
+    Every kernel computes with those; with the blocks only XNNPACK's does, the others take them and give garbage.
+    Unchanged where there are none.
+
+    Raises:
+        ModelError: see `changed`; a tensor has other scales than its blocks need.
+    """
+    parsed = reader.read(content)
+    blocked = [(g, t) for g, graph in enumerate(parsed.subgraphs) for t in graph.tensors if t.block_size]
+
+    def change(model: Any, schema: Any) -> None:
+        for graph, stored in blocked:
+            tensors = model.subgraphs[graph].tensors
+            index, others = tensors[stored.index].quantization.details.scales, parsed.subgraphs[graph].tensors
+            scales = parsed.values(others[index]) if 0 <= index < len(others) else np.empty(0)
+            if scales.size * stored.block_size != stored.elements:
+                raise ModelError(
+                    f"Expected a scale for every {stored.block_size} of the {stored.elements} numbers of "
+                    f"{stored.name!r}, got {scales.size}. Try converting it again."
+                )
+            values = parsed.values(stored).reshape(-1, stored.block_size) * scales.astype(np.float32).reshape(-1, 1)
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            tensors[stored.index].type, tensors[stored.index].quantization = schema.TensorType.FLOAT32, None
+            tensors[stored.index].buffer = len(model.buffers)
+            model.buffers.append(buffer)
+
+    return changed(content, change) if blocked else content
 
 
 def normalized(content: bytes) -> bytes:
