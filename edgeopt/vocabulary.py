@@ -38,10 +38,21 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples: `inputs` maps an input's name to an array [N, ...]; `labels` is [N, ...] or None."""
+    """Some samples.
+
+    Attributes:
+        inputs: arrays [N, ...] by the input's name.
+        labels: [N, ...]; None where there are none, or several.
+        several: arrays [N, ...] by the output's name, where each output has labels of its own.
+    """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None = None
+    several: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def of_output(self, name: str) -> Batch:
+        """Returns the samples with the labels of one output alone; labels without a name are every output's."""
+        return Batch(self.inputs, self.several.get(name)) if self.several else self
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -788,7 +788,7 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
         ({"y_train": np.zeros(4)}, r"Expected samples beside the labels y_train.* got none\. Try adding x_train\."),
         ({"left": np.zeros((4, 2)), "right": np.zeros((4, 3)), "y": np.zeros(4)},
          r"got only left, right\. Try adding x, or, where they are inputs of the model, calling them x_left …"),
-        ({"x": np.zeros(4), "y_a": np.zeros(4)}, "Expected one array of labels per split .* got y_a"),
+        ({"x": np.zeros(4), "y": np.zeros(4), "y_a": np.zeros(4)}, "one array of labels per split .* got y and y_a"),
         ({"x": np.zeros((0, 3))}, r"got none: its shape is \(0, 3\)"),
         ({"x": np.float32(3)}, "got a single number"),
         ({"x": np.array(["a", "b"])}, "Expected numbers as x in .*got <U1"),

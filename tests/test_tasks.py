@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeopt.data import check, load
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.metrics import METRICS
 from edgeopt.tasks import TASKS, task
 from edgeopt.tasks.finding import found, metric_of
-from edgeopt.vocabulary import Batch
+from edgeopt.vocabulary import Batch, TensorSpec
 
 RANDOM = np.random.default_rng(0)
 N = 40
@@ -79,3 +81,64 @@ def test_detection_has_no_metric_of_its_own() -> None:
 def test_class_numbers_leave_places_out(labels: np.ndarray, outputs: tuple[int, ...], expected: object) -> None:
     numbers = class_numbers(labels, outputs)
     assert (numbers if numbers is None else numbers.tolist()) == expected
+
+
+# --- labels of several outputs ---------------------------------------------------------------------------------------
+
+
+def _twofold(count: int = 40) -> dict[str, np.ndarray]:
+    x = RANDOM.random((count, 6), np.float32)
+    return {"x": x, "y_kind": (x[:, 0] > 0.5).astype(np.int64), "y_size": x[:, 1:3]}
+
+
+def test_labels_of_several_outputs_come_by_name() -> None:
+    arrays = _twofold()
+    dataset = load(arrays)
+    part = dataset.training
+    assert part.labels.kind == "several"
+    assert {name: one.kind for name, one in part.labels.outputs.items()} == {"kind": "classes", "size": "values"}
+    batch = part.arrays()
+    assert batch.labels is None
+    np.testing.assert_array_equal(batch.several["kind"], batch.inputs["x"][:, 0] > 0.5)
+    np.testing.assert_array_equal(batch.several["size"], batch.inputs["x"][:, 1:3])
+    alone = part.of_output("kind").arrays()
+    np.testing.assert_array_equal(alone.labels, batch.several["kind"])
+    assert part.of_output("kind").digest() != part.of_output("size").digest() != part.digest()
+
+
+def test_labels_of_several_outputs_are_divided_by_the_first_classes() -> None:
+    arrays = _twofold(400)
+    validation = load(arrays, validation_share=0.25).validation.of_output("kind").ids()
+    assert validation is not None
+    assert abs(int(validation.sum()) - 0.25 * int(arrays["y_kind"].sum())) <= 1
+
+
+def test_a_pair_and_a_stream_bring_labels_of_several_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "twofold.py").write_text(
+        "import numpy as np\n"
+        "def pair():\n    return np.ones((8, 3)), {'a': np.arange(8) % 2, 'b': np.ones((8, 2))}\n"
+        "def stream():\n    for _ in range(2):\n"
+        "        yield np.ones((4, 3)), {'a': np.arange(4) % 2, 'b': np.ones((4, 2))}\n"
+        "def ragged():\n    yield np.ones((4, 3)), {'a': np.arange(4), 'b': np.ones((3, 2))}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("pair", "stream"):
+        part = load(f"twofold:{name}", validation_share=0.5).training
+        batch = next(part.batches(4))
+        assert {name: array.shape for name, array in batch.several.items()} == {"a": (4,), "b": (4, 2)}
+        assert part.of_output("a").classes == 2
+    with pytest.raises(DataError, match=r"of equal length from twofold:ragged, got shapes .*'b': \(3, 2\)"):
+        load("twofold:ragged")
+
+
+def test_labels_with_and_without_a_name_do_not_go_together() -> None:
+    with pytest.raises(DataError, match="one for each output by its name, got y and y_left"):
+        load({"x": X, "y": X, "y_left": X})
+
+
+def test_labels_name_outputs_of_the_model() -> None:
+    outputs = [TensorSpec("kind", (None, 2)), TensorSpec("big", (None, 2))]
+    with pytest.raises(DataError, match="labels for the model's outputs kind, big, got some for 'size'"):
+        check(load(_twofold()), [TensorSpec("x", (None, 6))], outputs)
+    with pytest.raises(DataError, match="Expected finite numbers in the labels of 'size' of the"):
+        check(load({**_twofold(), "y_size": np.full((40, 2), np.nan)}), [TensorSpec("x", (None, 6))])

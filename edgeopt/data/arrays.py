@@ -27,8 +27,8 @@ def open_source(spec: Any, options: Options) -> Splits:
     """Takes arrays as they are.
 
     Args:
-        spec: an array [N, ...], a pair (x, y) where x may be a dict of inputs, Keras' pair of pairs, or a dict with
-            the names of `naming.sort_names`.
+        spec: an array [N, ...], a pair (x, y) where x may be a dict of inputs and y one of outputs, Keras' pair of
+            pairs, or a dict with the names of `naming.sort_names`.
 
     Raises:
         DataError: it is none of these, or the arrays do not go together.
@@ -56,10 +56,9 @@ def assemble(
     tables = {}
     for split, found in members.items():
         inputs = tuple((name, _input(member, column(member), where)) for name, member in sorted(found.inputs.items()))
-        labels = None if found.labels is None else _labels(found.labels, column(found.labels), where)
-        member_names = [*dict(sorted(found.inputs.items())).values(), *([found.labels] if found.labels else [])]
-        columns = [c for _, c in inputs] + ([labels] if labels is not None else [])
-        _require_equal_lengths(dict(zip(member_names, columns)), where)
+        labels = tuple((name, _labels(member, column(member), where)) for name, member in found.labels.items())
+        member_names = [*dict(sorted(found.inputs.items())).values(), *found.labels.values()]
+        _require_equal_lengths(dict(zip(member_names, (c for _, c in (*inputs, *labels)))), where)
         tables[split] = ColumnTable(inputs, labels)
     notes = (f"not used in {where}: {', '.join(unused)}",) if unused else ()
     return Splits(tables, class_names, notes)
@@ -83,6 +82,8 @@ def _named(spec: Any) -> dict[str, Any]:
 
 def _pair(x: Any, y: Any, suffix: str = "") -> dict[str, Any]:
     inputs = {f"x{suffix}_{name}": array for name, array in x.items()} if isinstance(x, Mapping) else {f"x{suffix}": x}
+    if isinstance(y, Mapping):
+        return {**inputs, **{f"y{suffix}_{name}": array for name, array in y.items()}}
     return inputs if y is None else {**inputs, f"y{suffix}": y}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeopt.data.binding import bind
 from edgeopt.data.dataset import Dataset, Part
-from edgeopt.errors import DataError
+from edgeopt.errors import DataError, suggestion
 from edgeopt.vocabulary import Batch, MetricValue, Preprocessing, TensorSpec
 
 FEW_CALIBRATION_SAMPLES = 100
@@ -90,6 +90,20 @@ def _probe(part: Part, samples: int) -> Batch:
 
 
 def _label_warnings(name: str, part: Part, outputs: Sequence[TensorSpec]) -> list[str]:
+    if part.labels.outputs:
+        specs = {spec.name: spec for spec in outputs}
+        unknown = [output for output in part.labels.outputs if specs and output not in specs]
+        if unknown:
+            raise DataError(
+                f"Expected {name} labels for the model's outputs {', '.join(specs)}, got some for {unknown[0]!r}."
+                f"{suggestion(unknown[0], specs)}"
+            )
+        each = ((output, part.of_output(output)) for output in part.labels.outputs)
+        return [
+            warning
+            for output, one in each
+            for warning in _label_warnings(f"{name} {output}", one, [specs[output]] if specs else ())
+        ]
     ids = part.ids()
     if ids is None:
         if part.labels.kind == "values" and len(outputs) == 1:
@@ -134,7 +148,10 @@ def _require_target_shape(name: str, part: Part, output: TensorSpec) -> None:
 
 def _require_finite(name: str, probe: Batch) -> None:
     arrays = {f"input {name!r}": array for name, array in probe.inputs.items()}
-    for what, array in (arrays if probe.labels is None else {**arrays, "the labels": probe.labels}).items():
+    labels = {f"the labels of {output!r}": array for output, array in probe.several.items()}
+    if probe.labels is not None:
+        labels = {"the labels": probe.labels}
+    for what, array in {**arrays, **labels}.items():
         if array.dtype.kind != "f":
             continue
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)

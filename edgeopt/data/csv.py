@@ -95,7 +95,7 @@ class CsvTable(Table):
         labels = None if self.labels is None else self.labels[numbers]
         return Batch({"x": self.cells(numbers, self.columns, np.float32)}, labels)
 
-    def targets(self) -> np.ndarray | None:
+    def targets(self, output: str = "") -> np.ndarray | None:
         return self.labels
 
     def digest(self) -> str:

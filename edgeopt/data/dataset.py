@@ -43,6 +43,7 @@ class Part(Described):
             there are several inputs.
         labels: what the labels are.
         bound: the model inputs that the batches are for; empty for the data's own names and shapes.
+        output: the output whose labels the batches bring, where each has its own; "" for all of them.
     """
 
     table: Table
@@ -50,6 +51,7 @@ class Part(Described):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: Labels = field(default_factory=Labels)
     bound: tuple[Bound, ...] = ()
+    output: str = ""
 
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
@@ -92,11 +94,20 @@ class Part(Described):
             specs.append(TensorSpec(spec.name, shape, steps.dtype))
         return tuple(specs)
 
+    def of_output(self, name: str) -> Part:
+        """Returns the part with the labels of one output alone; labels without a name are every output's."""
+        if not self.labels.outputs:
+            return self
+        return replace(self, labels=self.labels.outputs.get(name, Labels()), output=name)
+
     def ids(self) -> np.ndarray | None:
-        """Returns the class numbers of all samples, int64 [N] in the part's order, without reading an input."""
-        if self.labels.ids is None:
-            return None
-        return self.labels.ids if self.rows is None else self.labels.ids[self.rows]
+        """Returns the class numbers of all samples, int64 [N] in the part's order, without reading an input.
+
+        Where several outputs have labels they are those of the first that has classes.
+        """
+        each = (self.labels, *self.labels.outputs.values())
+        ids = next((one.ids for one in each if one.ids is not None), None)
+        return ids if ids is None or self.rows is None else ids[self.rows]
 
     def batches(
         self,
@@ -153,7 +164,8 @@ class Part(Described):
         if found := list(self.batches(4096)):
             return joined(found)
         empty = {s.name: np.empty((0, *(n or 0 for n in s.shape)), s.dtype) for s in self.specs}
-        return Batch(empty, np.empty(0, np.int64) if self.has_labels else None)
+        several = {name: np.empty(0, np.int64) for name in self.labels.outputs}
+        return Batch(empty, np.empty(0, np.int64) if self.has_labels and not several else None, several)
 
     def raw_arrays(self) -> Batch:
         """Returns all samples as one batch, as they are in the source: for small parts that hold any."""
@@ -162,7 +174,8 @@ class Part(Described):
     def digest(self) -> str:
         """Returns a hash of the content of these samples and of all that is done to them."""
         rows = "" if self.rows is None else np.ascontiguousarray(self.rows).tobytes().hex()
-        return combined(self.table.digest(), rows, repr(self.preprocessing), self.labels.kind, repr(self.bound))
+        kinds = repr((self.labels.kind, {name: one.kind for name, one in self.labels.outputs.items()}, self.output))
+        return combined(self.table.digest(), rows, repr(self.preprocessing), kinds, repr(self.bound))
 
     @property
     def reads_any_row(self) -> bool:
@@ -197,9 +210,16 @@ class Part(Described):
         return self._labelled(self.table.rows(rows), rows)
 
     def _labelled(self, raw: Batch, rows: np.ndarray) -> Batch:
+        if self.labels.outputs:
+            each = {
+                name: one.ids[rows] if one.ids is not None else raw.several[name]
+                for name, one in self.labels.outputs.items()
+                if one.kind != "none"
+            }
+            return Batch(raw.inputs, None, each)
         if self.labels.ids is not None:
             return Batch(raw.inputs, self.labels.ids[rows])
-        return raw if self.labels.kind == "values" else Batch(raw.inputs)
+        return raw.of_output(self.output) if self.labels.kind == "values" else Batch(raw.inputs)
 
     def _scan(self) -> Iterator[Batch]:
         """Yields the wanted rows in one pass over the source, in its order."""
@@ -251,12 +271,9 @@ class Part(Described):
         done = {spec.name: preprocess(raw.inputs[spec.name], self._steps(spec)) for spec in self.table.inputs}
         if self.bound:
             done = {b.name: _cast(done[b.source], b) for b in self.bound}
-        labels = raw.labels
-        if self.labels.kind == "inputs":
-            labels = next(iter(done.values()))
-        elif labels is not None and labels.dtype.kind == "f":
-            labels = labels.astype(np.float32, copy=False)
-        return Batch(done, labels)
+        labels = next(iter(done.values())) if self.labels.kind == "inputs" else _single(raw.labels)
+        several = {name: array for name, found in raw.several.items() if (array := _single(found)) is not None}
+        return Batch(done, labels, several)
 
 
 @dataclass(frozen=True)
@@ -400,6 +417,11 @@ def _rebatched(chunks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
         waiting = [pick(whole, slice(full, None))] if full < len(whole) else []
     if waiting:
         yield joined(waiting)
+
+
+def _single(labels: np.ndarray | None) -> np.ndarray | None:
+    """Returns numbers that are no whole ones in single precision."""
+    return labels if labels is None or labels.dtype.kind != "f" else labels.astype(np.float32, copy=False)
 
 
 def _cast(array: np.ndarray, bound: Bound) -> np.ndarray:

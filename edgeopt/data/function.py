@@ -24,7 +24,7 @@ def open_source(spec: str, options: Options) -> Splits:
     - arrays, a pair (x, y), Keras' pair of pairs, or a dict named as in an `.npz`: used as they are;
     - an iterator or generator, or a `tf.data.Dataset`: streamed, by calling the function anew for every pass. It
       gives x, (x, y), a dict of inputs, (dict, y), or a list of inputs (a converter's `representative_dataset`),
-      in batches; single samples are recognized by their label, a single number.
+      in batches; y may be a dict by output. Single samples are recognized by their label, a single number.
 
     The function is the user's own code: naming it is consent to run it. It is looked for in the working directory
     too.
@@ -40,12 +40,13 @@ def open_source(spec: str, options: Options) -> Splits:
             f"Expected arrays, batches or a tf.data.Dataset from {spec}, got {type(result).__name__}. "
             "Try returning (x, y)."
         )
-    count, labels, first = 0, [], None
+    count, first = 0, None
+    labels: dict[str, list[np.ndarray]] = {}
     for batch in _batches(spec, result):
         first = first or batch
         count += len(batch)
-        if batch.labels is not None:
-            labels.append(batch.labels)
+        for name, array in (batch.several if batch.labels is None else {"": batch.labels}).items():
+            labels.setdefault(name, []).append(array)
         if count > _ENDLESS:
             raise DataError(
                 f"Expected an end of what {spec} gives, got {count} samples and more. Try without repeat()."
@@ -53,8 +54,8 @@ def open_source(spec: str, options: Options) -> Splits:
     if first is None:
         raise DataError(f"Expected samples from {spec}, got none. Try calling it yourself.")
     specs = tuple(TensorSpec(name, array.shape[1:], array.dtype.name) for name, array in first.inputs.items())
-    small = bool(labels) and labels[0].ndim <= 2
-    return Splits({"all": FunctionTable(spec, count, specs, np.concatenate(labels) if small else None, bool(labels))})
+    small = {name: np.concatenate(each) for name, each in labels.items() if each[0].ndim <= 2}
+    return Splits({"all": FunctionTable(spec, count, specs, small, tuple(labels))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +66,15 @@ class FunctionTable(Table):
         function: "package.module:function".
         count: samples of a pass.
         specs: the inputs.
-        labels: raw labels of all samples, where they are small.
-        labelled: whether there are labels.
+        labels: raw labels of all samples by output, "" the only one, where they are small.
+        labelled: the outputs that have labels.
     """
 
     function: str
     count: int
     specs: tuple[TensorSpec, ...]
-    labels: np.ndarray | None
-    labelled: bool
+    labels: Mapping[str, np.ndarray]
+    labelled: tuple[str, ...]
     random_access = False
 
     @property
@@ -95,12 +96,16 @@ class FunctionTable(Table):
                 "Try a function that gives the same at every call."
             )
 
-    def targets(self) -> np.ndarray | None:
-        return self.labels
+    def targets(self, output: str = "") -> np.ndarray | None:
+        return self.labels.get(output)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.labelled if name)
 
     @property
     def has_targets(self) -> bool:
-        return self.labelled
+        return bool(self.labelled)
 
     def digest(self) -> str:
         digests = (table_of(batch).digest() for batch in self.stream())
@@ -162,6 +167,8 @@ def _batch(spec: str, item: Any) -> tuple[Batch, bool]:
         inputs = {f"x{number}": np.asarray(value) for number, value in enumerate(x)}
     else:
         inputs = {"x": np.asarray(x[0] if isinstance(x, list) and x else x)}
+    if isinstance(y, Mapping):
+        return _of_outputs(spec, inputs, {str(name): np.asarray(value) for name, value in y.items()})
     labels = None if y is None else np.asarray(y)
     single = labels is not None and labels.ndim == 0
     if single:
@@ -176,3 +183,17 @@ def _batch(spec: str, item: Any) -> tuple[Batch, bool]:
             f"{'' if labels is None else f' and labels {labels.shape}'}. Try yielding x[None], y[None]."
         )
     return Batch(inputs, labels), False
+
+
+def _of_outputs(spec: str, inputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> tuple[Batch, bool]:
+    """Returns an item with labels for each output as a batch, and whether it was a single sample."""
+    single = all(array.ndim == 0 for array in labels.values())
+    if single:
+        inputs, labels = ({name: array[np.newaxis] for name, array in each.items()} for each in (inputs, labels))
+    lengths = {array.shape[:1] for array in (*inputs.values(), *labels.values())}
+    if len(lengths) != 1 or () in lengths or any(array.dtype == object for array in inputs.values()):
+        got = {name: array.shape for name, array in (*inputs.items(), *labels.items())}
+        raise DataError(
+            f"Expected batches (x, y) of equal length from {spec}, got shapes {got}. Try yielding x[None], y[None]."
+        )
+    return Batch(inputs, None, labels), single

@@ -82,7 +82,7 @@ class ImageTable(Table):
         images = list(_pool().map(self._image, (self.files[n] for n in numbers)))
         return Batch({"x": np.stack(images)}, None if self.ids is None else self.ids[numbers])
 
-    def targets(self) -> np.ndarray | None:
+    def targets(self, output: str = "") -> np.ndarray | None:
         return self.ids
 
     def fitted(self, name: str, shape: tuple[int | None, ...]) -> Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,16 +26,20 @@ class Labels:
     """What the labels of a table are.
 
     Attributes:
-        kind: "classes", "values", "inputs" or "none".
+        kind: "classes", "values", "inputs", "none", or "several" where each output has its own.
         ids: class numbers of all rows of the table, int64 [N], where kind is "classes".
         classes: how many classes there are.
         class_names: their names, where known.
+        one_hot: whether they were one-hot rows.
+        outputs: the same of each output by its name, where kind is "several".
     """
 
     kind: str = "none"
     ids: np.ndarray | None = None
     classes: int | None = None
     class_names: tuple[str, ...] = ()
+    one_hot: bool = False
+    outputs: Mapping[str, Labels] = field(default_factory=dict)
 
 
 def recognize(
@@ -55,9 +59,27 @@ def recognize(
         raise ConfigError(f"Expected a kind of labels as --labels, got {kind!r}.{suggestion(kind, KINDS)}")
     if kind in ("inputs", "none"):
         return {split: Labels(kind) for split in tables}
-    raw = {split: targets for split, table in tables.items() if (targets := table.targets()) is not None}
+    outputs = dict.fromkeys(name for table in tables.values() for name in table.outputs)
+    if not outputs:
+        return _recognized(tables, "", kind=kind, class_names=class_names)
+    each = {name: _recognized(tables, name, kind=kind, class_names=class_names) for name in outputs}
+    return {
+        split: Labels("several", outputs={name: each[name][split] for name in table.outputs})
+        if table.outputs
+        else Labels()
+        for split, table in tables.items()
+    }
+
+
+def _recognized(
+    tables: Mapping[str, Table], output: str, *, kind: str, class_names: tuple[str, ...]
+) -> dict[str, Labels]:
+    """Says for each split what the labels of one output are."""
+    raw = {split: targets for split, table in tables.items() if (targets := table.targets(output)) is not None}
     rest = {
-        split: Labels("values" if table.has_targets else "none") for split, table in tables.items() if split not in raw
+        split: Labels("values" if table.has_targets and (not output or output in table.outputs) else "none")
+        for split, table in tables.items()
+        if split not in raw
     }
     if not raw:
         return rest
@@ -73,7 +95,8 @@ def recognize(
     names = names or class_names
     classes = max(classes, len(names))
     pieces = np.split(ids.astype(np.int64), np.cumsum(lengths)[:-1])
-    return {**rest, **{split: Labels("classes", piece, classes, names) for split, piece in zip(raw, pieces)}}
+    one_hot = all(math.prod(shape) > 1 for shape in shapes.values())
+    return {**rest, **{split: Labels("classes", piece, classes, names, one_hot) for split, piece in zip(raw, pieces)}}
 
 
 def class_numbers(labels: np.ndarray, outputs: tuple[int, ...]) -> np.ndarray | None:

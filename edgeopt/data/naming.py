@@ -23,17 +23,18 @@ _NAME = re.compile(rf"([xy])(?:_({'|'.join(SPLIT_WORDS)}))?(?:_(.+))?", re.IGNOR
 
 @dataclass
 class Members:
-    """The arrays of one split: input's name → array's name, and the labels' array."""
+    """The arrays of one split: input's name → array's name, and output's name → array's name, "" the only one."""
 
     inputs: dict[str, str] = field(default_factory=dict)
-    labels: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], list[str]]:
     """Returns the splits ("train", "val", "test" or "all") that arrays of these names make, and the names left over.
 
     `x_train`, `y_train`, `x_test` … as in Keras; `x` and `y` alone; `x_train_left`, `x_train_right` (or `x_left`,
-    `x_right`) for the inputs `left` and `right` of one model. A single array of any name is taken as `x`.
+    `x_right`) for the inputs `left` and `right` of one model, `y_train_left` and `y_test_left` for the labels of its
+    output `left`. A single array of any name is taken as `x`.
 
     Args:
         where: what holds the arrays, for messages.
@@ -53,13 +54,14 @@ def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], li
         members = splits.setdefault(SPLIT_WORDS[split.lower()] if split else "all", Members())
         if kind.lower() == "x":
             members.inputs[input_name or "x"] = name
-        elif input_name or members.labels:
+        elif (input_name or "") in members.labels or (members.labels and "" in {input_name or "", *members.labels}):
+            before = ", ".join(members.labels.values())
             raise DataError(
-                f"Expected one array of labels per split in {where}, got {name}. Try one output's labels, as "
-                "y_train and y_test."
+                f"Expected one array of labels per split in {where}, or one for each output by its name, got {before} "
+                f"and {name}. Try y_train and y_test, or y_train_left, y_train_right ... for outputs left and right."
             )
         else:
-            members.labels = name
+            members.labels[input_name or ""] = name
     if not splits and len(names) == 1:
         return {"all": Members({"x": names[0]})}, []
     if not splits:
@@ -69,10 +71,11 @@ def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], li
         )
     for split, members in splits.items():
         if not members.inputs:
-            wanted = (members.labels or split).replace("y", "x", 1)
+            labels = ", ".join(members.labels.values())
+            wanted = next(iter(members.labels.values()), split).replace("y", "x", 1)
             others = f"only {', '.join(unused)}" if unused else "none"
             raise DataError(
-                f"Expected samples beside the labels {members.labels} in {where}, got {others}. Try adding {wanted}"
+                f"Expected samples beside the labels {labels} in {where}, got {others}. Try adding {wanted}"
                 + (f", or, where they are inputs of the model, calling them {wanted}_{unused[0]} …" if unused else "")
                 + "."
             )

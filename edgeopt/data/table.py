@@ -99,9 +99,18 @@ class Table(Described, abc.ABC):
         for start in range(0, len(self), step):
             yield self.rows(np.arange(start, min(start + step, len(self))))
 
-    def targets(self) -> np.ndarray | None:
-        """Returns the raw labels of all samples [N, ...]; None where there are none, or each is as big as an image."""
+    def targets(self, output: str = "") -> np.ndarray | None:
+        """Returns the raw labels of all samples [N, ...]; None where there are none, or each is as big as an image.
+
+        Args:
+            output: one of `outputs`, where there are several.
+        """
         return None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that have labels of their own; none where one array is all."""
+        return ()
 
     @property
     def has_targets(self) -> bool:
@@ -260,10 +269,13 @@ class InMemory(Column):
 
 @dataclass(frozen=True, eq=False)
 class ColumnTable(Table):
-    """A table of columns, one per input and one for the labels."""
+    """A table of columns: one per input, and one for the labels, or one per output that has any.
+
+    The labels' columns go by the name of their output, "" where there is one.
+    """
 
     columns: tuple[tuple[str, Column], ...]
-    labels: Column | None = None
+    labels: tuple[tuple[str, Column], ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
@@ -287,36 +299,41 @@ class ColumnTable(Table):
 
     @property
     def _all(self) -> list[Column]:
-        return [column for _, column in self.columns] + ([self.labels] if self.labels is not None else [])
+        return [column for _, column in (*self.columns, *self.labels)]
 
     def __len__(self) -> int:
         return self.columns[0][1].shape[0]
 
     def rows(self, numbers: np.ndarray) -> Batch:
-        labels = None if self.labels is None else self.labels.rows(numbers)
-        return Batch({name: column.rows(numbers) for name, column in self.columns}, labels)
+        return self._batch([column.rows(numbers) for column in self._all])
 
     def stream(self) -> Iterator[Batch]:
-        names = [name for name, _ in self.columns]
         for arrays in zip(*(column.stream(self.chunk_rows) for column in self._all), strict=True):
-            yield Batch(dict(zip(names, arrays)), arrays[-1] if self.labels is not None else None)
+            yield self._batch(arrays)
 
-    def targets(self) -> np.ndarray | None:
-        if self.labels is None or len(self.labels.shape) > 2:
+    def _batch(self, arrays: Sequence[np.ndarray]) -> Batch:
+        inputs = dict(zip((name for name, _ in self.columns), arrays))
+        labels = dict(zip((name for name, _ in self.labels), arrays[len(inputs) :]))
+        return Batch(inputs, labels.pop("", None), labels)
+
+    def targets(self, output: str = "") -> np.ndarray | None:
+        column = dict(self.labels).get(output)
+        if column is None or len(column.shape) > 2:
             return None
-        step = max(1, CHUNK_BYTES // max(1, self.labels.row_bytes))
-        return np.concatenate(list(self.labels.stream(step)))
+        step = max(1, CHUNK_BYTES // max(1, column.row_bytes))
+        return np.concatenate(list(column.stream(step)))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.labels if name)
 
     @property
     def has_targets(self) -> bool:
-        return self.labels is not None
+        return bool(self.labels)
 
     def digest(self) -> str:
-        return combined(*(f"{name}:{column.digest()}" for name, column in self.columns), self._labels_digest)
-
-    @property
-    def _labels_digest(self) -> str:
-        return "" if self.labels is None else self.labels.digest()
+        labels = (f"labels {name}:{column.digest()}" for name, column in self.labels)
+        return combined(*(f"{name}:{column.digest()}" for name, column in self.columns), *labels)
 
 
 # --- helpers of all sources ---------------------------------------------------------------------------------------
@@ -324,14 +341,16 @@ class ColumnTable(Table):
 
 def table_of(batch: Batch) -> ColumnTable:
     """Returns arrays in memory as a table."""
-    labels = None if batch.labels is None else InMemory(batch.labels)
-    return ColumnTable(tuple((name, InMemory(array)) for name, array in batch.inputs.items()), labels)
+    labels = batch.several if batch.labels is None else {"": batch.labels}
+    inputs, outputs = (tuple((name, InMemory(a)) for name, a in each.items()) for each in (batch.inputs, labels))
+    return ColumnTable(inputs, outputs)
 
 
 def pick(batch: Batch, numbers: np.ndarray | slice) -> Batch:
     """Returns the samples of a batch with these numbers."""
     labels = None if batch.labels is None else batch.labels[numbers]
-    return Batch({name: array[numbers] for name, array in batch.inputs.items()}, labels)
+    inputs, several = ({n: a[numbers] for n, a in each.items()} for each in (batch.inputs, batch.several))
+    return Batch(inputs, labels, several)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -341,7 +360,11 @@ def joined(batches: Sequence[Batch]) -> Batch:
     labels = None
     if batches[0].labels is not None:
         labels = np.concatenate([b.labels for b in batches if b.labels is not None])
-    return Batch({name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs}, labels)
+    return Batch(
+        {name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
+        labels,
+        {name: np.concatenate([b.several[name] for b in batches]) for name in batches[0].several},
+    )
 
 
 def runs(numbers: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -151,7 +151,7 @@ class RecordTable(Table):
                     yield self._labelled(joined(pending), np.arange(row - len(pending), row))
                     pending = []
 
-    def targets(self) -> np.ndarray | None:
+    def targets(self, output: str = "") -> np.ndarray | None:
         return self.labels
 
     def digest(self) -> str:
