@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+import metric_rows
 import my_metrics
 import numpy as np
 import pytest
@@ -29,20 +30,12 @@ BINARY = generator.integers(0, 2, N)
 SCORES = (BINARY + generator.normal(size=N)).astype(np.float32)
 
 
-def rows_of(name: str, outputs: np.ndarray, labels: np.ndarray | None, x: np.ndarray = X, size: int = 64) -> Rows:
-    """Settled rows, gathered batch by batch as an evaluation does."""
-    one = metric(name)
-    pieces = [
-        one.per_sample(
-            outputs[i : i + size], Batch({"x": x[i : i + size]}, None if labels is None else labels[i : i + size])
-        )
-        for i in range(0, len(outputs), size)
-    ]
-    return one.settle(*(np.concatenate(column) for column in zip(*pieces)))
+def rows_of(name: str, outputs: np.ndarray, labels: np.ndarray | None, x: np.ndarray = X) -> Rows:
+    return metric_rows.rows_of(name, outputs, labels, x)
 
 
 def value_of(name: str, outputs: np.ndarray, labels: np.ndarray | None, x: np.ndarray = X) -> MetricValue:
-    return metric(name).value(rows_of(name, outputs, labels, x))
+    return metric_rows.value_of(name, outputs, labels, x)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -247,7 +240,12 @@ def test_difference_needs_the_same_samples() -> None:
         (X - 0.5, X, X, "reconstruction"),
         (X - 0.5, X.copy(), X, "mse"),
         (softmax(X), LABELS, X, "top1"),
-        (np.zeros((N, 2, 5, 3)), np.zeros((N, 2, 5), int), X, "top1"),
+        (np.zeros((N, 2, 5, 3)), np.zeros((N, 2, 5), int), X, "mean-iou"),
+        (np.zeros((N, 2, 5, 3)), np.eye(3)[np.zeros((N, 2, 5), int)], X, "mean-iou"),
+        (np.zeros((N, 2, 5, 1)), np.where(LABELS[:, None, None] > 1, 255, np.ones((N, 2, 5), int)), X, "mean-iou"),
+        (np.zeros((N, 5, 3)), np.where(np.arange(5) < 3, 2, np.full((N, 5), -1)), X, "tag-accuracy"),
+        (np.zeros((N, 2, 5, 1)), LOGITS[:, :1, None, None] * np.ones((N, 2, 5, 1)), X, "mse"),
+        (LOGITS, LOGITS > 0, X, "f1"),
     ],
 )
 def test_the_default_suits_outputs_and_labels(
@@ -289,7 +287,11 @@ def test_where_no_default_suits(outputs: np.ndarray, labels: np.ndarray | None, 
         ("auc", SCORES[:, None], None, "Expected labels for auc, got none"),
         ("top1", LOGITS, LABELS + 0.5, "Expected class numbers for top1, got float64 values. Try --metric mse"),
         ("top1", LOGITS, np.zeros((N, 3)), "Expected labels () per sample for outputs (4,), got (3,)"),
-        ("f1", np.zeros((N, 2, 4)), np.zeros((N, 2), int), "one label per sample for f1, got labels (2,)"),
+        ("mean-iou", LOGITS, LABELS, "with classes at each position for mean-iou, got outputs (4,). Try --metric top1"),
+        ("mean-iou", np.zeros((N, 2, 4)), LABELS, "Expected labels (2,) per sample for outputs (2, 4), got ()"),
+        ("mean-iou", np.zeros((N, 2, 4)), np.full((N, 2), 4), "Expected labels 0..3 for 4 outputs, got up to 4"),
+        ("average-precision", LOGITS, LOGITS, "0 and 1 (4,) per sample, one for each output, for average-precision"),
+        ("recall@1", SCORES[:, None], LABELS, "Expected embeddings (N,) and a class number per sample for recall@1"),
         ("top1", SCORES[:, None], LABELS, "Expected labels 0 and 1, one per sample, for top1 with these outputs, got"),
         ("auc", LOGITS, BINARY, "one for each of two classes, for auc, got outputs (4,). Try --metric f1"),
         ("auc", LOGITS, np.eye(4)[LABELS], "Expected labels 0 and 1, one per sample, for auc with these outputs, got"),

@@ -1,0 +1,153 @@
+"""Outputs and labels go in, one number that says how good a model is comes out.
+
+A metric works on a batch at a time and keeps a few numbers of each sample, its rows, so that outputs can be
+streamed; `combine` makes the value of the rows of all samples, and `statistics` its doubt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from edgeopt.errors import ConfigError, suggestion
+from edgeopt.metrics import boxes, classes, embeddings, positions, values
+from edgeopt.metrics.contract import Metric, Rows, share
+from edgeopt.metrics.own import own
+from edgeopt.metrics.reading import class_scores, decide
+
+__all__ = ["METRICS", "NUMBERED", "Metric", "Rows", "class_scores", "decide", "metric"]
+
+METRICS: dict[str, Metric] = {
+    one.name: one
+    for one in (
+        classes.top(1),
+        classes.top(5),
+        Metric(
+            "f1",
+            "F1 score, the mean over classes (of samples, or of positions) or over labels",
+            classes.f1_per_sample,
+            classes.f1,
+            is_share=True,
+            settle=classes.f1_settle,
+        ),
+        Metric(
+            "auc",
+            "area under the ROC curve of two classes",
+            classes.auc_per_sample,
+            classes.auc,
+            is_share=True,
+            why_undefined=classes.why_no_auc,
+        ),
+        Metric(
+            "average-precision",
+            "area under the precision-recall curve, the mean over labels that may be there together",
+            classes.average_precision_per_sample,
+            classes.average_precision,
+            is_share=True,
+            resamples=classes.AVERAGE_PRECISION_RESAMPLES,
+        ),
+        Metric(
+            "mean-iou",
+            "intersection over union of what is predicted and labelled, the mean over classes (segmentation)",
+            positions.confusion_per_sample("mean-iou"),
+            positions.mean_iou,
+            is_share=True,
+            settle=positions.settle,
+            why_undefined=positions.why_nothing_counts,
+        ),
+        Metric(
+            "pixel-accuracy",
+            "share of labelled pixels of the right class (segmentation)",
+            positions.hits_per_sample("pixel-accuracy"),
+            share,
+            is_share=True,
+            settle=positions.settle,
+            why_undefined=positions.why_nothing_counts,
+        ),
+        Metric(
+            "tag-accuracy",
+            "share of labelled steps of the right class (tagging)",
+            positions.hits_per_sample("tag-accuracy"),
+            share,
+            is_share=True,
+            settle=positions.settle,
+            why_undefined=positions.why_nothing_counts,
+        ),
+        Metric(
+            "perplexity",
+            "e to the mean of -log p of the right class, over labelled steps (next token)",
+            positions.perplexity_per_sample,
+            positions.perplexity,
+            higher_is_better=False,
+            why_undefined=positions.why_nothing_counts,
+        ),
+        boxes.mean_average_precision("map"),
+        embeddings.recall_at(1),
+        Metric(
+            "auc-pairs",
+            "area under the ROC curve of pairs of one class or of two, by the cosine of embeddings (verification; of "
+            f"more than {embeddings.LARGEST_VERIFICATION:,} samples, so many)",
+            embeddings.verification_per_sample,
+            embeddings.verification,
+            is_share=True,
+            settle=embeddings.verification_settle,
+            resamples=embeddings.VERIFICATION_RESAMPLES,
+            why_undefined=embeddings.why_no_pairs,
+        ),
+        Metric("mse", "mean squared error", values.mse_per_sample, values.mean, higher_is_better=False),
+        Metric(
+            "rmse", "root of the mean squared error", values.rmse_per_sample, values.root_mean, higher_is_better=False
+        ),
+        Metric("mae", "mean absolute error", values.mae_per_sample, values.mean, higher_is_better=False),
+        Metric(
+            "r2",
+            "share of the targets' variance that is explained, the mean over targets",
+            values.r2_per_sample,
+            values.r2,
+            why_undefined=values.why_no_r2,
+        ),
+        Metric(
+            "reconstruction",
+            "mean squared error between output and input (autoencoders)",
+            values.reconstruction_per_sample,
+            values.mean,
+            higher_is_better=False,
+        ),
+        Metric(
+            "auc-reconstruction",
+            "area under the ROC curve of the reconstruction error, labels 1 = anomaly (autoencoders)",
+            values.auc_reconstruction_per_sample,
+            classes.auc,
+            is_share=True,
+            why_undefined=classes.why_no_auc,
+        ),
+    )
+}
+# Families of metrics: what stands before the number, and what makes one of it.
+NUMBERED: dict[str, Callable[[int], Metric]] = {"top": classes.top, "recall@": embeddings.recall_at}
+
+
+def metric(name: str) -> Metric:
+    """Returns the metric called `name`: a key of METRICS, "topK", "recall@K" or "module:function".
+
+    "map@module:function" decodes the model's outputs by a function of one's own first; see `boxes`. Any other
+    function is called as f(predictions, labels) with float32 predictions [N, ...] and the labels of all samples
+    (None where there are none), and returns one number, or one per sample. One that gives a number per sample is
+    called once; of one that gives a single number the interval takes about a hundred calls, and each comparison two
+    hundred more. Its attributes `higher_is_better` and `is_share` are heeded.
+
+    Raises:
+        ConfigError: there is none of that name, or the function cannot be imported.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if (match := re.fullmatch(r"(\D+)([1-9]\d{0,5})", name)) and match[1] in NUMBERED:
+        return NUMBERED[match[1]](int(match[2]))
+    if name.startswith("map@"):
+        return boxes.mean_average_precision(name)
+    if ":" in name:
+        return own(name)
+    raise ConfigError(
+        f"Expected a metric, got {name!r}.{suggestion(name, METRICS)} Try one of {', '.join(METRICS)}, topK or "
+        "recall@K for any K, map@module:function or module:function."
+    )
