@@ -24,12 +24,13 @@ from edgeopt import formats, metrics, progress, runtimes, workers
 from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.metrics import Rows
+from edgeopt.metrics.breakdown import Sums, breakdown, sums
 from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
 from edgeopt.tasks.finding import metric_of
-from edgeopt.vocabulary import Batch, Difference, MetricValue
+from edgeopt.vocabulary import Batch, Breakdown, Difference, MetricValue
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -62,6 +63,7 @@ class Evaluation:
         threads: invocations at the same time.
         seconds: from the first sample to the last, without opening the file.
         notes: what should be known about how the score came about.
+        breakdown: the score by class or target, where there are some.
     """
 
     metric: MetricValue
@@ -71,6 +73,7 @@ class Evaluation:
     threads: int
     seconds: float
     notes: tuple[str, ...] = ()
+    breakdown: Breakdown | None = None
 
     @property
     def samples(self) -> int:
@@ -154,12 +157,19 @@ def evaluate_here(
             predictor.part.batches(predictor.chunk_size),
             threads=predictor.threads,
         )
-        rows, odd = _collected(pieces, len(part))
+        rows, odd, total = _collected(pieces, len(part))
         seconds = time.perf_counter() - start
         settled = one.settle(*rows)
         notes = (*predictor.notes, *_odd_note(odd))
         return Evaluation(
-            one.value(settled), settled, runtime.name, predictor.batch_size, predictor.threads, seconds, notes
+            one.value(settled),
+            settled,
+            runtime.name,
+            predictor.batch_size,
+            predictor.threads,
+            seconds,
+            notes,
+            breakdown(total, part.class_names),
         )
 
 
@@ -403,23 +413,25 @@ def _rows(array: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> tuple[Rows, int]:
-    """Returns the rows of a batch and how many of its samples gave outputs that are not finite."""
+def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> tuple[Rows, int, Sums | None]:
+    """Returns the rows of a batch, how many of its samples gave outputs that are not finite, and sums for the table."""
     finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    return one.per_sample(outputs, batch), int((~finite).sum())
+    return one.per_sample(outputs, batch), int((~finite).sum()), sums(outputs, batch, one.by)
 
 
-def _collected(pieces: Iterable[tuple[Rows, int]], total: int) -> tuple[Rows, int]:
+def _collected(pieces: Iterable[tuple[Rows, int, Sums | None]], total: int) -> tuple[Rows, int, Sums | None]:
     kept, odd, done, told = [], 0, 0, 0.0
+    added: Sums | None = None
     progress.tell("evaluate", 0, total)
-    for rows, not_finite in pieces:
+    for rows, not_finite, some in pieces:
         kept.append(rows)
+        added = some if added is None or some is None else added + some
         odd += not_finite
         done += len(rows[0])
         if done == total or time.monotonic() > told + _TELL_EVERY_S:
             told = time.monotonic()
             progress.tell("evaluate", done, total)
-    return tuple(np.concatenate(column) for column in zip(*kept)), odd
+    return tuple(np.concatenate(column) for column in zip(*kept)), odd, added
 
 
 def _odd_note(odd: int) -> tuple[str, ...]:

@@ -249,6 +249,26 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
+class Breakdown:
+    """A score taken apart.
+
+    Attributes:
+        of: what the rows are: "classes" (one each of a sample or position), "labels" (yes or no each) or "targets".
+        names: of the rows.
+        columns: name to the values of all rows, None where one is not defined: precision, recall and f1 of
+            classes and labels, iou too where each position has one; rmse, mae and r2 of targets.
+        counts: how many samples or positions are labelled so; () for targets.
+        confusion: of classes, where they are few: how many of each row are taken for each class.
+    """
+
+    of: str
+    names: tuple[str, ...]
+    columns: Mapping[str, tuple[float | None, ...]]
+    counts: tuple[int, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Difference:
     """How much worse `value` a model is than the reference, in percentage points for shares, with its p-value.
 

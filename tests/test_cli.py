@@ -171,7 +171,7 @@ def test_json_is_all_there_is_on_standard_output(variants: Path, tmp_path: Path)
     float32, int8 = variants / "digits.float32.tflite", variants / "digits.int8.tflite"
     keys = {
         ("inspect", int8): {"format", "operators", "parameters", "macs", "advice"},
-        ("evaluate", int8, "--data", "digits"): {"metric", "runtime", "preprocessing"},
+        ("evaluate", int8, "--data", "digits"): {"metric", "runtime", "preprocessing", "breakdown"},
         ("benchmark", float32, int8, "--runs", "20"): {"rows", "machine", "versions"},
         ("compare", float32, int8, "--data", "digits", "--layer-samples", "2"): {"agreement", "outputs", "layers"},
     }
@@ -214,7 +214,7 @@ def test_people_read_words_and_numbers(variants: Path, tmp_path: Path) -> None:
     float32, int8 = variants / "digits.float32.tflite", variants / "digits.int8.tflite"
     expected = {
         ("inspect", int8): ["What each technique can do here", "oldest runtime", "zero point"],
-        ("evaluate", int8, "--data", "digits"): ["top1", "on 359 samples", "on litert"],
+        ("evaluate", int8, "--data", "digits", "--details"): ["top1", "on 359 samples", "precision", "Rows are labels"],
         ("benchmark", float32, int8, "--runs", "20"): ["p50", "ratio [95 %]", "note: inputs: seeded random values"],
         ("compare", float32, int8, "--data", "digits", "--layer-samples", "2"): ["B is ", "same class on", "SQNR"],
     }
@@ -224,6 +224,13 @@ def test_people_read_words_and_numbers(variants: Path, tmp_path: Path) -> None:
         for fragment in fragments:
             assert fragment in done.stdout, words
         assert_clean(done)
+
+
+def test_details_of_a_score_that_has_none(variants: Path, tmp_path: Path) -> None:
+    words = ("evaluate", variants / "digits.int8.tflite", "--data", "digits", "--metric", "recall@1", "--details")
+    done = edgeopt(*words, folder=tmp_path)
+    assert done.returncode == 2
+    assert "with --details, got a score by recall@1. Try --metric top1" in " ".join(done.stderr.split())
 
 
 def test_one_thread_and_one_sample_are_singular() -> None:

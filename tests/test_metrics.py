@@ -242,7 +242,12 @@ def test_difference_needs_the_same_samples() -> None:
         (softmax(X), LABELS, X, "top1"),
         (np.zeros((N, 2, 5, 3)), np.zeros((N, 2, 5), int), X, "mean-iou"),
         (np.zeros((N, 2, 5, 3)), np.eye(3)[np.zeros((N, 2, 5), int)], X, "mean-iou"),
-        (np.zeros((N, 2, 5, 1)), np.where(LABELS[:, None, None] > 1, 255, np.ones((N, 2, 5), int)), X, "mean-iou"),
+        (
+            np.zeros((N, 2, 5, 1)),
+            np.where(LABELS[:, None, None] > 1, 255, np.ones((N, 2, 5))).astype(np.uint8),
+            X,
+            "mean-iou",
+        ),
         (np.zeros((N, 5, 3)), np.where(np.arange(5) < 3, 2, np.full((N, 5), -1)), X, "tag-accuracy"),
         (np.zeros((N, 2, 5, 1)), LOGITS[:, :1, None, None] * np.ones((N, 2, 5, 1)), X, "mse"),
         (LOGITS, LOGITS > 0, X, "f1"),

@@ -11,7 +11,8 @@ import sklearn.metrics
 
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.metrics import metric
-from edgeopt.vocabulary import MetricValue
+from edgeopt.metrics.breakdown import LARGEST_TABLE, breakdown, sums
+from edgeopt.vocabulary import Batch, Breakdown, MetricValue
 
 generator = np.random.default_rng(0)
 N = 200
@@ -35,8 +36,12 @@ def masks(channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns outputs [N, 6, 5, channels] and class numbers [N, 6, 5], some of which are ignored."""
     labels = generator.integers(0, max(2, channels), (N, 6, 5))
     truth = np.eye(channels)[labels] if channels > 1 else labels[..., None] * 2.0 - 1
-    labels[generator.random(labels.shape) < 0.1] = 255
-    labels[:, 0, 0] = -1
+    nobody_can_say = generator.random(labels.shape) < 0.1
+    labels = (
+        np.where(nobody_can_say, 255, labels).astype(np.uint8)
+        if channels == 2
+        else np.where(nobody_can_say, -1, labels)
+    )
     return (truth + generator.normal(size=truth.shape)).astype(np.float32), labels
 
 
@@ -216,3 +221,83 @@ def test_boxes_that_do_not_fit() -> None:
         value_of("map", LOGITS, LABELS)
     with pytest.raises(DataError, match=r"each x1, y1, x2, y2, score, class, got shape \(64, 4\) for 64 samples"):
         value_of("map", LOGITS, there)
+
+
+def table_of(outputs: np.ndarray, labels: np.ndarray, by: str = "classes", names: tuple[str, ...] = ()) -> Breakdown:
+    """Returns the table, added up batch by batch."""
+    x = np.zeros((len(outputs), 1))
+    total = None
+    for start in range(0, len(outputs), 64):
+        some = slice(start, start + 64)
+        found = sums(outputs[some], Batch({"x": x[some]}, labels[some]), by)
+        assert found is not None
+        total = found if total is None else total + found
+    table = breakdown(total, names)
+    assert table is not None
+    return table
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_the_table_of_classes_is_scikit_learns(one_hot: bool) -> None:
+    labels = np.where(LABELS == 3, 2, LABELS)  # one class is only ever predicted
+    table = table_of(LOGITS, np.eye(4)[labels] if one_hot else labels, names=("a", "b", "c", "d"))
+    predicted = LOGITS.argmax(axis=1)
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=np.nan)
+    assert (table.of, table.names, list(table.columns)) == (
+        "classes",
+        ("a", "b", "c", "d"),
+        ["precision", "recall", "f1"],
+    )
+    for column, values in zip(table.columns.values(), expected):
+        assert [np.nan if value is None else value for value in column] == pytest.approx(values.tolist(), nan_ok=True)
+    assert table.counts == tuple(expected[3])
+    assert table.confusion == tuple(map(tuple, sklearn.metrics.confusion_matrix(labels, predicted, labels=range(4))))
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_the_table_of_masks_is_scikit_learns(channels: int) -> None:
+    outputs, labels = masks(channels)
+    table = table_of(outputs, labels)
+    decided = outputs.argmax(-1) if channels > 1 else (outputs[..., 0] > 0).astype(int)
+    truth, predicted = labels[labels >= 0], decided[labels >= 0]
+    assert table.columns["iou"] == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average=None))
+    assert table.confusion == tuple(map(tuple, sklearn.metrics.confusion_matrix(truth, predicted)))
+
+
+def test_the_table_of_many_labels_is_scikit_learns() -> None:
+    bits = (generator.random((N, 3)) < 0.3).astype(int)
+    bits[:64] = np.eye(3)[generator.integers(0, 3, 64)]  # a batch that could be of classes
+    outputs = 2 * bits - 1 + generator.normal(size=(N, 3))
+    table = table_of(outputs, bits)
+    assert table.of == "labels"
+    assert table.columns["f1"] == pytest.approx(sklearn.metrics.f1_score(bits, outputs > 0, average=None))
+    assert table.confusion == ()
+    f1 = sklearn.metrics.f1_score(bits, outputs > 0, average="macro")
+    assert value_of("f1", outputs, bits).value == pytest.approx(f1)
+
+
+def test_the_table_of_two_classes_told_by_one_unit() -> None:
+    labels = (LABELS > 1).astype(int)
+    logits = labels - 0.5 + generator.normal(size=N)
+    for outputs in (logits, sigmoid(logits)):
+        expected = sklearn.metrics.confusion_matrix(labels, logits > 0)
+        assert table_of(outputs[:, None], labels).confusion == tuple(map(tuple, expected))
+
+
+def test_the_table_of_targets_is_scikit_learns() -> None:
+    targets = generator.normal(size=(N, 3)) * (1, 10, 0) + (0, 1e3, 5)
+    outputs = targets + generator.normal(size=(N, 3))
+    table = table_of(outputs, targets, "targets")
+    errors = outputs - targets
+    assert table.columns["rmse"] == pytest.approx(np.sqrt((errors**2).mean(axis=0)))
+    assert table.columns["mae"] == pytest.approx(np.abs(errors).mean(axis=0))
+    r2 = sklearn.metrics.r2_score(targets[:, :2], outputs[:, :2], multioutput="raw_values")
+    assert table.columns["r2"] == (*(pytest.approx(value) for value in r2), None)  # the third target never varies
+
+
+def test_there_is_no_table_of_very_many_classes_or_none() -> None:
+    many = np.zeros((4, LARGEST_TABLE + 1))
+    for outputs, by in ((many, "classes"), (many, "targets"), (LOGITS[:4], "")):
+        assert sums(outputs, Batch({"x": np.zeros((4, 1))}, np.zeros(4, int)), by) is None
+    assert sums(LOGITS[:4], Batch({"x": np.zeros((4, 1))}), "classes") is None
+    assert breakdown(None) is None

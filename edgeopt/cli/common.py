@@ -95,7 +95,9 @@ model_argument = click.argument("model", type=click.Path(path_type=Path))
 output_option = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
 force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
 metric_option = click.option(
-    "--metric", help="top1, top5, f1, auc, mse, mae … or package.module:function; chosen from the model if not given."
+    "--metric",
+    help="top1, f1, auc, mean-iou, map, recall@1, mse, r2, perplexity … or package.module:function; chosen from model "
+    "and labels if not given.",
 )
 output_name_option = click.option(
     "--output-name", metavar="NAME", help="Which output is scored, where the model has several."

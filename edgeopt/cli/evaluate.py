@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeopt.cli import common
+from edgeopt.errors import ConfigError
 from edgeopt.plain import to_plain
+
+if TYPE_CHECKING:
+    from edgeopt.vocabulary import Breakdown
+
+# A wider one does not fit a terminal; then the most frequent mistakes are listed.
+_WIDEST_MATRIX = 12
+_MOST_MISTAKES = 10
 
 
 @click.command("evaluate", short_help="Score a converted file on your data, with a 95 % interval.")
@@ -19,6 +27,7 @@ from edgeopt.plain import to_plain
 @common.one_runtime_option
 @click.option("--threads", type=click.IntRange(1), help="Interpreters at the same time; all cores if not given.")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")
+@click.option("--details", is_flag=True, help="Also the score of each class or target, and what is taken for what.")
 @common.delegate_options
 @common.seed_option
 @common.json_option
@@ -30,6 +39,7 @@ def command(
     runtime: str,
     threads: int | None,
     batch_size: int | None,
+    details: bool,
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
     as_json: bool,
@@ -42,6 +52,7 @@ def command(
       edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime
     """
     import edgeopt
+    from edgeopt.metrics.breakdown import LARGEST_TABLE
 
     # What is not split already is scored whole.
     dataset = common.required_data(**data, validation_share=1.0)
@@ -68,3 +79,49 @@ def command(
     )
     for note in result.notes:
         console.print(f"  note: {note}")
+    if details:
+        if result.breakdown is None:
+            raise ConfigError(
+                f"Expected classes or targets, at most {LARGEST_TABLE} of them, with --details, got a score by "
+                f"{result.metric.name}. Try --metric top1, f1, mean-iou or mse."
+            )
+        _print_details(console, result.breakdown)
+
+
+def _print_details(console: Any, breakdown: Breakdown) -> None:
+    """Prints a row for each class or target, and which classes are taken for which."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column({"classes": "class", "labels": "label", "targets": "target"}[breakdown.of])
+    for name in (*breakdown.columns, *(("labelled",) if breakdown.counts else ())):
+        table.add_column(name, justify="right")
+    form = ".4g" if breakdown.of == "targets" else ".1%"
+    for number, name in enumerate(breakdown.names):
+        values = (column[number] for column in breakdown.columns.values())
+        cells = ["-" if value is None else f"{value:{form}}" for value in values]
+        table.add_row(name, *cells, *([f"{breakdown.counts[number]:,}"] if breakdown.counts else []))
+    console.print(table)
+    if 2 < len(breakdown.confusion) <= _WIDEST_MATRIX:
+        console.print("\nRows are labels, columns what they are taken for:")
+        matrix = Table(box=None, pad_edge=False, header_style="bold")
+        matrix.add_column("")
+        for name in breakdown.names:
+            matrix.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
+        for name, row in zip(breakdown.names, breakdown.confusion):
+            matrix.add_row(name, *(f"{count:,}" if count else "." for count in row))
+        console.print(matrix)
+    elif breakdown.confusion:
+        for count, label, taken in _mistakes(breakdown)[:_MOST_MISTAKES]:
+            console.print(f"{label} is taken for {taken} {common.counted(count, 'time')}")
+
+
+def _mistakes(breakdown: Breakdown) -> list[tuple[int, str, str]]:
+    """Returns how often which label is taken for which other class, most often first."""
+    found = [
+        (count, breakdown.names[label], breakdown.names[taken])
+        for label, row in enumerate(breakdown.confusion)
+        for taken, count in enumerate(row)
+        if count and taken != label
+    ]
+    return sorted(found, key=lambda mistake: -mistake[0])

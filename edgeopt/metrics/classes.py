@@ -46,24 +46,29 @@ def top(k: int) -> Metric:
         return (((k > 1) | (decide(rows[0]) == rows[1])).astype(np.float64),)
 
     what = "the right class has the highest score" if k == 1 else f"the right class is among the {k} highest scores"
-    return Metric(f"top{k}", f"share of samples where {what}", per_sample, share, is_share=True, settle=settle)
+    return Metric(
+        f"top{k}", f"share of samples where {what}", per_sample, share, is_share=True, settle=settle, by="classes"
+    )
 
 
 def f1_per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
-    """Returns predicted and labelled classes, [N] each; their scores and bits for labels; counts for positions."""
+    """Returns predicted and labelled classes, [N] each; scores and bits, [N, K]; or counts of positions."""
     if outputs.ndim > 2 and not is_single(outputs):
         return confusion_per_sample("f1")(outputs, batch)
     labels = required(batch, "f1")
-    if labels.shape == outputs.shape and are_bits(labels) and not is_one_hot(labels):
+    if labels.shape == outputs.shape and are_bits(labels):
         return outputs.astype(np.float64), labels.astype(bool)
     labels = class_labels(outputs, batch, "f1")
     return scores_and_labels(outputs, labels) if is_single(outputs) else (largest(outputs), labels)
 
 
 def f1_settle(scores: np.ndarray, labels: np.ndarray) -> Rows:
-    """Returns decided classes, or counts read the one way that suits them all."""
+    """Returns decided classes or bits, or counts read the one way that suits them all."""
     if scores.ndim == 4:
         return (scores[:, way_of(scores.shape[1], labels)],)
+    # Whether each sample has one class or any number of them only all of them show.
+    if scores.ndim == 2 and is_one_hot(labels):
+        return largest(scores), labels.argmax(axis=1)
     return decide(scores), labels
 
 

@@ -46,6 +46,7 @@ class Metric:
         resamples: how many samples are drawn anew for its interval and test; None: see `statistics.bootstrap`.
         settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
             show is decided there.
+        by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
         why_undefined: `why_undefined(*rows)` says in brackets why the value is not a finite number.
     """
 
@@ -57,6 +58,7 @@ class Metric:
     is_share: bool = False
     settle: Callable[..., Rows] = _as_they_are
     resamples: int | None = None
+    by: str = ""
     why_undefined: Callable[..., str] = _not_finite
 
     def value(self, rows: Rows) -> MetricValue:

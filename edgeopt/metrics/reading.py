@@ -9,6 +9,7 @@ import numpy as np
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import DataError
 from edgeopt.metrics.contract import Rows
+from edgeopt.tasks.finding import are_probabilities
 from edgeopt.vocabulary import Batch
 
 # A quantized softmax gives probabilities of 0, whose logarithm is infinite; this is the least that Keras counts.
@@ -49,11 +50,6 @@ def largest(outputs: np.ndarray) -> np.ndarray:
 def is_single(outputs: np.ndarray) -> bool:
     """Whether a sample's output is one number."""
     return bool(outputs[0].size == 1)
-
-
-def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether the last axis sums to 1, as a softmax does, but for the steps of a quantized one."""
-    return bool(outputs.min() >= 0) and bool(np.allclose(outputs.sum(axis=-1), 1, atol=0.05))
 
 
 def log_probabilities(outputs: np.ndarray) -> np.ndarray:

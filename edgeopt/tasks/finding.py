@@ -33,7 +33,7 @@ def found(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said
     gives_input_back = (
         outputs[0].size > 1
         and any(array.shape[1:] == outputs.shape[1:] for array in batch.inputs.values())
-        and not _are_probabilities(outputs)
+        and not are_probabilities(outputs)
     )
     if labels is None:
         if gives_input_back:
@@ -101,6 +101,6 @@ def _are_next(batch: Batch, labels: np.ndarray) -> bool:
     )
 
 
-def _are_probabilities(outputs: np.ndarray) -> bool:
+def are_probabilities(outputs: np.ndarray) -> bool:
     """Whether the last axis sums to 1, as a softmax does, but for the steps of a quantized one."""
     return outputs.min() >= 0 and bool(np.allclose(outputs.sum(axis=-1), 1, atol=0.05))
