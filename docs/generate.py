@@ -66,6 +66,7 @@ PAGES = (
     "docs/recipes.md",
     "docs/runtimes.md",
     "docs/android.md",
+    "docs/web.md",
     "docs/targets.md",
     "docs/microcontrollers.md",
     "docs/evaluate-benchmark-compare.md",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,3 +55,19 @@ def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_model(keras_files: Path) -> Path:
     """A small trained Keras 3 model of scikit-learn's digits, 8x8x1 in and ten probabilities out."""
     return keras_files / "digits.keras"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium with a software GPU for WebGPU and a microphone that beeps."""
+    path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if path is None:
+        pytest.skip("no browser here: install chromium")
+    from playwright.sync_api import sync_playwright
+
+    gpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+    microphone = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *gpu, *microphone])
+        yield chromium
+        chromium.close()

@@ -24,7 +24,8 @@ from edgeopt import exporters, frameworks, runtimes
 from edgeopt.cli import cli
 from edgeopt.data.preprocessing import preprocess
 from edgeopt.errors import ConfigError, ModelError
-from edgeopt.exporters.android import Android, golden
+from edgeopt.exporters import shipped
+from edgeopt.exporters.android import Android, files
 from edgeopt.runtimes import samples
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.tflite import rewrite
@@ -367,7 +368,7 @@ def test_what_has_no_scale_or_no_java_type_is_refused(tmp_path: Path, monkeypatc
     models = runtime_models.models()
     with pytest.raises(ModelError, match="Expected a file quantized to int8 for uint8 inputs and outputs, got"):
         edgeopt.export("android", models["float32"], tmp_path / "a", io="uint8")
-    monkeypatch.setattr(golden, "SUPPORTED", ("int8",))
+    monkeypatch.setattr(files, "SUPPORTED", ("int8",))
     with pytest.raises(
         ModelError, match="Expected inputs and outputs of int8 with one scale, got 'picture' of float32"
     ):
@@ -375,12 +376,12 @@ def test_what_has_no_scale_or_no_java_type_is_refused(tmp_path: Path, monkeypatc
 
 
 def test_a_rewritten_file_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, file = golden.outputs.expected, runtime_models.models()["int8"]
+    real, file = shipped.outputs.expected, runtime_models.models()["int8"]
 
     def off(source: exporters.Source, runtime: str) -> list[dict[str, np.ndarray]]:
         by = np.float32(source.content != file.read_bytes())
         return [{name: value + by for name, value in one.items()} for one in real(source, runtime)]
 
-    monkeypatch.setattr(golden.outputs, "expected", off)
+    monkeypatch.setattr(shipped.outputs, "expected", off)
     with pytest.raises(ModelError, match="gives another 'kind' on LiteRT: off by up to 1"):
         edgeopt.export("android", file, tmp_path / "out")

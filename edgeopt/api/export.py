@@ -37,7 +37,7 @@ def export(
     """Writes an app project around a `.tflite` file.
 
     Args:
-        kind: a row of `exporters.EXPORTERS`: "micro", "android".
+        kind: a row of `exporters.EXPORTERS`: "micro", "android", "web".
         file: the `.tflite`.
         output: the project's folder.
         name: what the model is called in the code; the file's name if None.

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from edgeopt import files
 from edgeopt.errors import ConfigError, named
-from edgeopt.exporters import android, micro
+from edgeopt.exporters import android, micro, web
 from edgeopt.exporters.contract import Exported, Exporter, Project, Source
 
 __all__ = ["EXPORTERS", "Exported", "Exporter", "Project", "Source", "exporter", "write"]
@@ -29,6 +29,13 @@ EXPORTERS: dict[str, Exporter] = {
             android.Android,
             android.project,
             "edgeopt export android model.int8.tflite -o app --classes labels.txt",
+        ),
+        Exporter(
+            "web",
+            "A web page that runs the model in the browser with LiteRT.js, on the CPU or through WebGPU.",
+            web.Web,
+            web.project,
+            "edgeopt export web model.int8.tflite -o page --classes labels.txt",
         ),
     )
 }

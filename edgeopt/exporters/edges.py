@@ -1,9 +1,12 @@
-"""A `.tflite` file goes in before any project is made of it; a refusal comes out where no app could call it."""
+"""A `.tflite` file goes in before any project is made of it; what an app can call, and whether pictures, comes out."""
 
 from __future__ import annotations
 
 from edgeopt.errors import ModelError
+from edgeopt.exporters.contract import Source
 from edgeopt.tflite.model import BITS, TFLiteModel
+
+_COLORS = {1: "grayscale", 3: "rgb"}
 
 
 def require_callable(model: TFLiteModel, name: str) -> None:
@@ -43,3 +46,15 @@ def require_callable(model: TFLiteModel, name: str) -> None:
                     f"Expected an {side} that an app can use, got {spec.name!r} of {name}: {why}. "
                     f"Try a model without this {side}."
                 )
+
+
+def picture(source: Source, model: TFLiteModel) -> str:
+    """Returns "rgb" or "grayscale" where the model's one input is a picture, "" where it is not.
+
+    A single channel is one where the data are resized, which only pictures are: spectrograms have that shape too.
+    """
+    shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
+    if len(shape) != 4 or None in shape[1:]:
+        return ""
+    found = _COLORS.get(shape[3] or 0, "")
+    return found if found == "rgb" or source.preprocessing.resize else ""

@@ -7,13 +7,16 @@ from pathlib import PurePosixPath
 
 from edgeopt.exporters import streaming
 from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
-from edgeopt.exporters.android.golden import Golden
-from edgeopt.exporters.android.golden import golden as golden_of
 from edgeopt.exporters.contract import Project, Source
+from edgeopt.exporters.edges import picture
 from edgeopt.exporters.names import camel
+from edgeopt.exporters.shipped import Golden
+from edgeopt.exporters.shipped import golden as golden_of
 from edgeopt.tflite import metadata
 
 LITERT, LITERT_BEFORE = "2.3.0", "1.4.2"
+# What the generated classes fill and read: as floats, from which integers are made by scale, or by rounding.
+SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
 # What Kotlin's TensorBuffer reads and writes.
 _KOTLIN_TYPES = ("float32", "int8", "int32", "bool")
 # The Gradle module of the model, and of the app around it.
@@ -23,7 +26,7 @@ _MODULE, _APP = "model", "app"
 def project(source: Source, settings: Android) -> Project:
     """Returns the project around `source`; raises as `android.project`."""
     remembers = streaming.remembers(source, streaming=settings.streaming)
-    golden = golden_of(source, settings.io)
+    golden = golden_of(source, settings.io, supported=SUPPORTED)
     note, remarks = notes.note(source, golden.model)
     content = metadata.with_note(golden.content, note)
     types = {spec.dtype for spec in (*golden.inputs, *golden.outputs)}
@@ -73,7 +76,7 @@ def _values(source: Source, settings: Android, golden: Golden, *, package: str, 
         "file": source.file.name,
         "classes": source.classes,
         "preprocessing": source.preprocessing,
-        "picture": notes.color(source, golden.model),
+        "picture": picture(source, golden.model),
         "inputs": golden.inputs,
         "outputs": golden.outputs,
         "golden": golden,

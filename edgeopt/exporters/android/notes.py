@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeopt.data.preprocessing import preprocess
 from edgeopt.exporters.contract import Source
+from edgeopt.exporters.edges import picture
 from edgeopt.runtimes.numbers import quantize
 from edgeopt.tflite.metadata import ModelNote, TensorNote
 from edgeopt.vocabulary import Preprocessing, TensorSpec
@@ -16,19 +17,6 @@ if TYPE_CHECKING:
     from edgeopt.tflite.model import TFLiteModel
 
 _LABELS = "labels.txt"
-_COLORS = {1: "grayscale", 3: "rgb"}
-
-
-def color(source: Source, model: TFLiteModel) -> str:
-    """Returns "rgb" or "grayscale" where the model's one input is a picture, "" where it is not.
-
-    A single channel is one where the data are resized, which only pictures are: spectrograms have that shape too.
-    """
-    shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
-    if len(shape) != 4 or None in shape[1:]:
-        return ""
-    found = _COLORS.get(shape[3] or 0, "")
-    return found if found == "rgb" or source.preprocessing.resize else ""
 
 
 def note(source: Source, model: TFLiteModel) -> tuple[ModelNote, tuple[str, ...]]:
@@ -36,12 +24,12 @@ def note(source: Source, model: TFLiteModel) -> tuple[ModelNote, tuple[str, ...]
 
     The preprocessing, (value * scale - mean) / std, is written as (value - mean / scale) / (std / scale).
     """
-    steps, picture = source.preprocessing, color(source, model)
+    steps, color = source.preprocessing, picture(source, model)
     mean = tuple(value / steps.scale for value in steps.mean)
     std = tuple(value / steps.scale for value in steps.std)
     normalized = [spec.dtype == "float32" or spec.quantization is not None for spec in model.inputs]
     inputs = tuple(
-        TensorNote(spec.name, mean=mean if says else (), std=std if says else (), color=picture)
+        TensorNote(spec.name, mean=mean if says else (), std=std if says else (), color=color)
         for spec, says in zip(model.inputs, normalized)
     )
     labels = [source.classes if i == 0 else () for i in range(len(model.outputs))]
@@ -50,7 +38,7 @@ def note(source: Source, model: TFLiteModel) -> tuple[ModelNote, tuple[str, ...]
         for spec, names in zip(model.outputs, labels)
     )
     remarks = []
-    if picture and model.inputs[0].dtype == "uint8":
+    if color and model.inputs[0].dtype == "uint8":
         off = _worst_pixel(steps, model.inputs[0])
         if off > 1:
             remarks.append(

@@ -6,7 +6,7 @@ Vectors are real values, as the app sees them: what an int8 input stores is quan
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,6 @@ from edgeopt.vocabulary import Quantization, TensorSpec
 if TYPE_CHECKING:
     from edgeopt.tflite.model import TFLiteModel
 
-# What the generated classes fill and read: as floats, from which integers are made by scale, or by rounding.
-SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
 _RUNTIME = "litert"
 # Kernels of other families round twice where XNNPACK rounds once: a quantum or two.
 _QUANTA = 2.0
@@ -77,13 +75,18 @@ class Golden:
 
     @property
     def packed(self) -> bytes:
-        """The vectors as java.io.DataInputStream reads them: a count, then all inputs and outputs of each sample."""
+        """The vectors in big-endian numbers of 32 bits: their count, then all inputs and outputs of each."""
         values = [v for given, wanted in zip(self.samples, self.expected) for v in (*given, *wanted)]
         return struct.pack(">i", len(self.samples)) + b"".join(v.astype(">f4").tobytes() for v in values)
 
 
-def golden(source: Source, io: str) -> Golden:
+def golden(source: Source, io: str, *, supported: Collection[str]) -> Golden:
     """Returns `source` with inputs and outputs of the dtype `io` ("file": its own), proven to compute the same.
+
+    Args:
+        source: what is exported.
+        io: one of `interface.KINDS`, or "file".
+        supported: dtypes that the app fills and reads.
 
     Raises:
         ModelError: the app cannot fill an input or read an output, the file has no scale for `io`, or the file with
@@ -95,7 +98,7 @@ def golden(source: Source, io: str) -> Golden:
         content = interface.with_interface(content, io)
     model = read(content)
     for spec in (*model.inputs, *model.outputs):
-        _require_supported(spec)
+        _require_supported(spec, supported)
     wanted = _real(outputs.expected(source, _RUNTIME), source.model.outputs)
     real = _real(source.samples, source.model.inputs)
     samples = [{spec.name: quantize(sample[spec.name], spec) for spec in model.inputs} for sample in real]
@@ -110,10 +113,10 @@ def golden(source: Source, io: str) -> Golden:
     )
 
 
-def _require_supported(spec: TensorSpec) -> None:
-    if spec.dtype not in SUPPORTED or (spec.quantization is not None and len(spec.quantization.scales) > 1):
+def _require_supported(spec: TensorSpec, supported: Collection[str]) -> None:
+    if spec.dtype not in supported or (spec.quantization is not None and len(spec.quantization.scales) > 1):
         raise ModelError(
-            f"Expected inputs and outputs of {', '.join(SUPPORTED)} with one scale, got {spec.name!r} of {spec.dtype}. "
+            f"Expected inputs and outputs of {', '.join(supported)} with one scale, got {spec.name!r} of {spec.dtype}. "
             "Try a file made by `edgeopt convert`."
         )
 
@@ -125,7 +128,7 @@ def _require_same(source: Source, wanted: Sequence[Mapping[str, np.ndarray]]) ->
             if not np.array_equal(values, after[name], equal_nan=True):
                 raise ModelError(
                     f"The file with other inputs and outputs gives another {name!r} on LiteRT: off by up to "
-                    f"{np.abs(values - after[name]).max():.3g}. Try --io file."
+                    f"{np.abs(values - after[name]).max():.3g}. Try the float32 file."
                 )
 
 
@@ -149,7 +152,8 @@ def _tolerance(model: TFLiteModel, output: int, expected: Sequence[np.ndarray]) 
     if expected[0].dtype.kind != "f":
         return 0.0
     values = np.concatenate([np.ravel(sample) for sample in expected])
-    return _FLOAT_SHARE * (float(np.ptp(values)) or float(np.abs(values).max()) or 1.0)
+    values = values[np.isfinite(values)]
+    return _FLOAT_SHARE * (float(np.ptp(values)) or float(np.abs(values).max()) or 1.0) if values.size else 0.0
 
 
 def _tensor(spec: TensorSpec) -> Tensor:
