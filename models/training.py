@@ -153,9 +153,10 @@ def command(
                 model = fit(
                     build, dataset, settings, seed=seed, reconstruct=reconstruct, width=width, what=f"training {output}"
                 )
-            value = score(model, dataset.validation, reconstruct=reconstruct)
+            # What took hours is on disk before anything else can go wrong.
             with atomic_path(output) as temporary:
                 model.save(temporary)
+            value = score(model, dataset.validation, reconstruct=reconstruct)
         except EdgeoptError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
