@@ -5,7 +5,7 @@ Every measurement is remembered in the workspace under the content that it depen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +36,44 @@ class _Rows:
 @dataclass(frozen=True)
 class _LayerErrors:
     errors: tuple[LayerError, ...]
+
+
+def measured(
+    workspace: Workspace,
+    outcome: Outcome,
+    *,
+    promises: Sequence[Request],
+    target: targets.Target | None,
+    wholly: Callable[[Sequence[Variant]], Collection[str]] | None = None,
+    clocked: bool = True,
+) -> tuple[Outcome, tuple[str, ...]]:
+    """Adds all that is measured: scores of every variant, and what else is worth the time of some.
+
+    Args:
+        workspace: where they were made.
+        outcome: the float baseline is among its variants.
+        promises: runtimes that the files have to suit.
+        target: the device that they are meant for.
+        wholly: wholly(variants) gives the names of those that runtimes, clocks and layers are asked about, of variants
+            with their scores; None for all.
+        clocked: whether these are timed.
+
+    Returns:
+        The outcome, and what is to be said about the machine.
+    """
+    variants = scored(workspace, outcome.variants)
+    records = with_losses(workspace, outcome.records, variants)
+    if target is not None:
+        variants = judged_on_target(workspace, variants, target)
+    names = {variant.name for variant in variants} if wholly is None else set(wholly(variants))
+    chosen = [variant for variant in variants if variant.name in names]
+    chosen = held_against_float(workspace, chosen, outcome.references)
+    chosen = tried_on_runtimes(workspace, chosen, promises)
+    chosen, said = timed(workspace, chosen) if clocked else (chosen, ())
+    baseline = next((v for v in variants if v.name == BASELINE), None)
+    chosen = compared_by_layer(workspace, chosen, baseline)
+    found = {variant.name: variant for variant in chosen}
+    return replace(outcome, variants=tuple(found.get(v.name, v) for v in variants), records=records), said
 
 
 def translated(workspace: Workspace, outcome: Outcome, further: Sequence[str]) -> Outcome:
@@ -233,13 +271,12 @@ def judged_on_target(workspace: Workspace, variants: Sequence[Variant], device: 
     return [add(v) for v in progress.track(variants, f"judging for {device.name}", len(variants))]
 
 
-def compared_by_layer(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
+def compared_by_layer(workspace: Workspace, variants: Sequence[Variant], baseline: Variant | None) -> list[Variant]:
     """Adds how far each intermediate tensor lies from the baseline's."""
-    baseline = next((v for v in variants if v.name == BASELINE and v.file), None)
     part = workspace.data.calibration
 
     def add(variant: Variant) -> Variant:
-        if baseline is None or variant.primary is None or variant is baseline:
+        if baseline is None or not baseline.file or variant.primary is None or variant.name == baseline.name:
             return variant
         if baseline.primary and variant.primary.format != baseline.primary.format:
             return variant  # translated from one that is compared

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from edgeopt import __version__, files, formats, machine, measuring, progress, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
 from edgeopt.compilers import COMPILERS
 from edgeopt.data import Dataset
-from edgeopt.errors import UnavailableError
+from edgeopt.errors import ConfigError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
+from edgeopt.ladder import AIMS, Aim, climb
+from edgeopt.ladder.climbing import Climbed
 from edgeopt.metrics import metric
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
@@ -20,6 +24,7 @@ from edgeopt.recipe import Recipe, to_values, write_recipe
 from edgeopt.recommendation import recommended
 from edgeopt.report import DataFacts, ModelFacts, Report, write_report
 from edgeopt.schemes import DEFAULTS, scheme
+from edgeopt.steps import Training
 from edgeopt.store import MARKER
 from edgeopt.vocabulary import Budgets, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
@@ -37,6 +42,9 @@ class Settings(Conditions):
         budgets: what the recommended model must keep.
         target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
             runtimes are promises, and what does not fit is not recommended.
+        aim: key of `ladder.AIMS`: what to gain beyond the budgets; "" for nothing.
+        time_s: what the whole run may take; None for as long as it takes.
+        training, seed: how techniques train, where no recipe says it.
     """
 
     recipe: Recipe | None = None
@@ -45,6 +53,44 @@ class Settings(Conditions):
     keep_8bit: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     target: str | None = None
+    aim: str = ""
+    time_s: float | None = None
+    training: Training = Training()  # noqa: RUF009 - it is frozen
+    seed: int = 0
+
+    @property
+    def climbs(self) -> bool:
+        """Whether the ladder is climbed: no recipe says what to do, and something is asked for."""
+        return self.recipe is None and (self.budgets.bound or bool(self.aim) or self.time_s is not None)
+
+    def require_sense(self) -> None:
+        """Raises ConfigError where budgets cannot be kept by anything, or settings do not go together."""
+        budgets = self.budgets
+        for key, limit in (
+            ("max_size", budgets.max_size_bytes),
+            ("max_latency", budgets.max_latency_ms),
+            ("max_ram", budgets.max_ram_bytes),
+        ):
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"Expected a {setting(key)} above 0, which no file keeps, got {limit:g}.")
+        if budgets.max_drop is not None and not budgets.max_drop >= 0:
+            raise ConfigError(f"Expected a {setting('max_drop')} of at least 0, got {budgets.max_drop:g}. Try 1.0.")
+        if (
+            budgets.max_ram_bytes is not None
+            and self.target is None
+            and (self.recipe is None or not self.recipe.target)
+        ):
+            raise ConfigError(
+                f"Expected a target with {setting('max_ram')}, got none: what a model takes of RAM is the device's "
+                f"affair. Try {setting('target', 'cortex-m4')}."
+            )
+        if self.aim:
+            named(AIMS, self.aim, "an aim")
+        if self.recipe is not None and (self.aim or self.time_s is not None):
+            raise ConfigError(
+                "Expected a recipe, or an aim and a time for the ladder, which finds one, got both. "
+                "Try one without the other."
+            )
 
     def whole_recipe(self) -> Recipe:
         """Returns the recipe that says all of a run but its model, its data and its conditions.
@@ -52,7 +98,7 @@ class Settings(Conditions):
         Raises:
             ConfigError: a scheme or the target is none.
         """
-        recipe = self.recipe or Recipe(schemes=self.schemes or DEFAULTS)
+        recipe = self.recipe or Recipe(schemes=self.schemes or DEFAULTS, training=self.training, seed=self.seed)
         schemes = tuple(scheme(name).name for name in self.schemes or recipe.schemes)
         target, budgets = self.target or recipe.target, self.budgets
         if target is not None:
@@ -92,11 +138,13 @@ def optimize(
     Raises:
         EdgeoptError: the model or data cannot be used, or not one variant could be made.
     """
+    began = time.monotonic()
+    settings.require_sense()
     files.require_free(output, force=force, made_by_us=MARKER)
     files.require_writable(output)
     recipe = settings.whole_recipe()
-    promises = promised(recipe)
     # What no model can mend is said before one is loaded.
+    promises = promised(recipe)
     plan(
         recipe,
         has_labels=data.training.has_labels,
@@ -110,25 +158,32 @@ def optimize(
         progress.tell("loading", 0, 1)
         warnings = _warned(workspace)
         progress.tell("loading", 1, 1)
+        written = partial(_written, workspace, recipe, warnings=warnings, commands=commands)
+        if settings.climbs:
+            aim = Aim(settings.aim or ("" if settings.budgets.bound else "balance"), settings.time_s, began)
+            return written(climb(workspace, recipe, aim, keep=written))
         outcome = measuring.translated(workspace, carry_out(recipe, workspace), recipe.formats)
-        variants = measuring.scored(workspace, outcome.variants)
-        outcome = replace(outcome, records=measuring.with_losses(workspace, outcome.records, variants))
-        warnings = measuring.unrefuted(workspace, variants, warnings)
-        variants = measuring.held_against_float(workspace, variants, outcome.references)
-        variants = measuring.tried_on_runtimes(workspace, variants, promises)
-        variants, said = measuring.timed(workspace, variants)
-        if recipe.target is not None:
-            variants = measuring.judged_on_target(workspace, variants, targets.target(recipe.target))
-        variants = measuring.compared_by_layer(workspace, variants)
-        outcome = _shown(workspace, replace(outcome, variants=tuple(variants)))
-        report = recommended(_report(workspace, recipe, outcome, (*warnings, *outcome.notes, *said), commands))
-    report = _compiled(report, recipe, output)
-    files.atomic_write(output / "recipe.yaml", write_recipe(recipe))
+        target = None if recipe.target is None else targets.target(recipe.target)
+        outcome, said = measuring.measured(workspace, outcome, promises=promises, target=target)
+        return written(Climbed(outcome, None, {}, said))
+
+
+def _written(
+    workspace: Workspace, recipe: Recipe, found: Climbed, *, warnings: Sequence[str], commands: Sequence[str]
+) -> Report:
+    """Recommends one of the variants that were found, writes the report, and gives the files names for people."""
+    output = workspace.folder
+    warnings = measuring.unrefuted(workspace, found.outcome.variants, warnings)
+    outcome = _shown(workspace, found.outcome)
+    report = _report(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
+    report = recommended(replace(report, climb=found.climb))
+    best = report.best or ""
+    whole = replace(found.recipes.get(best, recipe), formats=recipe.formats)
+    report = _compiled(replace(report, recipe=to_values(whole)), recipe, output)
+    files.atomic_write(output / "recipe.yaml", write_recipe(whole))
     write_report(report, output)
     for variant in report.variants:
-        if variant.primary and (
-            variant.name == report.best or variant.name == f"{report.best}-{variant.primary.format}"
-        ):
+        if variant.primary and variant.name in (best, f"{best}-{variant.primary.format}"):
             files.link(output / variant.primary.file, output / f"best{FORMATS[variant.primary.format].suffix}")
     return report
 

@@ -43,7 +43,14 @@ class Outlook:
     stages: tuple[Stage, ...]
 
 
-News = Progress | Outlook
+@dataclass(frozen=True)
+class Announcement:
+    """A line that stays: what begins now and what it will take, or what was found."""
+
+    text: str
+
+
+News = Progress | Outlook | Announcement
 Sink = Callable[[News], None]
 # Nobody has said anything yet: the listener of last resort hears it.
 _UNSAID: Sink = lambda news: None  # noqa: E731
@@ -63,6 +70,13 @@ def foresee(stages: Sequence[Stage]) -> None:
     sink = current_sink()
     if sink is not None:
         sink(Outlook(tuple(stages)))
+
+
+def announce(text: str) -> None:
+    """Says what is worth a line that stays."""
+    sink = current_sink()
+    if sink is not None:
+        sink(Announcement(text))
 
 
 def track(items: Iterable[Item], task: str, total: int | None = None) -> Iterator[Item]:

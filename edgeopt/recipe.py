@@ -45,6 +45,7 @@ class BudgetKeys(Choices):
     max_drop: float | None = option(None, "Loss allowed against float32: points for shares, else per cent.", low=0.0)
     max_size: str | None = option(None, "Of the file: 64KB, 1.5MB, 200000 …", metavar="SIZE")
     max_latency: str | None = option(None, "Median of one inference: 5ms, 800us …", metavar="TIME")
+    max_ram: str | None = option(None, "Of the target, for the model alone: 64KB …", metavar="SIZE")
     runtimes: tuple[str, ...] = option((), "The file must load and run on each.", metavar="NAME[==VERSION]")
 
     def __post_init__(self) -> None:
@@ -55,7 +56,13 @@ class BudgetKeys(Choices):
 
     def budgets(self) -> Budgets:
         """Returns them in bytes and milliseconds."""
-        return Budgets(self.max_drop, parse_size(self.max_size), parse_time_ms(self.max_latency), self.runtimes)
+        return Budgets(
+            self.max_drop,
+            parse_size(self.max_size),
+            parse_time_ms(self.max_latency),
+            self.runtimes,
+            parse_size(self.max_ram),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +229,7 @@ def _training(values: Any) -> Training:
 
 def _budgets(values: Any) -> Budgets:
     if isinstance(values, Mapping):
-        measures = ("max_size", "max_latency")
+        measures = ("max_size", "max_latency", "max_ram")
         values = {k: str(v) if k in measures and isinstance(v, (int, float)) else v for k, v in values.items()}
     return from_mapping(BudgetKeys, values, "budgets").budgets()
 
@@ -246,6 +253,7 @@ def to_values(recipe: Recipe) -> dict[str, Any]:
             "max_drop": recipe.budgets.max_drop,
             "max_size": recipe.budgets.max_size_bytes,
             "max_latency": recipe.budgets.max_latency_ms,
+            "max_ram": recipe.budgets.max_ram_bytes,
             "runtimes": recipe.budgets.runtimes,
         },
     }

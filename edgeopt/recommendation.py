@@ -6,14 +6,16 @@ runs in more places is taken, then the simpler one, then the smaller.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeopt.report import Report, broken_budgets
 from edgeopt.report.fidelity import problem as problem_words
-from edgeopt.report.verdict import as_chosen, faster, smaller
-from edgeopt.report.words import Numbers
-from edgeopt.vocabulary import Variant
+from edgeopt.report.verdict import as_chosen, smaller
+from edgeopt.report.words import AIMS, Numbers
+from edgeopt.vocabulary import StepRecord, Variant
 
 # Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
 DEFAULT_MAX_DROP = 1.0
@@ -31,9 +33,9 @@ def recommended(measured: Report) -> Report:
     Further formats have the same numbers in them: what is recommended is of the first.
     """
     report = as_chosen(measured)
-    rolled_back = {step.after for step in report.steps if step.rolled_back}
+    undone = rolled_back(report.steps)
     forms = [variant.primary.format for variant in report.variants if variant.primary]
-    made = [v for v in report.variants if v.primary and v.primary.format == forms[0] and v.name not in rolled_back]
+    made = [v for v in report.variants if v.primary and v.primary.format == forms[0] and v.name not in undone]
     if not made:
         return measured
     made = [variant for variant in made if _works(report, variant)] or made
@@ -46,11 +48,15 @@ def recommended(measured: Report) -> Report:
     sound = [variant for variant in near if not _lost(variant, bounded=bounded)]
     fewest = min(len(broken_budgets(report, variant)) for variant in made)
     left = sound or near or keeping or [variant for variant in made if len(broken_budgets(report, variant)) == fewest]
-    cheapest = min(left, key=lambda variant: _cost(report, variant))
-    equal = [variant for variant in left if _is_equal(report, variant, cheapest)]
+    equal = _equals(report, left)
     best = min(equal, key=lambda variant: _preference(report, variant))
     reason = _reason(report, (len(keeping), len(near), len(sound)), best, equal)
     return replace(measured, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
+
+
+def rolled_back(steps: Sequence[StepRecord]) -> frozenset[str]:
+    """Returns the names of variants that show a step which was undone."""
+    return frozenset(step.after for step in steps if step.rolled_back)
 
 
 def _works(report: Report, variant: Variant) -> bool:
@@ -72,16 +78,42 @@ def _lost(variant: Variant, *, bounded: bool = False) -> str:
 
 
 def _cost(report: Report, variant: Variant) -> float:
-    return 1.0 / ((smaller(report, variant) or 1.0) * (faster(report, variant) or 1.0))
+    """Returns what is to be small: of size and latency, relative to the baseline, what the run aims at."""
+    size, time = 1.0 / (smaller(report, variant) or 1.0), _time(report, variant)
+    aim = "balance" if report.climb is None else report.climb.aim
+    return size if aim == "size" else time if aim == "latency" else size * time
 
 
-def _is_equal(report: Report, variant: Variant, cheapest: Variant) -> bool:
-    """Whether the difference of two costs may be the machine's: sizes are exact, latencies are not."""
-    doubt = LEAST_DOUBT
-    for one in (variant, cheapest):
-        latency = report.latency(one)
-        doubt = max(doubt, latency.noise or 0.0) if latency else doubt
-    return _cost(report, variant) <= (1 + doubt) * _cost(report, cheapest)
+def _time(report: Report, variant: Variant) -> float:
+    """Returns the latency relative to the baseline's, by the fastest runs: what others do on the machine adds to a
+    median, and not to these.
+    """
+    baseline = report.variant(report.baseline)
+    ours, theirs = report.latency(variant), report.latency(baseline) if baseline else None
+    if ours is None or theirs is None:
+        return 1.0
+    mine, other = (ours.min, theirs.min) if ours.min and theirs.min else (ours.p50, theirs.p50)
+    return mine / other if mine > 0 and other > 0 else 1.0
+
+
+def _equals(report: Report, variants: Sequence[Variant]) -> list[Variant]:
+    """Returns the cheapest and those whose cost differs no more than by the machine's doubt: sizes are exact,
+    latencies are not.
+
+    Where the doubt ends is itself not known to the per cent. The bound is put into the widest gap that the costs leave
+    there: so none lies so near to it that the next run of the same command would put it on the other side.
+    """
+    costs = {variant.name: _cost(report, variant) for variant in variants}
+    least = min(costs.values()) or 1.0
+    if report.climb is not None and report.climb.aim == "size":
+        return [variant for variant in variants if costs[variant.name] == least]
+    near = [latency for v in variants if costs[v.name] < 2 * least and (latency := report.latency(v))]
+    doubt = max([LEAST_DOUBT, *(latency.noise or 0.0 for latency in near)])
+    low, high = 1 + doubt / 2, 1 + 2 * doubt
+    marks = [low, *sorted(cost / least for cost in costs.values() if low < cost / least < high), high]
+    below, above = max(itertools.pairwise(marks), key=lambda pair: pair[1] / pair[0])
+    bound = math.sqrt(below * above) * least
+    return [variant for variant in variants if costs[variant.name] <= bound]
 
 
 def _preference(report: Report, variant: Variant) -> tuple[float, ...]:
@@ -103,7 +135,7 @@ def _reason(report: Report, counts: tuple[int, int, int], best: Variant, equal: 
     if count == 1:
         return f"the only one that {condition}{doubt}"
     others = [variant.name for variant in equal if variant is not best]
-    how = "the one with the least size times latency"
+    how = AIMS[(report.climb and report.climb.aim) or "balance"]
     if others:
         ours, *theirs = (_preference(report, v) for v in (best, *(v for v in equal if v is not best)))
         ways = ("that runs in more places", "with fewer steps", "that is smaller", "that comes first")

@@ -31,6 +31,19 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return (middle - half if successes else 0.0), (middle + half if successes < trials else 1.0)
 
 
+def samples_to_show(half: float, samples: int, gap: float) -> int | None:
+    """Returns how many samples it takes for an interval that is no wider than `gap` to one side; None for no gap.
+
+    Intervals narrow with the square root of the samples.
+
+    Args:
+        half: of the interval that `samples` gave, from the value to its bound.
+    """
+    if not gap > 0 or not math.isfinite(half):
+        return None
+    return math.ceil(samples * (half / gap) ** 2)
+
+
 def bootstrap(
     rows: Sequence[np.ndarray], statistic: Statistic, *, seed: int = 0, resamples: int | None = None
 ) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from edgeopt.errors import ConfigError
 
 _NUMBER = r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*"
 _BYTES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _MILLISECONDS = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -38,6 +39,21 @@ def parse_time_ms(text: str | None) -> float | None:
     if match is None or (time_ms := float(match[1]) * _MILLISECONDS[match[2]]) == float("inf"):
         raise ConfigError(f"Expected a time such as 5ms, 800us or 0.2s, got {text!r}.")
     return time_ms
+
+
+def parse_duration_s(text: str | None) -> float | None:
+    """Returns a duration such as "30m", "90s" or "2h" in seconds.
+
+    Raises:
+        ConfigError: it is none, or no time at all.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(_NUMBER + r"(s|min|m|h|)\s*", text)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"Expected a duration such as 90s, 30m or 2h, got {text!r}.")
+    return seconds
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

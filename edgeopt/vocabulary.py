@@ -634,12 +634,78 @@ class Budgets:
         max_size_bytes: of the file.
         max_latency_ms: the median on the runtime asked for.
         runtimes: the file must load and run on each of these ("tflite-runtime==2.14", "tflm" …).
+        max_ram_bytes: of the target, for activations; the program around the model left out.
     """
 
     max_drop: float | None = None
     max_size_bytes: int | None = None
     max_latency_ms: float | None = None
     runtimes: tuple[str, ...] = ()
+    max_ram_bytes: int | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether a number is asked for."""
+        return any(
+            limit is not None for limit in (self.max_drop, self.max_size_bytes, self.max_latency_ms, self.max_ram_bytes)
+        )
+
+
+class Gain(str, enum.Enum):
+    """What a budget may lack, and something may bring."""
+
+    QUALITY = "quality"
+    BYTES = "bytes"
+    LATENCY = "speed"
+    RAM = "RAM"
+    RUNS = "that it runs there"
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """What was expected of one rung of a ladder, and what became of it.
+
+    Attributes:
+        name: "repair".
+        summary: what is done there, in words.
+        told_s: what it was told to take before it began; None where it was not begun.
+        took_s: what it took, None as above.
+        made: names of the variants that came out of it.
+        best: name of the variant that would be recommended after it, "" where it was not begun.
+        skipped: why it was not begun, in words; "" where it was.
+        came_to: what was found, in words, one sentence each.
+    """
+
+    name: str
+    summary: str
+    told_s: float | None = None
+    took_s: float | None = None
+    made: tuple[str, ...] = ()
+    best: str = ""
+    skipped: str = ""
+    came_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A ladder as it was climbed.
+
+    Attributes:
+        aim: what was gained beyond the budgets: "size", "latency", "balance", or "" for nothing.
+        time_s: what the whole command might take; None where that was not said.
+        rungs: from what costs seconds to what costs training.
+        ended: "met" (the budgets are kept, and no more was asked for), "top" (every rung was looked at), "time" or
+            "interrupted".
+        why: the same in words.
+        obstacles: what stands in the way of budgets that are not kept, in words.
+    """
+
+    aim: str = ""
+    time_s: float | None = None
+    rungs: tuple[RungRecord, ...] = ()
+    ended: str = ""
+    why: str = ""
+    obstacles: tuple[str, ...] = ()
 
 
 class Property(str, enum.Enum):

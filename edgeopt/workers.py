@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -85,6 +88,10 @@ class WorkerCrashed(Exception):
         super().__init__(f"{reason}\n{log}".strip())
         self.reason = reason
         self.log = log
+
+
+class TimeIsUp(Exception):
+    """The moment that `until` names has come: the call was ended, or not begun."""
 
 
 class WorkerDefect(Exception):
@@ -192,6 +199,11 @@ class Worker:
             connection = self._connection or self._start()
             assert self._process is not None
             limits = self._limits if timeout_s is None else Limits(timeout_s, self._limits.memory_bytes)
+            left = _left_s()
+            if left <= 0:
+                raise TimeIsUp
+            if left < (limits.seconds or math.inf):
+                limits = Limits(left, limits.memory_bytes)
             try:
                 with _Watch(self._process, limits) as watch:
                     answer = self._answer(connection, message)
@@ -200,7 +212,8 @@ class Worker:
                 self.close()
                 raise
             if answer is None or watch.broken:
-                raise self._crashed(watch.broken or None)
+                crash = self._crashed(watch.broken or None)
+                raise TimeIsUp if watch.broken and _left_s() <= 0 else crash
         kind, value = answer
         if kind == "error":
             raise value
@@ -296,6 +309,23 @@ class Remote:
     def close(self) -> None:
         """Ends the worker, and the object with it."""
         self._worker.close()
+
+
+_until: ContextVar[float] = ContextVar("edgeopt_until", default=math.inf)
+
+
+@contextlib.contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Ends every call to a worker inside the block at a moment of `time.monotonic`, with TimeIsUp."""
+    token = _until.set(min(moment, _until.get()))
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
+def _left_s() -> float:
+    return _until.get() - time.monotonic()
 
 
 _begun: dict[str, Worker] = {}

@@ -129,6 +129,22 @@ def survey(model: Path, *, layers: bool = True, trust: bool = False, custom_obje
     return Survey(properties_of(loaded.keras), facts, loaded.unbridged)
 
 
+def pace(
+    model: Path, data: Dataset, training: Training, *, trust: bool = False, custom_objects: Path | None = None
+) -> float:
+    """Returns the seconds that a sample takes in training the model in a file, with itself as the teacher.
+
+    Raises:
+        ModelError: there are no layers that can be trained.
+        EdgeoptError: the data do not fit.
+    """
+    from edgeopt.training.pace import sample_seconds
+
+    loaded, teacher = (_loaded(model, trust, custom_objects) for _ in range(2))
+    teachers = () if training.teacher == "none" else (teacher.keras,)
+    return sample_seconds(loaded.keras, datasets.bind(data, loaded.inputs), training, teachers=teachers)
+
+
 def work(job: Job) -> Done:
     """Does one step and writes the model it makes; nothing is left under its name where that fails.
 

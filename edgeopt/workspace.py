@@ -248,6 +248,22 @@ class Workspace:
             uses=_LOADING,
         )
 
+    def pace(self, training: Training) -> float:
+        """Returns the seconds that a sample takes in training here, by a few steps; it is not remembered.
+
+        Raises:
+            EdgeoptError: the model cannot be trained, or not with these data.
+        """
+        seconds: float = self._train(
+            "pace",
+            self.original.file,
+            self.data.without_validation(),
+            training,
+            trust=self.conditions.trust,
+            custom_objects=self.conditions.custom_objects,
+        )
+        return seconds
+
     def converted(
         self, model: Made, scheme: str, *, promises: Sequence[Request] = (), keep_8bit: tuple[str, ...] = ("auto",)
     ) -> Variant:

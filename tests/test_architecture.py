@@ -30,6 +30,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("workspace",),
     ("carry_out",),
     ("measuring",),
+    ("ladder",),
     ("pipeline",),
     ("api", "makefile"),
     ("cli",),

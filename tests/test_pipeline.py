@@ -241,15 +241,18 @@ def made(name: str, size: int, p50: float | None, drop: float | None = 0.0, **ch
     return replace(variant, **changes)
 
 
-def chosen(*variants: Variant, **budgets: Any) -> tuple[str | None, str]:
+def chosen(*variants: Variant, fastest: float | None = None, **budgets: Any) -> tuple[str | None, str]:
     """Returns what is recommended beside a float32 of 1000 bytes and 1 ms, and why."""
+    baseline = made("float32", 1000, 1.0, None)
+    latency = Latency(1.0, 1.0, 1.0, 100, 1, min=fastest)
+    baseline = replace(baseline, runtimes=(replace(baseline.runtimes[0], latency_ms=latency),))
     report = recommendation.recommended(
         Report(
             "0",
             "2026-01-01T00:00:00+00:00",
             ModelFacts("m.keras"),
             budgets=Budgets(**budgets),
-            variants=(made("float32", 1000, 1.0, None), *variants),
+            variants=(baseline, *variants),
             baseline="float32",
         )
     )
@@ -288,6 +291,21 @@ def test_a_noisy_machine_does_not_turn_the_choice() -> None:
         variants = made("dynamic", 300, dynamic), made("int8", 298, int8)
         found.add(chosen(variants[0], replace(variants[1], runtimes=(*variants[1].runtimes, portable)))[0])
     assert found == {"int8"}
+
+
+def test_neighbours_at_the_edge_of_doubt_do_not_turn_the_choice_either() -> None:
+    """Medians suffer from whatever else runs, the fastest runs hardly; costs lie all around the bound of doubt."""
+    rng, found = np.random.default_rng(0), set()
+    costs = {"a": 1.0, "b": 1.12, "c": 1.19, "d": 1.22, "e": 1.75}
+    for _ in range(100):
+        variants = []
+        for number, (name, cost) in enumerate(costs.items()):
+            fastest = 0.2 * cost * rng.uniform(1.0, 1.02)
+            latency = Latency(fastest * rng.uniform(1.0, 1.6), 1.0, 1.0, 100, 1, min=fastest, noise=0.1)
+            one = made(name, 300, 0.2, steps=("x",) * (9 - number))
+            variants.append(replace(one, runtimes=(replace(one.runtimes[0], latency_ms=latency),)))
+        found.add(chosen(*variants, fastest=1.0)[0])
+    assert found == {"d"}
 
 
 def test_where_the_clock_itself_doubts_more_is_equal() -> None:

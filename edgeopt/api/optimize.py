@@ -21,7 +21,7 @@ def optimize(model: Any, data: Any, output: Path | str, *, force: bool = False, 
     """
     commands = settings.pop("commands", ())
     chosen = Settings(**settings)
-    dataset = data_of(chosen.recipe or Recipe(), data)
+    dataset = data_of(chosen.recipe or Recipe(seed=chosen.seed), data)
     with as_path(model) as path:
         return pipeline.optimize(path, dataset, output=Path(output), settings=chosen, force=force, commands=commands)
 

@@ -18,12 +18,20 @@ from edgeopt.errors import BudgetError, ConfigError
 from edgeopt.formats import FORMATS
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
-from edgeopt.units import parse_shapes, parse_size, parse_time_ms
+from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
     from edgeopt.recipe import Recipe
+
+
+# As `ladder.AIMS`, which this module would import TensorFlow's readers with.
+_AIMS = ("size", "latency", "balance")
+
+
+# Exit status of a ladder that was ended by Ctrl-C, as of everything else.
+_INTERRUPTED = 130
 
 
 def _recipes() -> Iterable[str]:
@@ -46,6 +54,9 @@ def _recipes() -> Iterable[str]:
 @click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
 @click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
 @click.option("--max-latency", metavar="TIME", help="Median of one inference: 5ms, 800us …")
+@click.option("--max-ram", metavar="SIZE", help="Of the target, for the model alone: 64KB …")
+@click.option("--for", "aim", type=common.Named(_AIMS), help="Without a recipe: gain this beyond the budgets.")
+@click.option("--time", "duration", metavar="TIME", help="Without a recipe: of the whole command, 90s, 30m, 2h …")
 @common.runtime_option
 @common.target_option
 @click.option(
@@ -80,6 +91,9 @@ def command(
     max_drop: float | None,
     max_size: str | None,
     max_latency: str | None,
+    max_ram: str | None,
+    aim: str | None,
+    duration: str | None,
     runtimes: tuple[str, ...],
     target: str | None,
     schemes: tuple[str, ...],
@@ -98,10 +112,14 @@ def command(
     as_json: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Convert a model in every scheme, measure each file on real runtimes, and recommend one.
 
-    With --recipe the model is compressed first, step by step, each measured before and after and rolled back where it
+    Where no scheme keeps the budgets, what may is tried, from what costs seconds to what costs training: repair, fewer
+    bits, training for int8, fewer channels, a student. --for goes on as far as it gains; --time bounds the whole
+    command. The best so far is always there as best.tflite, and Ctrl-C ends it well.
+
+    With --recipe that one alone is carried out, step by step, each measured before and after and rolled back where it
     breaks its promise.
 
     Writes report.html, report.md and report.json, variants/*.tflite and best.tflite into the output folder. The first
@@ -110,7 +128,7 @@ def command(
     The same command continues where it was stopped. Exit status 3: no variant keeps the budgets.
 
     \b
-      edgeopt optimize model.keras --data data.npz -o out --max-drop 1.0 --max-size 64KB
+      edgeopt optimize model.keras --data data.npz -o out --max-drop 1.0 --max-size 64KB --time 30m
       edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe --target cortex-m4
     """
     import edgeopt
@@ -122,17 +140,21 @@ def command(
         chosen = chosen and chosen.with_training(training)
     if chosen is not None and seed is not None:
         chosen = replace(chosen, seed=seed)
-    if training and chosen is None:
-        raise ConfigError(
-            f"Expected --recipe with --{next(iter(training)).replace('_', '-')}: nothing is trained without."
-        )
     own = Budgets() if chosen is None else chosen.budgets
     budgets = Budgets(
         own.max_drop if max_drop is None else max_drop,
         own.max_size_bytes if max_size is None else parse_size(max_size),
         own.max_latency_ms if max_latency is None else parse_time_ms(max_latency),
         runtimes or own.runtimes,
+        own.max_ram_bytes if max_ram is None else parse_size(max_ram),
     )
+    time_s = parse_duration_s(duration)
+    climbs = chosen is None and (budgets.bound or aim is not None or time_s is not None)
+    if training and chosen is None and not climbs:
+        raise ConfigError(
+            f"Expected --recipe, or a budget, with --{next(iter(training)).replace('_', '-')}: nothing is trained "
+            "without."
+        )
     with common.progress_shown(quiet=quiet or as_json):
         report = edgeopt.optimize(
             model,
@@ -145,6 +167,10 @@ def command(
             keep_8bit=keep_8bit,
             budgets=budgets,
             target=target,
+            aim=aim or "",
+            time_s=time_s,
+            training=Training(**training) if chosen is None else Training(),
+            seed=seed or 0,
             runtime=runtimes[0] if runtimes else "litert",
             metric=metric,
             output_name=output_name,
@@ -155,7 +181,7 @@ def command(
             trust=trust,
             commands=(shlex.join(["edgeopt", *sys.argv[1:]]),),
         )
-    from edgeopt.report import broken_budgets, headline, kept_where_chosen, terminal_table, to_json
+    from edgeopt.report import broken_budgets, headline, kept_where_chosen, ladder_lines, terminal_table, to_json
     from edgeopt.report.words import chosen_on
 
     best = report.variant(report.best)
@@ -166,6 +192,8 @@ def command(
     else:
         console = common.console()
         console.print(terminal_table(report))
+        for line in ladder_lines(report, width=console.width):
+            console.print(line)
         console.print(f"{headline(report)}.")
         if best.tuning_metric is not None:
             console.print(chosen_on(report))
@@ -176,11 +204,16 @@ def command(
         console.print(f"{'Nearest' if broken else 'Recommended'} file: {output / 'best.tflite'}")
         for artifact in best.artifacts[1:]:
             console.print(f"The same for {report.target}: {output / artifact.file}")
+        for obstacle in report.climb.obstacles if report.climb else ():
+            console.print(f"In the way: {obstacle}.")
+    if report.climb is not None and report.climb.ended == "interrupted":
+        return _INTERRUPTED
     if broken:
         nearest = f"No variant keeps every budget. The nearest, {best.name},"
         if kept_where_chosen(report):
             nearest = f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it"
         raise BudgetError(f"{nearest} {'; '.join(broken)}. It was written as {output / 'best.tflite'} all the same.")
+    return 0
 
 
 def _data(recipe: Recipe | None, seed: int | None, options: dict[str, Any]) -> Dataset:

@@ -12,7 +12,7 @@ from edgeopt.report.model import (
     to_json,
 )
 from edgeopt.report.render import render_html, render_markdown, write_report
-from edgeopt.report.terminal import terminal_table
+from edgeopt.report.terminal import ladder_lines, terminal_table
 from edgeopt.report.verdict import broken_budgets, faster, headline, kept_where_chosen, smaller
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "from_json",
     "headline",
     "kept_where_chosen",
+    "ladder_lines",
     "read_report",
     "render_html",
     "render_markdown",

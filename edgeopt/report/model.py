@@ -12,7 +12,17 @@ from edgeopt.errors import DataError, suggestion
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report.upgrading import upgraded
 from edgeopt.runtimes import RUNTIMES
-from edgeopt.vocabulary import Budgets, Latency, Preprocessing, RuntimeResult, Shape, StepRecord, TensorSpec, Variant
+from edgeopt.vocabulary import (
+    Budgets,
+    Climb,
+    Latency,
+    Preprocessing,
+    RuntimeResult,
+    Shape,
+    StepRecord,
+    TensorSpec,
+    Variant,
+)
 
 SCHEMA_VERSION = 2
 
@@ -81,6 +91,7 @@ class Report:
         commands: exact command lines that reproduce this report.
         versions: package to version.
         elapsed_s: stage to seconds.
+        climb: the ladder as it was climbed; None for a run that carried out a recipe.
 
     Raises:
         DataError: `best` or `baseline` names no variant, or two variants share a name.
@@ -105,6 +116,7 @@ class Report:
     commands: tuple[str, ...] = ()
     elapsed_s: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    climb: Climb | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -139,6 +139,9 @@ def _context(report: Report) -> dict[str, Any]:
         "delegates": [(v, r) for v in report.variants for r in v.runtimes if r.delegated or r.undelegated],
         "conditions": _conditions(report),
         "recipe": _yaml(report),
+        "climb": report.climb,
+        "aims": words.AIMS,
+        "left_out": words.LEFT_OUT,
     }
 
 
@@ -161,6 +164,8 @@ def _budgets_in_words(budgets: Budgets, report: Report) -> list[str]:
         told.append(f"takes at most {words.whole(budgets.max_size_bytes)} bytes")
     if budgets.max_latency_ms is not None:
         told.append(f"takes at most {numbers.time(budgets.max_latency_ms)} (median) on {report.runtime}")
+    if budgets.max_ram_bytes is not None:
+        told.append(f"takes at most {words.whole(budgets.max_ram_bytes)} bytes of RAM on {report.target}")
     if report.target is not None:
         told.append(f"fits {report.target}")
     return [*told, *(f"runs on {name}" for name in budgets.runtimes)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeopt.report.model import Report
 from edgeopt.report.verdict import broken_budgets, faster, smaller
-from edgeopt.report.words import ABSENT, SIGNIFICANCE, Numbers, ratio, shortened, whole
+from edgeopt.report.words import ABSENT, SIGNIFICANCE, Numbers, ratio, seconds, shortened, whole
 from edgeopt.vocabulary import Variant
 
 if TYPE_CHECKING:
@@ -43,6 +43,22 @@ def terminal_table(report: Report, *, width: int = 80) -> Table:
         texts = (_name(variant, room), *(cells[i] for _, cells in columns))
         table.add_row("→" if is_best else " ", *(Text(text, style) for text in texts))
     return table
+
+
+def ladder_lines(report: Report, *, width: int = 80) -> list[str]:
+    """Returns one line a rung, what it took and what was the best after it, or why it was not begun; then why no more.
+
+    Empty for a run that climbed none.
+    """
+    if report.climb is None:
+        return []
+    longest = max((len(rung.name) for rung in report.climb.rungs), default=0)
+    lines = []
+    for rung in report.climb.rungs:
+        took = "skipped" if rung.skipped else seconds(rung.took_s or 0.0)
+        told = rung.skipped or f"the best so far: {rung.best}"
+        lines.append((begun := f"{rung.name:<{longest}}  {took:>11}  ") + shortened(told, max(20, width - len(begun))))
+    return [*lines, *([f"Ended: {report.climb.why}."] if report.climb.why else [])]
 
 
 def _name(variant: Variant, room: int) -> str:

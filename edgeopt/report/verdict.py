@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edgeopt import runtimes
 from edgeopt.report.model import Report
 from edgeopt.report.words import Numbers, clause, ratio, whole
-from edgeopt.vocabulary import RuntimeResult, Variant
+from edgeopt.vocabulary import Gain, RuntimeResult, Variant
 
 
 class Gap(NamedTuple):
@@ -19,34 +19,56 @@ class Gap(NamedTuple):
     text: str
 
 
+class Broken(NamedTuple):
+    """A budget that is not kept, or not known to be: what it lacks, and in words how."""
+
+    lacks: Gain
+    text: str
+
+
 def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
     """Returns in words each budget that `variant` does not keep, or that was not measured; empty when all hold."""
+    return tuple(found.text for found in broken(report, variant))
+
+
+def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
+    """Returns each budget that `variant` does not keep, or that was not measured; empty when all hold."""
     if variant.error is not None:
-        return ("was not made",)
+        return (Broken(Gain.RUNS, "was not made"),)
     numbers, budgets, latency = Numbers.of(report), report.budgets, report.latency(variant)
-    broken = []
+    found = []
     if budgets.max_drop is not None and variant.name != report.baseline:
         limit = numbers.allowance(budgets.max_drop)
         if variant.drop is None or math.isnan(variant.drop.value):
-            broken.append(f"loss not known (at most {limit} allowed)")
+            found.append(Broken(Gain.QUALITY, f"loss not known (at most {limit} allowed)"))
         elif variant.drop.value > budgets.max_drop:
-            broken.append(f"{numbers.lost(numbers.loss(variant.drop.value))}, more than {limit}")
+            lost = numbers.lost(numbers.loss(variant.drop.value))
+            found.append(Broken(Gain.QUALITY, f"{lost}, more than {limit}"))
     if budgets.max_size_bytes is not None:
         limit = f"{whole(budgets.max_size_bytes)} bytes"
         if variant.size_bytes is None:
-            broken.append(f"size not measured (at most {limit} allowed)")
+            found.append(Broken(Gain.BYTES, f"size not measured (at most {limit} allowed)"))
         elif variant.size_bytes > budgets.max_size_bytes:
-            broken.append(f"takes {whole(variant.size_bytes)} bytes, more than {limit}")
+            found.append(Broken(Gain.BYTES, f"takes {whole(variant.size_bytes)} bytes, more than {limit}"))
     if budgets.max_latency_ms is not None:
         limit = numbers.time(budgets.max_latency_ms)
         if latency is None:
-            broken.append(f"latency on {report.runtime} not measured (at most {limit} allowed)")
+            found.append(Broken(Gain.LATENCY, f"latency on {report.runtime} not measured (at most {limit} allowed)"))
         elif latency.p50 > budgets.max_latency_ms:
-            broken.append(f"takes {numbers.time(latency.p50)} on {report.runtime}, more than {limit}")
+            took = numbers.time(latency.p50)
+            found.append(Broken(Gain.LATENCY, f"takes {took} on {report.runtime}, more than {limit}"))
+    if budgets.max_ram_bytes is not None:
+        limit = f"{whole(budgets.max_ram_bytes)} bytes of RAM"
+        if variant.on_target is None or variant.on_target.ram_bytes is None:
+            found.append(Broken(Gain.RAM, f"RAM not known (at most {limit} allowed)"))
+        elif variant.on_target.ram_bytes > budgets.max_ram_bytes:
+            took = f"{whole(variant.on_target.ram_bytes)} ({variant.on_target.memory_how})"
+            found.append(Broken(Gain.RAM, f"takes {took} on {report.target}, more than {limit}"))
     if variant.on_target is not None and variant.on_target.problems:
-        broken.append(f"does not run on {report.target}: {clause('; '.join(variant.on_target.problems))}")
-    broken += [why for text in budgets.runtimes if (why := _broken_promise(variant, text))]
-    return tuple(broken)
+        why = clause("; ".join(variant.on_target.problems))
+        found.append(Broken(Gain.RUNS, f"does not run on {report.target}: {why}"))
+    found += [Broken(Gain.RUNS, words) for text in budgets.runtimes if (words := _broken_promise(variant, text))]
+    return tuple(found)
 
 
 def as_chosen(report: Report) -> Report:

@@ -18,6 +18,17 @@ ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 SIGNIFICANCE = 0.05
+# What may be gained beyond budgets.
+AIMS = {
+    "size": "the smallest one",
+    "latency": "the fastest one",
+    "balance": "the one with the least size times latency",
+}
+# Techniques that are no rung of a ladder.
+LEFT_OUT = (
+    "Pruning and clustering are no rungs: they make no file smaller and no integer model faster, and gain only where "
+    "files are stored or sent compressed."
+)
 # Up to this many samples one of them moves a share by more than half of a tenth of a point.
 _ONE_DECIMAL_SAMPLES = 2000
 
@@ -253,6 +264,14 @@ class Numbers:
         """Returns the size of a loss: "0.3 points" for shares, "3.2 %" of the baseline's value otherwise."""
         unit = "points" if self.is_share else "%"
         return f"{drop:.{self.decimals if self.is_share else 1}f} {unit}"
+
+    def loss_with_doubt(self, drop: Difference) -> str:
+        """Returns a loss and how far it may be off: "1.8 ± 0.6 points"."""
+        if drop.low is None or drop.high is None:
+            return self.loss(drop.value).replace("-", MINUS)
+        decimals, unit = self.decimals if self.is_share else 1, "points" if self.is_share else "%"
+        half = max(drop.high - drop.value, drop.value - drop.low)
+        return f"{drop.value:.{decimals}f} ± {half:.{decimals}f} {unit}".replace("-", MINUS)
 
     def change(self, drop: Difference | None) -> str:
         """Returns how the metric itself moved against the baseline: "−0.3" points, or "+3.2" per cent."""

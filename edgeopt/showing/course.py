@@ -87,7 +87,7 @@ class Course:
         with self._lock:
             if isinstance(news, Outlook):
                 self._stages = news.stages
-            else:
+            elif isinstance(news, Progress):
                 self._note(news)
 
     def finished(self) -> list[Finished]:

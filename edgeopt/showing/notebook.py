@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from edgeopt import progress
-from edgeopt.progress import News
+from edgeopt.progress import Announcement, News
 from edgeopt.showing.course import Course, in_words
 
 _EVERY_S = 0.2
@@ -23,6 +23,8 @@ class CellLine:
     def take(self, news: News) -> None:
         """Notes what is new, and shows it when the last line is old enough to have been read."""
         self._course.take(news)
+        if isinstance(news, Announcement):
+            self._stages.append(news.text)
         if monotonic() - self._shown >= _EVERY_S:
             self._shown = monotonic()
             place = self._course.place()

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import IO
 
-from edgeopt.progress import News
+from edgeopt.progress import Announcement, News
 from edgeopt.showing.course import Course, in_words
+from edgeopt.showing.safe import visible
 
 EVERY_S = 60.0
 
@@ -26,6 +27,9 @@ class SeldomLines:
     def take(self, news: News) -> None:
         """Notes what is new, and writes a line when the last one is a minute old."""
         self._course.take(news)
+        if isinstance(news, Announcement):
+            print(visible(news.text), file=self._file, flush=True)
+            return
         if self._clock() - self._written < EVERY_S:
             return
         self._written = self._clock()

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from edgeopt.progress import News
+from edgeopt.progress import Announcement, News
 from edgeopt.showing.course import Course, Finished, Place, in_words
 from edgeopt.showing.safe import visible
 
@@ -39,6 +39,8 @@ class LiveLine:
         """Notes what is new, and writes down what is done."""
         self._course.take(news)
         self._write_down()
+        if isinstance(news, Announcement):
+            self._console.print(Text(visible(news.text)), no_wrap=True, overflow="ellipsis", crop=True)
 
     def _write_down(self) -> None:
         for stage in self._course.finished():

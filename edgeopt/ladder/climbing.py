@@ -1,0 +1,504 @@
+"""A workspace, budgets and an aim go in; what was found on the way up the ladder, and why no further, comes out.
+
+A loop around `carry_out` on one workspace: recipes that begin alike share their work. What a rung is worth is decided
+on the samples that choices are made on, and what chance may explain decides nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgeopt import __version__, measuring, progress, schemes, targets
+from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
+from edgeopt.data import Part
+from edgeopt.errors import EdgeoptError
+from edgeopt.evaluation import Evaluation
+from edgeopt.front import exact, front
+from edgeopt.ladder.costs import Costs
+from edgeopt.ladder.merging import fresh, joined
+from edgeopt.ladder.obstacles import obstacles
+from edgeopt.ladder.rungs import RUNGS, Rung, Situation, needs, touches_model
+from edgeopt.outlook import stages
+from edgeopt.recipe import Recipe
+from edgeopt.recommendation import DEFAULT_MAX_DROP, recommended, rolled_back
+from edgeopt.report import ModelFacts, Report
+from edgeopt.report.verdict import as_chosen, broken
+from edgeopt.report.words import Numbers, seconds
+from edgeopt.schemes import SCHEMES, scheme
+from edgeopt.statistics import samples_to_show
+from edgeopt.steps import DEFAULTS, TrainedStep
+from edgeopt.techniques import Need
+from edgeopt.vocabulary import Climb, Difference, Gain, Interval, RungRecord, Variant
+from edgeopt.workers import TimeIsUp, until
+from edgeopt.workspace import Workspace
+
+# What to gain beyond the budgets, in the words of `report.words.AIMS`.
+AIMS: dict[str, frozenset[Gain]] = {
+    "size": frozenset({Gain.BYTES}),
+    "latency": frozenset({Gain.LATENCY}),
+    "balance": frozenset({Gain.BYTES, Gain.LATENCY}),
+}
+# Kept for what is measured and written after the last rung, until it is known what that takes here.
+_LEAST_RESERVE_S = 10.0
+_NEED_WORDS = {
+    Need.TRAINING: "there are no training samples (--train-data)",
+    Need.LABELS: "there are no labels",
+    Need.CALIBRATION: "there are no samples to calibrate with (--calibration-data)",
+}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How far to climb.
+
+    Attributes:
+        gain: key of AIMS: what to gain beyond the budgets; "" to stop where they are kept.
+        time_s: what the whole command may take; None for as long as it takes.
+        began: when it began, of `time.monotonic`.
+    """
+
+    gain: str = ""
+    time_s: float | None = None
+    began: float = 0.0
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """What was found.
+
+    Attributes:
+        outcome: every variant, measured.
+        climb: how it was come by; None where a recipe said it.
+        recipes: name of a variant → the recipe that makes it.
+        said: what is to be said of the machine.
+    """
+
+    outcome: Outcome
+    climb: Climb | None
+    recipes: dict[str, Recipe]
+    said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What the samples do not show of a loss that is kept as measured.
+
+    Attributes:
+        words: what they show, and how many would show it.
+        can_be_shown: whether these samples would show it of a file that loses nothing.
+    """
+
+    words: str
+    can_be_shown: bool
+
+
+# What is told after every rung, so that the best so far is always on disk.
+Keep = Callable[[Climbed], object]
+
+
+def climb(workspace: Workspace, asked: Recipe, aim: Aim, *, keep: Keep = lambda climbed: None) -> Climbed:
+    """Climbs the ladder as far as the budgets ask, or, with an aim, as far as it gains.
+
+    Args:
+        workspace: where everything is made.
+        asked: schemes, budgets, target, training and seed; it has no steps.
+        aim: how far.
+        keep: is called with all that was found after every rung.
+
+    Raises:
+        EdgeoptError: the model or data cannot be used, or not one variant could be made.
+    """
+    climber = _Climber(workspace, asked, aim, keep)
+    climber.first(RUNGS[0])
+    try:
+        for rung in RUNGS[1:]:
+            if climber.ended:
+                break
+            climber.try_rung(rung)
+    except KeyboardInterrupt:
+        climber.stop("interrupted", "it was interrupted")
+    return climber.finish()
+
+
+class _Climber:
+    """Where on the ladder one is, and what was found there."""
+
+    def __init__(self, workspace: Workspace, asked: Recipe, aim: Aim, keep: Keep) -> None:
+        self._workspace, self._asked, self._aim, self._keep = workspace, asked, aim, keep
+        self._target = None if asked.target is None else targets.target(asked.target)
+        self._outcome = Outcome(())
+        self._recipes: dict[str, Recipe] = {}
+        self._records: list[RungRecord] = []
+        self._said: tuple[str, ...] = ()
+        self.ended, self._why = "", ""
+        # Without an aim, time that was said is for what the budgets ask; without budgets for both.
+        self._gains = AIMS[aim.gain] if aim.gain else frozenset()
+        self._clocked = asked.budgets.max_latency_ms is not None or Gain.LATENCY in self._gains
+
+    # --- the rungs -------------------------------------------------------------------------------------------------
+
+    def first(self, rung: Rung) -> None:
+        """Converts in every scheme: what is always made, however short the time."""
+        began = time.monotonic()
+        progress.foresee(stages(self._asked, samples=0, measured=True))
+        outcome = carry_out(self._asked, self._workspace)
+        outcome = measuring.translated(self._workspace, outcome, self._asked.formats)
+        self._outcome, self._said = measuring.measured(
+            self._workspace, outcome, promises=promised(self._asked), target=self._target
+        )
+        self._recipes = {variant.name: self._asked for variant in self._outcome.variants}
+        took = time.monotonic() - began
+        made = tuple(variant.name for variant in self._outcome.variants)
+        best = self._recommended()
+        record = RungRecord(rung.name, rung.summary, None, took, made, best.best or "", came_to=self._judged(made))
+        self._records.append(record)
+        self._decide()
+        if self._aim.time_s is not None and took > self._aim.time_s:
+            self.stop(
+                "time", f"the schemes alone took {seconds(took)}, more than the {seconds(self._aim.time_s)} there were"
+            )
+        self._keep(self._climbed())
+
+    def try_rung(self, rung: Rung) -> None:
+        """Climbs one rung, or notes why not; decides whether to go on."""
+        situation = self._situation()
+        if why := self._idle(rung, situation):
+            self._records.append(RungRecord(rung.name, rung.summary, skipped=why))
+            return
+        told = took = 0.0
+        made: list[str] = []
+        came_to: list[str] = []
+        skipped = ""
+        for recipe in rung.candidates(situation):
+            if why := self._missing(recipe) or self._needless(recipe):
+                skipped = why
+                continue
+            fitting = self._costs.shortened(recipe, self._left_s())
+            if fitting is None:
+                about, left = seconds(self._costs.of(recipe)), seconds(max(0.0, self._left_s()))
+                skipped = f"{recipe.name} may take {about}, and {left} are left"
+                continue
+            cost = self._costs.of(fitting)
+            progress.foresee(stages(fitting, samples=self._costs.samples, measured=False))
+            progress.announce(f"{rung.name}, {recipe.name}: may take {seconds(cost)}")
+            began = time.monotonic()
+            told += cost
+            try:
+                with until(time.monotonic() + self._left_s()):
+                    names, said = self._carried_out(fitting)
+            except TimeIsUp:
+                took += time.monotonic() - began
+                came_to.append(f"{recipe.name} was ended when the time was over")
+                self.stop("time", "the time was over")
+                break
+            except KeyboardInterrupt:
+                came_to.append(f"{recipe.name} was interrupted")
+                took += time.monotonic() - began
+                self._records.append(self._record(rung, told, took, made, came_to))
+                raise
+            except EdgeoptError as error:
+                took += time.monotonic() - began
+                came_to.append(f"{recipe.name} could not be done: {error}")
+                continue
+            took += time.monotonic() - began
+            self._costs.learn(fitting, time.monotonic() - began)
+            made += names
+            came_to += [*_shortened_words(recipe, fitting), *said]
+            progress.announce(
+                f"  took {seconds(time.monotonic() - began)}; the best so far is {self._recommended().best}"
+            )
+            self._decide()
+            if self.ended or self._is_shown_to_lose(names):
+                break
+        if not told:
+            self._records.append(RungRecord(rung.name, rung.summary, skipped=skipped or "nothing to try here"))
+            return
+        self._records.append(self._record(rung, told, took, made, came_to))
+        self._keep(self._climbed())
+
+    def stop(self, ended: str, why: str) -> None:
+        """Notes why the ladder is not climbed any further."""
+        self.ended, self._why = ended, why
+
+    def finish(self) -> Climbed:
+        """Returns all that was found; what may be recommended is timed once more, all taking turns."""
+        if not self.ended:
+            self.stop("top", self._at_the_top())
+        there = {record.name for record in self._records}
+        rest = [RungRecord(r.name, r.summary, skipped=f"not begun: {self._why}") for r in RUNGS if r.name not in there]
+        self._records += rest
+        if self.ended != "interrupted" and len(self._records) - len(rest) > 1:
+            chosen = [v for v in self._outcome.variants if v.runtimes and v.file]
+            progress.tell("timing")
+            again, self._said = measuring.timed(self._workspace, chosen)
+            self._outcome = joined(self._outcome, Outcome(tuple(again)))
+        return self._climbed(final=True)
+
+    # --- what is known ------------------------------------------------------------------------------------------------
+
+    def _carried_out(self, recipe: Recipe) -> tuple[list[str], list[str]]:
+        """Carries a recipe out and measures what is new; returns the names, and what came of it in words."""
+        made = carry_out(recipe, self._workspace)
+        new = fresh(self._outcome, made)
+        baseline = next(v for v in self._outcome.variants if v.name == BASELINE)
+        measured, _ = measuring.measured(
+            self._workspace,
+            replace(new, variants=(baseline, *new.variants)),
+            promises=promised(recipe),
+            target=self._target,
+            wholly=self._contenders,
+            clocked=self._clocked,
+        )
+        # The baseline is known from the first rung, with all variants of which it was timed.
+        measured = replace(measured, variants=measured.variants[1:])
+        self._outcome = joined(self._outcome, measured)
+        names = [variant.name for variant in measured.variants]
+        self._recipes |= dict.fromkeys(names, recipe)
+        undone = [f"{r.technique} was rolled back: {r.rolled_back}" for r in measured.records if r.rolled_back]
+        return names, [*undone, *self._judged(names)]
+
+    def _contenders(self, new: Sequence[Variant]) -> list[str]:
+        """Returns the names of new variants that may be recommended: nothing of their kind is shown to beat them.
+
+        What computes alike is as fast as it has arithmetic; so the measuring does not grow with the ladder.
+        """
+        names: list[str] = []
+        old = [variant for variant in self._outcome.variants if variant.runtimes and variant.file]
+        for kind in {_kind(variant) for variant in new if variant.file}:
+            of_kind = {v.name: v for v in (*old, *new) if v.file and _kind(v) == kind}
+            points = [_point(variant) for variant in of_kind.values()]
+            names += [list(of_kind)[i] for i in front(points)]
+        there = {variant.name for variant in new}
+        undone = rolled_back(self._outcome.records)
+        return [name for name in names if name in there and name not in undone and name != BASELINE]
+
+    def _recommended(self) -> Report:
+        return recommended(self._report())
+
+    def _report(self) -> Report:
+        """Returns what is known as a report, with the one point that nobody has to lose where no loss is allowed."""
+        budgets = self._asked.budgets
+        return Report(
+            __version__,
+            "",
+            ModelFacts(str(self._workspace.original.file)),
+            target=None if self._target is None else self._target.name,
+            budgets=budgets,
+            runtime=self._workspace.runtime.runtime.name,
+            steps=self._outcome.records,
+            variants=self._outcome.variants,
+            baseline=BASELINE,
+            climb=Climb(self._aim.gain),
+        )
+
+    def _strict(self) -> Report:
+        """Returns the report as choices see it, with a bound for the loss."""
+        report, budgets = as_chosen(self._report()), self._asked.budgets
+        known = any(variant.drop for variant in report.variants)
+        if budgets.max_drop is None and known:
+            budgets = replace(budgets, max_drop=DEFAULT_MAX_DROP)
+        undone = rolled_back(report.steps)
+        made = tuple(v for v in report.variants if v.file and v.name not in undone)
+        return replace(report, budgets=budgets, variants=made, steps=())
+
+    def _situation(self) -> Situation:
+        report = self._strict()
+        base = self._base(report)
+        latency = report.latency(base)
+        return Situation(
+            replace(self._asked, formats=()),
+            self._lacking(report),
+            self._workspace.survey(layers=False).facts,
+            base,
+            None if base.drop is None else base.drop.value,
+            None if latency is None else latency.p50,
+            self._target,
+            frozenset(SCHEMES if self._asked.schemes == schemes.DEFAULTS else self._asked.schemes),
+        )
+
+    def _base(self, report: Report) -> Variant:
+        """Returns the model as it came in the integers that suit the target, or else in what comes first."""
+        plain = {v.scheme: v for v in report.variants if not v.steps}
+        best = "int8" if self._target is None else self._target.best_scheme
+        integers = [name for name in plain if scheme(name).algorithm and not scheme(name).is_low_bit]
+        order = [best, "int8", *(name for name in integers if scheme(name).needs_calibration), *integers, *plain]
+        return next(plain[name] for name in order if name in plain)
+
+    def _lacking(self, report: Report) -> frozenset[Gain]:
+        """Returns what the nearest variants lack, and what the aim goes on gaining."""
+        broken_by = [frozenset(found.lacks for found in broken(report, v)) for v in report.variants]
+        least = [one for one in broken_by if not any(other < one for other in broken_by)]
+        lacking = frozenset[Gain]().union(*least)
+        return lacking | self._gains | (frozenset({Gain.QUALITY}) if self._doubt(report) else frozenset())
+
+    def _doubt(self, report: Report) -> Doubt | None:
+        """Returns what the samples do not show of a loss that is kept as measured; None where they show it."""
+        limit = self._asked.budgets.max_drop
+        kept = [v for v in report.variants if not broken(report, v)]
+        if limit is None or not kept or any(v.drop is None or _high(v.drop) <= limit for v in kept):
+            return None
+        best = min((v for v in kept if v.drop and v.metric), key=lambda v: _high(v.drop), default=None)
+        if best is None or best.drop is None or best.metric is None:
+            return None
+        numbers, samples = Numbers.of(report), best.metric.samples
+        half = _high(best.drop) - best.drop.value
+        needed = samples_to_show(half, samples, limit - best.drop.value)
+        words = (
+            f"on {samples:,} samples it loses {numbers.loss(best.drop.value)}, and chance does not rule out "
+            f"{numbers.loss(_high(best.drop))}"
+        )
+        if needed is not None:
+            words += f"; about {needed:,} samples would show it to be within {numbers.allowance(limit)}"
+        return Doubt(words, can_be_shown=half <= limit)
+
+    def _decide(self) -> None:
+        """Ends the climb where the budgets are kept and no more was asked for.
+
+        A loss that is kept as measured is kept; where a better file could also be shown to keep it, one is looked for.
+        """
+        report = self._strict()
+        if self._gains or all(broken(report, v) for v in report.variants):
+            return
+        doubt = self._doubt(report)
+        if doubt is None:
+            self.stop("met", f"{self._recommended().best} keeps every budget, and no more was asked for")
+        elif not doubt.can_be_shown:
+            self.stop("met", f"{self._recommended().best} keeps every budget as measured: {doubt.words}")
+
+    def _at_the_top(self) -> str:
+        report = self._strict()
+        if any(not broken(report, v) for v in report.variants):
+            doubt = self._doubt(report)
+            return "every rung that may gain something was tried" + (f"; {doubt.words}" if doubt else "")
+        return "every rung that may bring what lacks was tried"
+
+    def _idle(self, rung: Rung, situation: Situation) -> str:
+        """Says why a rung is not begun, "" where it is."""
+        if not rung.brings & situation.lacking:
+            brings = " and ".join(gain.value for gain in Gain if gain in rung.brings)
+            lacking = " and ".join(gain.value for gain in Gain if gain in situation.lacking)
+            return f"it brings {brings}, and what lacks is {lacking}"
+        return rung.idle(situation)
+
+    def _missing(self, recipe: Recipe) -> str:
+        """Says what a recipe needs that is not there, "" where all is."""
+        data, facts = self._workspace.data, self._workspace.survey(layers=False).facts
+        if touches_model(recipe) and facts.untrainable:
+            return facts.untrainable
+        there = {
+            Need.TRAINING: len(data.training) > 0,
+            Need.LABELS: data.training.has_labels or not len(data.training),
+            Need.CALIBRATION: len(data.calibration) > 0,
+        }
+        return next((_NEED_WORDS[need] for need in needs(recipe) if there.get(need) is False), "")
+
+    def _needless(self, recipe: Recipe) -> str:
+        """Says that a training is not worth it, where it would only show what is kept as measured."""
+        report = self._strict()
+        trains = any(isinstance(step, TrainedStep) for step in recipe.steps)
+        if trains and not self._gains and self._aim.time_s is None and self._doubt(report):
+            return "nothing is trained only to show a loss that is kept as measured; --time lets it"
+        return ""
+
+    def _is_shown_to_lose(self, names: Sequence[str]) -> bool:
+        """Whether what a recipe came to is shown to lose more than may be lost: a deeper cut would lose more."""
+        report = self._strict()
+        limit, last = report.budgets.max_drop, report.variant(names[-1] if names else None)
+        return limit is not None and last is not None and last.drop is not None and last.drop.exceeds(limit)
+
+    def _judged(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Returns what variants came to, one sentence each."""
+        report = self._strict()
+        numbers = Numbers.of(report)
+        found = []
+        for variant in report.variants:
+            if variant.name not in names or variant.name == BASELINE:
+                continue
+            lacks = [one.text for one in broken(report, variant)]
+            size = f"{variant.size_bytes:,} bytes"
+            drop = variant.drop
+            loss = "" if drop is None else f", loses {numbers.loss_with_doubt(drop)}"
+            found.append(f"{variant.name}: {size}{loss}: {'; '.join(lacks) or 'keeps every budget'}")
+        return tuple(found)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _left_s(self) -> float:
+        """Returns the seconds that are left for rungs; what comes after the last one is not among them."""
+        if self._aim.time_s is None:
+            return float("inf")
+        return self._aim.began + self._aim.time_s - time.monotonic() - self._reserve_s()
+
+    def _reserve_s(self) -> float:
+        taken = self._workspace.seconds
+        files = max(1, len(self._records) and len(self._records[0].made))
+        contenders = sum(1 for v in self._outcome.variants if v.runtimes) + 2
+        return max(_LEAST_RESERVE_S, taken.get("time", 0.0) / files * contenders * 1.5)
+
+    @functools.cached_property
+    def _costs(self) -> Costs:
+        """What things take, by what the first rung took."""
+        taken, files = self._workspace.seconds, max(1, len(self._outcome.variants))
+        tried = sum(taken.get(name, 0.0) for name in ("score", "fidelity", "runtimes", "target", "layers"))
+        data = self._workspace.data
+        return Costs(
+            len(data.training),
+            len(self._workspace.survey(layers=False).facts.weights),
+            lambda: self._workspace.pace(self._asked.training.over(DEFAULTS)),
+            answering_s=self._answering_s(data.deciding),
+            file_s=max(1.0, taken.get("convert", 0.0) / files),
+            tried_s=max(1.0, tried / files),
+        )
+
+    def _answering_s(self, part: Part) -> float:
+        baseline = next((v for v in self._outcome.variants if v.name == BASELINE and v.file), None)
+        score = None if baseline is None else self._workspace.score(baseline, part)
+        return score.seconds / max(1, score.samples) if isinstance(score, Evaluation) else 1e-3
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def _record(self, rung: Rung, told: float, took: float, made: Sequence[str], came_to: Sequence[str]) -> RungRecord:
+        best = self._recommended().best or ""
+        return RungRecord(rung.name, rung.summary, told, took, tuple(made), best, came_to=tuple(came_to))
+
+    def _climbed(self, *, final: bool = False) -> Climbed:
+        report = self._strict()
+        lacks = all(broken(report, variant) for variant in report.variants)
+        stands = obstacles(report, self._workspace.folder) if final and lacks else ()
+        found = Climb(self._aim.gain, self._aim.time_s, tuple(self._records), self.ended, self._why, stands)
+        return Climbed(self._outcome, found, dict(self._recipes), self._said)
+
+
+def _high(drop: Difference | None) -> float:
+    """Returns what chance does not rule out of a loss."""
+    assert drop is not None
+    return drop.value if drop.high is None else drop.high
+
+
+def _kind(variant: Variant) -> tuple[str, ...]:
+    """Returns what a file computes with: those of one kind are as fast as they have arithmetic."""
+    row = scheme(variant.scheme)
+    form = variant.primary.format if variant.primary else ""
+    return form, row.activations, str(row.dynamic)
+
+
+def _point(variant: Variant) -> tuple[Interval, ...]:
+    drop = variant.tuning_drop or variant.drop
+    value = 0.0 if drop is None or math.isnan(drop.value) else drop.value
+    loss = Interval(value, value, value) if drop is None or drop.low is None else Interval(value, drop.low, _high(drop))
+    ram = variant.on_target.ram_bytes if variant.on_target else None
+    return (loss, exact(variant.size_bytes or 0), exact(variant.macs or 0), exact(ram or 0))
+
+
+def _shortened_words(whole: Recipe, fitting: Recipe) -> list[str]:
+    if whole == fitting:
+        return []
+    before, after = (
+        max(step.training(one.training).epochs or 0 for step in one.steps if isinstance(step, TrainedStep))
+        for one in (whole, fitting)
+    )
+    return [f"{whole.name} had {after} epochs in place of {before}: what there was time for"]

@@ -1,0 +1,199 @@
+"""The ladder: what is tried for which budgets, what is skipped and why, how it ends, and what its report says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeopt
+from edgeopt import workers
+from edgeopt.carry_out import Outcome
+from edgeopt.errors import ConfigError
+from edgeopt.ladder.costs import Costs
+from edgeopt.ladder.merging import fresh, joined
+from edgeopt.ladder.rungs import RUNGS, Situation, needs, touches_model
+from edgeopt.plan import plan
+from edgeopt.prospects import ModelFacts, WeightFacts
+from edgeopt.recipe import Recipe, load_recipe, read_recipe, write_recipe
+from edgeopt.report import read_report
+from edgeopt.schemes import DEFAULTS
+from edgeopt.statistics import samples_to_show
+from edgeopt.targets import target
+from edgeopt.techniques import Need
+from edgeopt.units import parse_duration_s
+from edgeopt.vocabulary import Artifact, Budgets, Gain, StepRecord, Variant
+
+INT8_BYTES, WEIGHTS_BYTES = 100_000, 80_000
+FACTS = ModelFacts(
+    "", "", 400_000, WEIGHTS_BYTES, 2, 0.0, (WeightFacts("convolution", WEIGHTS_BYTES, 10**6, WEIGHTS_BYTES, 64),), {}
+)
+
+
+def variant(name: str, content: str, size: int = INT8_BYTES, scheme: str = "int8", **said: Any) -> Variant:
+    return Variant(name, scheme, (Artifact("tflite", f"{name}.tflite", content * 64, size, size),), **said)
+
+
+def situation(*lacking: Gain, **said: Any) -> Situation:
+    base = variant("int8", "a", bytes_by_kind={"weights": WEIGHTS_BYTES, "graph": INT8_BYTES - WEIGHTS_BYTES})
+    budgets = said.pop("budgets", Budgets())
+    return Situation(Recipe(schemes=DEFAULTS, budgets=budgets), frozenset(lacking), FACTS, base, **said)
+
+
+# --- rungs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+def test_every_candidate_is_a_recipe_that_can_be_planned_and_written(rung: Any) -> None:
+    budgets = Budgets(max_drop=1.0, max_size_bytes=INT8_BYTES // 2, max_latency_ms=1.0)
+    at_hand = situation(*Gain, budgets=budgets, drop=1.5, latency_ms=2.0)
+    assert rung.idle(at_hand) == ""
+    recipes = list(rung.candidates(at_hand))
+    assert recipes
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    for recipe in recipes:
+        assert recipe.budgets == budgets
+        plan(recipe, facts=FACTS, has_labels=True, has_training=True, has_calibration=True)
+        assert replace(read_recipe(write_recipe(recipe)), name=recipe.name) == recipe
+
+
+def test_needs_are_those_of_the_techniques() -> None:
+    assert needs(load_recipe("qat")) == (Need.TRAINING, Need.LABELS, Need.CALIBRATION)
+    assert Need.TRAINING not in needs(load_recipe("repair"))
+    assert needs(Recipe(schemes=("float16",))) == ()
+    assert not touches_model(load_recipe("repair"))
+    assert touches_model(load_recipe("qat"))
+
+
+def test_a_cut_is_as_deep_as_the_budgets_need() -> None:
+    # Half of the file is to go, and half of the graph's 20 % goes with the channels: (0.97 / 2 - 0.1) / 0.8.
+    at_hand = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2))
+    assert at_hand.cut == ("bytes", round((0.97 / 2 - 0.1) / 0.8, 2))
+    fast = situation(Gain.LATENCY, budgets=Budgets(max_latency_ms=1.0), latency_ms=4.0)
+    assert fast.cut == ("macs", round(0.97 / 4, 2))
+    assert situation(Gain.LATENCY).cut == ("macs", 0.5)
+    assert situation(Gain.BYTES, budgets=Budgets(max_size_bytes=1)).cut == ("bytes", 0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "at_hand", "why"),
+    [
+        ("repair", situation(Gain.QUALITY, drop=-0.2), "int8 loses nothing that could be mended"),
+        (
+            "four bits",
+            situation(Gain.BYTES, allowed=frozenset({"int8"})),
+            "four bits were not asked for, only int8",
+        ),
+        ("four bits", situation(Gain.BYTES, target=target("edge-tpu")), "edge-tpu takes no weights of four bits: "),
+        (
+            "mixed precision",
+            situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2)),
+            "in four bits the file would still take about 60,000 bytes",
+        ),
+        (
+            "shrink",
+            situation(Gain.BYTES, budgets=Budgets(max_size_bytes=9_000)),
+            "without one weight the file would still take about 10,000 bytes",
+        ),
+    ],
+)
+def test_what_brings_nothing_here_says_why(name: str, at_hand: Situation, why: str) -> None:
+    rung = next(rung for rung in RUNGS if rung.name == name)
+    assert why in rung.idle(at_hand)
+
+
+# --- costs and merging -----------------------------------------------------------------------------------------------
+
+
+def test_a_training_is_shortened_to_the_time_there_is_and_no_further() -> None:
+    recipe = load_recipe("qat")
+    costs = Costs(1000, 4, lambda: 0.01, file_s=1.0, tried_s=1.0)
+    files = 1 + len(recipe.schemes) + 2 + 1
+    assert costs.of(recipe) == pytest.approx(files + 10 * 1000 * 0.01)
+    assert costs.shortened(recipe, 1000.0) == recipe
+    fitting = costs.shortened(recipe, files + 5.5 * 1000 * 0.01)
+    assert fitting is not None
+    assert fitting.steps[0].epochs == 5
+    assert costs.shortened(recipe, files + 2.5 * 1000 * 0.01) is None
+    costs.learn(recipe, 2 * costs.of(recipe))
+    assert costs.of(recipe) == pytest.approx(2 * (files + 10 * 1000 * 0.01))
+
+
+def test_variants_of_several_recipes_have_names_of_their_own() -> None:
+    held = Outcome((variant("float32", "0", scheme="float32"), variant("shrink.int8", "a")))
+    record = StepRecord("shrink", before="int8", after="shrink.int8")
+    more = Outcome(
+        (variant("float32", "0", scheme="float32"), variant("shrink.int8", "b"), variant("shrink+qat.int8", "c")),
+        (record,),
+        references={"shrink.int8": variant("shrink.float32", "d")},
+    )
+    new = fresh(held, more)
+    assert [one.name for one in new.variants] == ["shrink-2.int8", "shrink+qat.int8"]
+    assert new.records[0].after == "shrink-2.int8"
+    assert list(new.references) == ["shrink-2.int8"]
+    assert fresh(joined(held, new), more) == Outcome(())
+
+
+def test_how_many_samples_would_show_it() -> None:
+    assert samples_to_show(2.0, 100, 1.0) == 100 * 2**2
+    assert samples_to_show(2.0, 100, 0.0) is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("1.5h", 5400.0), ("45", 45.0)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "0m", "-5m", "1e400h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ConfigError, match="Expected a duration such as 90s, 30m or 2h, got"):
+        parse_duration_s(text)
+
+
+def test_a_call_to_a_worker_ends_at_its_moment() -> None:
+    with workers.Worker() as worker, workers.until(time.monotonic() + 0.5):
+        with pytest.raises(workers.TimeIsUp):
+            worker.call("time:sleep", 60)
+        with pytest.raises(workers.TimeIsUp):
+            worker.call("time:sleep", 0)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"budgets": Budgets(max_drop=-1.0)}, "Expected a max_drop of at least 0, got -1"),
+        ({"budgets": Budgets(max_size_bytes=0)}, "Expected a max_size above 0, which no file keeps, got 0"),
+        ({"budgets": Budgets(max_ram_bytes=9)}, "Expected a target with max_ram, got none"),
+        ({"aim": "speed"}, "Expected an aim, got 'speed'. Known: balance, latency, size"),
+        ({"recipe": Recipe(), "time_s": 9.0}, "Expected a recipe, or an aim and a time for the ladder"),
+    ],
+)
+def test_what_cannot_be_asked_for(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        edgeopt.optimize(tmp_path / "m.keras", "digits", tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+# --- climbs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_size_that_no_scheme_keeps_is_met_without_training(digits_model: Path, tmp_path: Path) -> None:
+    """Half-way between int8 and int4; the float model is the same in both runs, and so is what was made of it."""
+    folder = tmp_path / "out"
+    first = edgeopt.optimize(digits_model, "digits", folder, schemes=["int8", "int4"])
+    sizes = {v.scheme: v.size_bytes or 0 for v in first.variants}
+    limit = (sizes["int8"] + sizes["int4"]) // 2
+    report = edgeopt.optimize(
+        digits_model, "digits", folder, schemes=["int8"], budgets=Budgets(max_drop=20.0, max_size_bytes=limit)
+    )
+    assert report.climb is not None
+    told = {rung.name: rung for rung in report.climb.rungs}
+    assert told["four bits"].skipped == "weights of four bits were not asked for, only int8"
+    assert told["repair"].skipped == "it brings quality, and what lacks is bytes"
+    assert read_report(folder).climb == report.climb
