@@ -333,6 +333,8 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "output_component": vocabulary.OutputComponent,
         "problem": vocabulary.Problem,
         "interval": vocabulary.Interval,
+        "climb": vocabulary.Climb,
+        "rung": vocabulary.RungRecord,
     }
     assert set(definitions) == set(kinds)
     derived = {"runtime": {"loads"}}
