@@ -17,18 +17,28 @@ from edgeopt.ladder.costs import Costs
 from edgeopt.ladder.merging import fresh, joined
 from edgeopt.ladder.rungs import RUNGS, Situation, needs, touches_model
 from edgeopt.plan import plan
-from edgeopt.prospects import ModelFacts, WeightFacts
+from edgeopt.prospects import ModelFacts as WhatIsKnown
+from edgeopt.prospects import WeightFacts
 from edgeopt.recipe import Recipe, load_recipe, read_recipe, write_recipe
-from edgeopt.report import read_report
+from edgeopt.report import ModelFacts, Report, ladder_lines
 from edgeopt.schemes import DEFAULTS
 from edgeopt.statistics import samples_to_show
 from edgeopt.targets import target
-from edgeopt.techniques import Need
+from edgeopt.techniques import Need, technique
 from edgeopt.units import parse_duration_s
-from edgeopt.vocabulary import Artifact, Budgets, Gain, StepRecord, Variant
+from edgeopt.vocabulary import (
+    Artifact,
+    Budgets,
+    Climb,
+    Gain,
+    MetricValue,
+    RungRecord,
+    StepRecord,
+    Variant,
+)
 
 INT8_BYTES, WEIGHTS_BYTES = 100_000, 80_000
-FACTS = ModelFacts(
+FACTS = WhatIsKnown(
     "", "", 400_000, WEIGHTS_BYTES, 2, 0.0, (WeightFacts("convolution", WEIGHTS_BYTES, 10**6, WEIGHTS_BYTES, 64),), {}
 )
 
@@ -112,14 +122,15 @@ def test_a_training_is_shortened_to_the_time_there_is_and_no_further() -> None:
     recipe = load_recipe("qat")
     costs = Costs(1000, 4, lambda: 0.01, file_s=1.0, tried_s=1.0)
     files = 1 + len(recipe.schemes) + 2 + 1
-    assert costs.of(recipe) == pytest.approx(files + 10 * 1000 * 0.01)
+    epoch = technique("qat").takes * 1000 * 0.01
+    assert costs.of(recipe) == pytest.approx(files + 10 * epoch)
     assert costs.shortened(recipe, 1000.0) == recipe
-    fitting = costs.shortened(recipe, files + 5.5 * 1000 * 0.01)
+    fitting = costs.shortened(recipe, files + 5.5 * epoch)
     assert fitting is not None
     assert fitting.steps[0].epochs == 5
-    assert costs.shortened(recipe, files + 2.5 * 1000 * 0.01) is None
+    assert costs.shortened(recipe, files + 2.5 * epoch) is None
     costs.learn(recipe, 2 * costs.of(recipe))
-    assert costs.of(recipe) == pytest.approx(2 * (files + 10 * 1000 * 0.01))
+    assert costs.of(recipe) == pytest.approx(2 * (files + 10 * epoch))
 
 
 def test_variants_of_several_recipes_have_names_of_their_own() -> None:
@@ -180,20 +191,29 @@ def test_what_cannot_be_asked_for(settings: dict[str, Any], said: str, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-# --- climbs ----------------------------------------------------------------------------------------------------------
+# --- what is told ----------------------------------------------------------------------------------------------------
 
 
-def test_a_size_that_no_scheme_keeps_is_met_without_training(digits_model: Path, tmp_path: Path) -> None:
-    """Half-way between int8 and int4; the float model is the same in both runs, and so is what was made of it."""
-    folder = tmp_path / "out"
-    first = edgeopt.optimize(digits_model, "digits", folder, schemes=["int8", "int4"])
-    sizes = {v.scheme: v.size_bytes or 0 for v in first.variants}
-    limit = (sizes["int8"] + sizes["int4"]) // 2
-    report = edgeopt.optimize(
-        digits_model, "digits", folder, schemes=["int8"], budgets=Budgets(max_drop=20.0, max_size_bytes=limit)
+def climbed(*variants: Variant, climb: Climb = Climb(), **budgets: Any) -> Report:  # noqa: B008 - it is frozen
+    """Returns a report of variants beside a float32 of 400,000 bytes."""
+    baseline = variant("float32", "0", 4 * INT8_BYTES, "float32")
+    everything = tuple(
+        replace(one, metric=MetricValue("top1", 0.9, 0.88, 0.92, 1000, is_share=True)) for one in (baseline, *variants)
     )
-    assert report.climb is not None
-    told = {rung.name: rung for rung in report.climb.rungs}
-    assert told["four bits"].skipped == "weights of four bits were not asked for, only int8"
-    assert told["repair"].skipped == "it brings quality, and what lacks is bytes"
-    assert read_report(folder).climb == report.climb
+    return Report(
+        "0", "", ModelFacts("m.keras"), budgets=Budgets(**budgets), variants=everything, baseline="float32", climb=climb
+    )
+
+
+def test_the_terminal_shows_a_line_a_rung() -> None:
+    rungs = (
+        RungRecord("schemes", "convert", None, 12.3, ("int8",), "int8"),
+        RungRecord("repair", "mend", skipped="it brings quality, and what lacks is bytes, " + 9 * "and more of it "),
+    )
+    report = climbed(variant("int8", "a"), climb=Climb("size", 60.0, rungs, "time", "the time was over"))
+    first, second, last = ladder_lines(report, width=80)
+    assert first == "schemes       12.3 s  the best so far: int8"
+    assert second.startswith("repair       skipped  it brings quality")
+    assert len(second) == 80
+    assert last == "Ended: the time was over."
+    assert ladder_lines(replace(report, climb=None)) == []

@@ -15,8 +15,9 @@ import pytest
 from test_delegates import built
 
 import edgeopt
-from edgeopt import files, recommendation
+from edgeopt import files, formats, recommendation
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
+from edgeopt.ladder.obstacles import obstacles
 from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
 from edgeopt.runtimes import Delegate, to_try
 from edgeopt.schemes import DEFAULTS, SCHEMES
@@ -150,6 +151,51 @@ def test_other_budgets_only_choose_again(finished: tuple[Report, Path], digits_m
     again = edgeopt.optimize(digits_model, "digits", folder, budgets=Budgets(max_size_bytes=smallest.size_bytes))
     assert again.best == smallest.name
     assert stored(folder).keys() == before.keys()
+
+
+def test_a_size_that_no_scheme_keeps_is_met_a_rung_higher(finished: tuple[Report, Path], digits_model: Path) -> None:
+    report, folder = finished
+    sizes = {variant.name: variant.size_bytes or 0 for variant in report.variants}
+    limit = int(0.8 * sizes["int8"])  # of which four bits save more than a third
+    budgets = Budgets(max_drop=5.0, max_size_bytes=limit)
+    again = edgeopt.optimize(digits_model, "digits", folder, budgets=budgets)
+    best, climb = again.variant(again.best), again.climb
+    assert climb is not None
+    assert best is not None
+    assert best.scheme == "int4"
+    assert (best.size_bytes or 0) <= limit
+    assert files.sha256(folder / "best.tflite") == best.sha256
+    assert (climb.ended, climb.why) == ("met", f"{best.name} keeps every budget, and no more was asked for")
+    told = {rung.name: rung for rung in climb.rungs}
+    assert told["repair"].skipped == "it brings quality, and what lacks is bytes"
+    assert told["four bits"].best == best.name
+    assert best.name in told["four bits"].made
+    assert told["shrink"].skipped == climb.why
+    # What was timed before may still be recommended; the recipe makes the best one again.
+    assert edgeopt.load_recipe(folder / "recipe.yaml").schemes == ("int4",)
+    assert to_json(read_report(folder)) == to_json(again)
+
+
+def test_what_stands_in_the_way_is_said_from_facts(finished: tuple[Report, Path]) -> None:
+    """Nothing is small and right at once: the largest weight is named, and what being small enough costs."""
+    report, folder = finished
+    int8 = report.variant("int8")
+    assert int8 is not None
+    size = int8.size_bytes or 0
+    largest = max(formats.facts(folder / str(int8.file)).weights, key=lambda weight: weight.size_bytes)
+    int8 = replace(int8, drop=Difference(0.2, 0.5, -0.3, 0.7))
+    artifact = replace(int8.artifacts[0], size_bytes=20)
+    int4 = replace(int8, name="round.int4", artifacts=(artifact,), drop=Difference(1.8, 0.001, 1.2, 2.4))
+    budgets = Budgets(max_drop=1.0, max_size_bytes=size // 2)
+    lossy, large, small = obstacles(replace(report, variants=(report.variants[0], int8, int4), budgets=budgets), folder)
+    assert (
+        lossy == "of what keeps the other budgets round.int4 loses least: 1.8 ± 0.6 points, where 1 point may be lost"
+    )
+    assert large == (
+        f"int8 takes {size:,} bytes, {size - size // 2:,} too many: weights of {largest.name} are "
+        f"{100 * largest.size_bytes / size:.0f} % of them"
+    )
+    assert small == "round.int4 fits (20 bytes), losing 1.8 ± 0.6 points"
 
 
 def test_a_variant_that_somebody_touched_is_made_anew(finished: tuple[Report, Path], digits_model: Path) -> None:

@@ -44,6 +44,14 @@ AIMS: dict[str, frozenset[Gain]] = {
 }
 # Kept for what is measured and written after the last rung, until it is known what that takes here.
 _LEAST_RESERVE_S = 10.0
+# What a variant that lacks it is, where the rest follows from its numbers.
+_TOO = {
+    Gain.QUALITY: "too much",
+    Gain.BYTES: "too large",
+    Gain.LATENCY: "too slow",
+    Gain.RAM: "too much RAM",
+    Gain.RUNS: "",
+}
 _NEED_WORDS = {
     Need.TRAINING: "there are no training samples (--train-data)",
     Need.LABELS: "there are no labels",
@@ -229,7 +237,7 @@ class _Climber:
         if not self.ended:
             self.stop("top", self._at_the_top())
         there = {record.name for record in self._records}
-        rest = [RungRecord(r.name, r.summary, skipped=f"not begun: {self._why}") for r in RUNGS if r.name not in there]
+        rest = [RungRecord(r.name, r.summary, skipped=self._why) for r in RUNGS if r.name not in there]
         self._records += rest
         if self.ended != "interrupted" and len(self._records) - len(rest) > 1:
             chosen = [v for v in self._outcome.variants if v.runtimes and v.file]
@@ -418,11 +426,11 @@ class _Climber:
         for variant in report.variants:
             if variant.name not in names or variant.name == BASELINE:
                 continue
-            lacks = [one.text for one in broken(report, variant)]
-            size = f"{variant.size_bytes:,} bytes"
-            drop = variant.drop
-            loss = "" if drop is None else f", loses {numbers.loss_with_doubt(drop)}"
-            found.append(f"{variant.name}: {size}{loss}: {'; '.join(lacks) or 'keeps every budget'}")
+            lacks = [_TOO[one.lacks] or one.text for one in broken(report, variant)]
+            loss = "" if variant.drop is None else f", loses {numbers.loss_with_doubt(variant.drop)}"
+            found.append(
+                f"{variant.name}: {variant.size_bytes:,} bytes{loss}: {'; '.join(lacks) or 'keeps every budget'}"
+            )
         return tuple(found)
 
     # --- time ---------------------------------------------------------------------------------------------------------

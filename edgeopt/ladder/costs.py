@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from edgeopt.errors import EdgeoptError
 from edgeopt.recipe import Recipe
 from edgeopt.steps import TrainedStep
+from edgeopt.techniques import technique
 
 # Seconds of a small model, until something was measured.
 _FILE_S, _TRIED_S = 2.0, 4.0
@@ -86,7 +87,8 @@ class Costs:
         seconds = files * self.file_s + len(recipe.steps) * self.tried_s
         for step in recipe.steps:
             if isinstance(step, TrainedStep):
-                seconds += self.samples * self.training_s * (step.training(recipe.training).epochs or 0)
+                epochs = step.training(recipe.training).epochs or 0
+                seconds += technique(step.technique).takes * epochs * self.samples * self.training_s
             else:
                 seconds += self.layers * _PASSES * self.answering_s
         return seconds

@@ -107,6 +107,7 @@ class Technique:
         suits: see above; what repairs by itself leaves out.
         fits: fits(step, scheme): whether the scheme may be made of the model that it leaves.
         why_unfit: why not the others, in words; "" where it fits all.
+        takes: what it takes, in times of a plain training of as many epochs, its trials and slower steps in it.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Technique:
     suits: Suits = lambda scheme, facts: ""
     fits: Callable[[Any, Scheme], bool] = lambda step, scheme: True
     why_unfit: str = ""
+    takes: float = 1.0
 
     def needs_of(self, training: Training | None) -> tuple[Need, ...]:
         """Returns what it takes beside the model, trained so, in the order of Need.

@@ -252,4 +252,5 @@ TECHNIQUE = Technique(
     changes_architecture=True,
     speeds_up=True,
     validate=validate,
+    takes=1.5,
 )

@@ -277,4 +277,5 @@ TECHNIQUE = Technique(
     speeds_up=None,
     fits=fits,
     why_unfit="its weights were trained for these integers",
+    takes=2.0,
 )

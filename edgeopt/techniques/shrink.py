@@ -449,4 +449,5 @@ TECHNIQUE = Technique(
     typical=Shrink(width=0.75),
     changes_architecture=True,
     speeds_up=True,
+    takes=4.0,
 )
