@@ -1,267 +1,232 @@
-"""A model and samples go in; what it loses when one layer alone is in int8, or has zeros, comes out.
+"""A workspace and choices go in; what its model loses by each layer alone in each of them comes out.
 
-One layer is changed at a time, and the whole model answers the same samples again: nothing is trained, so this says
-which layers to spare and not what a recovery brings back.
+First what the outputs of the whole model lose, without labels (`rounding.losses`, which the workspace keeps for
+whoever asks); then, where there are labels, the score itself, with its doubt, for the layers that matter. Nothing is
+trained: it says which layers to spare, not what a recovery brings back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgeopt import data as datasets
-from edgeopt import graph, metrics, progress
-from edgeopt.errors import ConfigError, DataError, ModelError
-from edgeopt.tasks.finding import metric_of
-from edgeopt.vocabulary import MetricValue
+from edgeopt import progress
+from edgeopt.errors import ConfigError, ConversionError, DataError, EdgeoptError, suggestion
+from edgeopt.evaluation import Evaluation, evaluate_here, in_worker
+from edgeopt.repairing.running import RUNS
+from edgeopt.rounding.alone import CHOICES, Alone, Choice, width, zeros
+from edgeopt.rounding.losses import SAMPLES, LayerLoss, Losses
+from edgeopt.vocabulary import Difference, LayerLosses, Loss, MetricValue, Sensitivity, Variant
+from edgeopt.workspace import Workspace
 
 if TYPE_CHECKING:
-    from edgeopt.data import Dataset, Part
+    from edgeopt.data import Part
+    from edgeopt.runtimes import Runtime
 
-INT8 = "int8"
-SPARSITIES = (0.5, 0.8, 0.9)
-SAMPLES = 500
-# Below this a layer is worth sparing: the noise is more than a tenth of the signal.
-BAD_DB = 20.0
-_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What one change costs.
-
-    Attributes:
-        sqnr_db: of the model's outputs, 10 log10(variance / squared difference): infinite where they are equal, 20
-            where the noise is a tenth of the signal, 0 where nothing is left.
-        drop: how much worse the metric is: points for shares, per cent otherwise; None without a metric.
-    """
-
-    sqnr_db: float
-    drop: float | None = None
+# What may be asked for; the last two of each sparsity and width.
+NAMES = (*CHOICES, "sparsity", "width")
+SPARSITIES = (0.5, 0.8)
+WIDTHS = (0.5,)
+# Layers whose scores are measured, for each choice at most; those that make so much of the loss matter.
+EXACT = 3
+_MATTERS = 0.9
+# Samples that are scored; beyond these a layer's loss is known well enough to be spared or not.
+_SCORED = 1000
 
 
-@dataclass(frozen=True)
-class LayerLosses:
-    """What the model loses by one of its layers.
-
-    Attributes:
-        layer, kind: its name and class.
-        weights: how many numbers its kernels hold, 0 for a layer that only hands on.
-        losses: "int8" (its weights and what it hands on, whichever an integer file rounds) and the share of its
-            smallest weights that are zero, "50%", to the loss; what does not apply is not there.
-    """
-
-    layer: str
-    kind: str
-    weights: int
-    losses: Mapping[str, Loss]
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What a model loses by each of its layers.
-
-    Attributes:
-        samples: that were asked about.
-        metric: of the float model on them; None without labels.
-        changes: the keys of the losses, in order.
-        layers: in the order they are called.
-    """
-
-    samples: int
-    metric: MetricValue | None
-    changes: tuple[str, ...]
-    layers: tuple[LayerLosses, ...]
-
-    def worst(self, change: str) -> LayerLosses | None:
-        """Returns the layer that loses most by a change, None where none has it."""
-        those = [layer for layer in self.layers if change in layer.losses]
-        return min(those, key=lambda layer: layer.losses[change].sqnr_db, default=None)
-
-
-def measure(
-    path: Path,
-    data: Dataset,
-    *,
-    sparsities: Sequence[float] = SPARSITIES,
-    samples: int = SAMPLES,
-    metric: str | None = None,
-    seed: int = 0,
-    custom_objects: Path | None = None,
-    trust: bool = False,
-) -> Sensitivity:
-    """Measures every layer of the model at `path`, in this process.
-
-    Args:
-        path: a Keras model.
-        data: its calibration part sets int8's ranges, its validation part is asked about; labels only for the metric.
-        sparsities: shares of a layer's weights that become zero.
-        samples: how many of the validation part.
-        metric: see `metrics.metric`; chosen from outputs and labels when None.
-        seed: of the choice of samples.
-        custom_objects, trust: see `loading.load_model`.
+def chosen(
+    names: Sequence[str] = NAMES, *, sparsities: Sequence[float] = SPARSITIES, widths: Sequence[float] = WIDTHS
+) -> tuple[Choice, ...]:
+    """Returns choices by their names.
 
     Raises:
-        ConfigError: a sparsity is not between 0 and 1.
-        DataError: there are no samples.
-        ModelError: the model cannot be brought to tf_keras.
+        ConfigError: there is none of a name, or a share is not between 0 and 1.
     """
-    from edgeopt.loading import load_model
+    found: list[Choice] = []
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"Expected some of {', '.join(NAMES)} as choices, got {name!r}.{suggestion(name, NAMES)}")
+        shares, make = {"sparsity": (sparsities, zeros), "width": (widths, width)}.get(name, ((), zeros))
+        for share in shares:
+            if not 0 < share < 1:
+                raise ConfigError(f"Expected a {name} between 0 and 1, got {share:g}. Try --{name} 0.5.")
+        found += [CHOICES[name]] if name in CHOICES else [make(share) for share in shares]
+    if not found:
+        raise ConfigError(f"Expected at least one choice, got none. Try --choices {','.join(CHOICES)}.")
+    return tuple(dict.fromkeys(found))
 
-    for sparsity in sparsities:
-        if not 0 < sparsity < 1:
-            raise ConfigError(f"Expected sparsities between 0 and 1, got {sparsity:g}. Try --sparsity 0.5.")
-    loaded = load_model(path, custom_objects=custom_objects, trust=trust)
-    if loaded.keras is None:
-        raise ModelError(
-            f"Expected a model whose layers can be changed one by one, got {path} ({loaded.why_closed}). Try its "
-            ".keras file, or edgeopt compare of its float and its int8 file."
-        )
-    model = graph.flatten(loaded.keras)
-    asked = _Asked(model, datasets.bind(data.validation, loaded.inputs).take(samples, seed=seed), metric)
-    changes = {
-        **_rounded(model, datasets.bind(data.calibration, loaded.inputs)),
-        **_thinned(model, asked.run, sparsities),
+
+def measure(workspace: Workspace, choices: Sequence[Choice], *, exact: int = EXACT, seed: int = 0) -> Sensitivity:
+    """Returns what the model of a workspace loses by each of its layers alone.
+
+    Args:
+        workspace: with data to calibrate with; labels only for scores.
+        choices: what a layer becomes.
+        exact: layers whose scores are measured, for each choice at most.
+        seed: of every random choice.
+
+    Raises:
+        ConfigError: there is no such metric or output.
+        ConversionError: the model has no file in floats or in int8.
+        DataError: the data do not fit the model, or there are too few samples.
+        ModelError: the model cannot be read, or a file does not run.
+    """
+    warnings = workspace.warnings
+    floating, quantized = (workspace.converted(workspace.original, name) for name in ("float32", "int8"))
+    for variant in (floating, quantized):
+        if variant.error is not None:
+            raise ConversionError(variant.error)
+    tables = [workspace.losses(floating, quantized, choice, seed=seed) for choice in choices]
+    metric, why = _scorable(workspace, floating) if exact else (None, ())
+    scores = {
+        choice.name: _scores(workspace, floating, quantized, choice, _that_matter(table, exact), seed)
+        for choice, table in zip(choices, tables)
+        if metric is not None
     }
-    layers = {call.layer.name: call.layer for call in graph.own_calls(model)}
-    found: dict[str, dict[str, Loss]] = {name: {} for name in layers}
-    for (name, change), (run, changed) in progress.track(changes.items(), "measuring sensitivity", len(changes)):
-        with changed():
-            found[name][change] = asked.loss(run)
     return Sensitivity(
-        asked.samples,
-        asked.value,
-        tuple(dict.fromkeys(change for _, change in changes)),
-        tuple(
-            LayerLosses(name, type(layers[name]).__name__, _weights(layers[name]), losses)
-            for name, losses in found.items()
-            if losses
-        ),
+        max(table.samples for table in tables),
+        metric,
+        tuple(choice.name for choice in choices),
+        _by_layer(tables, scores),
+        {table.choice: Loss(decibel(table.together)) for table in tables},
+        (*why, *warnings),
     )
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-# What answers a batch: tensors, one for each input, to the outputs.
-_Run = Callable[..., Sequence[Any]]
-_Changes = dict[tuple[str, str], tuple[_Run, Callable[[], AbstractContextManager[None]]]]
+def decibel(error: float) -> float:
+    """Returns the signal to noise of a squared error that is a share of the variance."""
+    return -10 * math.log10(error) if error > 0 else math.inf
 
 
-class _Asked:
-    """Samples and what the float model answers; compares what a changed one answers."""
-
-    def __init__(self, model: Any, part: Part, metric: str | None) -> None:
-        from edgeopt.frameworks import load
-
-        if not len(part):
-            raise DataError("Expected samples to ask the model about, got none. Try data with a test split.")
-        tf = load("tensorflow")
-        names = [spec.name for spec in graph.input_specs(model)]
-        self._batches = [[tf.constant(b.inputs[name]) for name in names] for b in part.batches(_BATCH)]
-        self._everything = part.arrays()
-        self.run = _calling(model)
-        self._reference = self._answers(self.run)
-        self._metric = self._chosen(metric) if part.has_labels or metric else None
-        self._rows = None if self._metric is None else self._scored(self._reference)
-        self.samples = len(part)
-        self.value = None if self._metric is None or self._rows is None else self._metric.value(self._rows)
-
-    def loss(self, run: _Run) -> Loss:
-        """Returns how the answers of `run` differ."""
-        from edgeopt.techniques.prune_sensitivity import moved
-
-        answers = self._answers(run)
-        drop = None
-        if self._metric is not None and self._rows is not None:
-            drop = self._metric.difference(self._rows, self._scored(answers)).value
-        noise = moved(self._reference, answers)
-        return Loss(-10 * math.log10(noise) if noise else math.inf, drop)
-
-    def _answers(self, run: _Run) -> list[np.ndarray]:
-        parts = [[np.asarray(output) for output in run(*batch)] for batch in self._batches]
-        return [np.concatenate(each) for each in zip(*parts)]
-
-    def _chosen(self, metric: str | None) -> metrics.Metric | None:
-        # Labels say nothing of which of several outputs they are for.
-        if len(self._reference) > 1:
-            return None
-        return metrics.metric(metric or metric_of(self._reference[0], self._everything))
-
-    def _scored(self, answers: Sequence[np.ndarray]) -> metrics.Rows:
-        assert self._metric is not None
-        return self._metric.settle(*self._metric.per_sample(answers[0], self._everything))
+def _by_layer(tables: Sequence[Losses], scores: Mapping[str, Mapping[str, Difference]]) -> tuple[LayerLosses, ...]:
+    losses: dict[str, dict[str, Loss]] = {}
+    facts: dict[str, LayerLoss] = {}
+    # The choices that mean something everywhere have all layers in their order.
+    for table in sorted(tables, key=lambda one: -len(one.layers)):
+        for layer in table.layers:
+            facts.setdefault(layer.name, layer)
+    for table in tables:
+        for layer in table.layers:
+            score = scores.get(table.choice, {}).get(layer.name)
+            losses.setdefault(layer.name, {})[table.choice] = Loss(decibel(layer.error), score)
+    return tuple(LayerLosses(one.layer, name, one.kind, one.weights, losses[name]) for name, one in facts.items())
 
 
-def _calling(model: Any) -> _Run:
-    from edgeopt.frameworks import load
-
-    def call(*inputs: Any) -> list[Any]:
-        return graph.leaves(model(graph.structured_inputs(model, inputs), training=False))
-
-    function: _Run = load("tensorflow").function(call, reduce_retracing=True)
-    return function
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
-# --- changes ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Scores:
+    """How much worse the score is, by the name of the tensor of the layer that was changed."""
+
+    drops: Mapping[str, Difference]
 
 
-def _rounded(model: Any, calibration: Part) -> _Changes:
-    """Returns for each layer that an integer file rounds: what computes the model, and what turns it on."""
-    from edgeopt.fake_quantization import Switched, prepare
-    from edgeopt.frameworks import load
-    from edgeopt.techniques.samples import input_batches
+def scored(
+    float_file: Path,
+    part: Part,
+    runtime: Runtime,
+    *,
+    quantized: Path,
+    choice: Choice,
+    layers: Sequence[str],
+    labelled: Part,
+    metric: str | None,
+    output: str | None,
+    seed: int,
+) -> Scores:
+    """Returns how much worse the model's score is with each of some layers alone as chosen.
 
-    switched = Switched(prepare(model, input_batches(model, calibration)).model)
-    run = load("tensorflow").function(switched, reduce_retracing=True)
-    names = list(dict.fromkeys(call.layer.name for call in graph.own_calls(model)))
-    inputs = {name for name, _ in graph.input_names(model)}
-    found: dict[str, list[Any]] = {}
-    for name, switch in switched.switches.items():
-        owner = _owner(name, names)
-        if owner is not None and owner not in inputs:
-            found.setdefault(owner, []).append(switch)
-    return {(name, INT8): (run, partial(_turned_on, found[name])) for name in names if name in found}
+    Args:
+        float_file, part, runtime, quantized, choice, seed: see `losses`.
+        layers: names of the tensors that they write.
+        labelled: what is scored.
+        metric, output: see `evaluate`.
+    """
+    alone = Alone(float_file.read_bytes(), quantized.read_bytes(), part, seed=seed)
+
+    def score(file: Path) -> Evaluation:
+        return evaluate_here(
+            file, labelled, runtime, metric=metric, output=output, threads=None, batch_size=None, delegate=None
+        )
+
+    real, drops = score(float_file), {}
+    places = [place for place in alone.places if place.name in layers]
+    with TemporaryDirectory(prefix="edgeopt-") as folder:
+        file = Path(folder) / "alone.tflite"
+        for done, place in enumerate(places):
+            progress.tell("scoring layers", done, len(places), f"{choice.name}, {place.layer}")
+            file.write_bytes(alone.file(place, choice))
+            drops[place.name] = score(file).difference(real)
+    return Scores(drops)
 
 
-def _owner(name: str, names: Sequence[str]) -> str | None:
-    """Returns the layer that a rounding belongs to: a second call, or a split activation, is numbered or named so."""
-    if name in names:
-        return name
-    return max((one for one in names if name.startswith(f"{one}_")), key=len, default=None)
-
-
-@contextmanager
-def _turned_on(switches: Sequence[Any]) -> Iterator[None]:
-    for switch in switches:
-        switch.assign(1.0)
-    try:
-        yield
-    finally:
-        for switch in switches:
-            switch.assign(0.0)
-
-
-def _thinned(model: Any, run: _Run, sparsities: Sequence[float]) -> _Changes:
-    """Returns for each layer with kernels and each sparsity: the model, and what sets the smallest weights to zero."""
-    from edgeopt.techniques.prune_sensitivity import pruned
-    from edgeopt.techniques.selection import kernels, select_layers
-
-    return {
-        (layer.name, f"{100 * sparsity:g}%"): (run, partial(pruned, kernels(layer), sparsity))
-        for layer in select_layers(model)
-        if kernels(layer)
-        for sparsity in sparsities
+def _scores(
+    workspace: Workspace, floating: Variant, quantized: Variant, choice: Choice, layers: tuple[str, ...], seed: int
+) -> Mapping[str, Difference]:
+    part = workspace.data.calibration.take(SAMPLES, seed=seed)
+    labelled = workspace.data.deciding.take(_SCORED, seed=seed)
+    conditions = workspace.conditions
+    key = {
+        "float": floating.sha256,
+        "file": quantized.sha256,
+        "part": part.digest(),
+        "labelled": labelled.digest(),
+        "choice": choice,
+        "layers": layers,
+        "metric": workspace.metric_content,
+        "seed": seed,
     }
 
+    def compute() -> Scores:
+        found: Scores = in_worker(
+            "edgeopt.sensitivities:scored",
+            workspace.folder / str(floating.file),
+            part,
+            RUNS,
+            quantized=workspace.folder / str(quantized.file),
+            choice=choice,
+            layers=layers,
+            labelled=labelled,
+            metric=conditions.metric,
+            output=conditions.output_name,
+            seed=seed,
+        )
+        return found
 
-def _weights(layer: Any) -> int:
-    from edgeopt.techniques.selection import kernels
+    return workspace.remember("scores-alone", key, Scores, compute, uses=(RUNS.package,)).drops
 
-    return sum(int(kernel.shape.num_elements()) for kernel in kernels(layer)) if hasattr(layer, "weights") else 0
+
+def _that_matter(table: Losses, most: int) -> tuple[str, ...]:
+    """Returns the layers that make the greater part of what is lost; of "float", of what is won."""
+    wins = table.choice == "float"
+    lost = {one.name: (table.together - one.error) if wins else one.error for one in table.layers}
+    order = sorted((name for name, error in lost.items() if error > 0), key=lambda name: -lost[name])
+    whole, found, told = sum(lost[name] for name in order), [], 0.0
+    for name in order[:most]:
+        found.append(name)
+        told += lost[name]
+        if told >= _MATTERS * whole:
+            break
+    return tuple(found)
+
+
+def _scorable(workspace: Workspace, floating: Variant) -> tuple[MetricValue | None, tuple[str, ...]]:
+    """Returns the float model's score; where there is none and nobody asked for one, why."""
+    asked = workspace.conditions.metric or workspace.conditions.output_name
+    labelled = workspace.data.deciding.take(_SCORED, seed=0)
+    if not len(labelled):
+        return None, ("no scores: there are no samples apart from those to calibrate and train with",)
+    try:
+        found = workspace.score(floating, labelled)
+    except (ConfigError, DataError) as error:
+        found = error
+    if isinstance(found, EdgeoptError):
+        if asked:
+            raise found
+        return None, (f"no scores: {found}",)
+    return found.metric, ()

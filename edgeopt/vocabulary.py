@@ -481,6 +481,69 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What one change to a model costs, nothing trained.
+
+    Attributes:
+        sqnr_db: of the outputs, 10 log10(variance / mean squared difference): infinite where they are equal, 20 where
+            the noise is a tenth of the signal, 0 where nothing is left.
+        exact: how much worse the score is, on the samples that choices are made on; None where it was not measured.
+    """
+
+    sqnr_db: float
+    exact: Difference | None = None
+
+
+@dataclass(frozen=True)
+class LayerLosses:
+    """What a model loses by one of its layers.
+
+    Attributes:
+        layer: its name, as far as the file's tensor tells it.
+        tensor: that it writes in the quantized file.
+        kind: its operator; "INPUT".
+        weights: how many numbers it multiplies with, 0 where none.
+        losses: choice → loss, "int8" or "50% zeros"; what means nothing for it is not there.
+    """
+
+    layer: str
+    tensor: str
+    kind: str
+    weights: int
+    losses: Mapping[str, Loss]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a model loses by each of its layers alone: which to spare.
+
+    Attributes:
+        samples: that the losses were measured on.
+        metric: of the float model, on the samples that exact scores are of; None where there are none.
+        choices: the keys of the losses, in order.
+        layers: in the order in which they compute.
+        together: choice → loss with all layers in it at once; of "float", with all in int8.
+        notes: what was left out, and why.
+    """
+
+    samples: int
+    metric: MetricValue | None
+    choices: tuple[str, ...]
+    layers: tuple[LayerLosses, ...]
+    together: Mapping[str, Loss]
+    notes: tuple[str, ...] = ()
+
+    def worst(self, choice: str) -> LayerLosses | None:
+        """Returns the layer that loses most by a choice, None where none has it.
+
+        Of "float", the layer that the int8 model gains most by.
+        """
+        those = [layer for layer in self.layers if choice in layer.losses]
+        turn = -1 if choice == "float" else 1
+        return min(those, key=lambda layer: turn * layer.losses[choice].sqnr_db, default=None)
+
+
+@dataclass(frozen=True)
 class LayerError:
     """How far one intermediate tensor of a variant lies from the float model's: signal to noise in dB, cosine."""
 

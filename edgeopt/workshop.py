@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from edgeopt.vocabulary import Property, Scheme, StepRecord
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
+    from edgeopt.rounding.losses import Losses
     from edgeopt.steps import Step, Training
 
 # A model with so many zeros was pruned; trained weights have next to none.
@@ -68,6 +69,7 @@ class FileJob:
         converted: the same in `scheme`, as conversion and the steps before made it.
         source: the model that `file` was converted from.
         folder: receives what the step makes.
+        losses: see `Carried`.
         properties, training, seed, trust, custom_objects: see `Job`.
     """
 
@@ -80,6 +82,7 @@ class FileJob:
     folder: Path
     properties: frozenset[Property]
     training: Training
+    losses: Mapping[str, Losses] = field(default_factory=dict)
     seed: int = 0
     trust: bool = False
     custom_objects: Path | None = None
@@ -194,6 +197,7 @@ def work_on_file(job: FileJob) -> Done:
         custom_objects=job.custom_objects,
         converted=job.converted,
         source=job.source,
+        losses=job.losses,
     )
     job.folder.mkdir(parents=True, exist_ok=True)
     part = datasets.bind(job.calibration, formats.facts(job.file).inputs)

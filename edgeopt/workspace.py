@@ -25,10 +25,14 @@ from edgeopt.evaluation import Evaluation, evaluate, in_worker, require
 from edgeopt.fidelity import measure
 from edgeopt.plan import PlannedStep
 from edgeopt.repairing.closeness import Change
+from edgeopt.repairing.running import RUNS
+from edgeopt.rounding.alone import CHOICES, Choice
+from edgeopt.rounding.losses import SAMPLES, Losses
 from edgeopt.runtimes import Delegate, Request
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Step, Training
 from edgeopt.store import Store, digest
+from edgeopt.techniques import technique
 from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, Variant
 from edgeopt.workshop import Done, FileJob, Job, Survey
 
@@ -408,7 +412,9 @@ class Workspace:
         )
 
         def compute() -> _KeptFile:
-            done: Done = self._train("work_on_file", job)
+            weighed = technique(planned.technique).weighs
+            lost = {name: self.losses(baseline, converted, CHOICES[name], seed=seed) for name in weighed}
+            done: Done = self._train("work_on_file", replace(job, losses=lost))
             made = self._variant(
                 f"{named}.{converted.scheme}", job.scheme, done.model, made_by=planned.technique, notes=()
             )
@@ -473,7 +479,7 @@ class Workspace:
             "file": variant.sha256,
             "part": part.digest(),
             "runtime": request,
-            "metric": self._metric_content,
+            "metric": self.metric_content,
             "delegate": self.delegate_content if delegate else {},
         }
 
@@ -503,7 +509,7 @@ class Workspace:
             "file": variant.sha256,
             "reference": reference.sha256,
             "part": part.digest(),
-            "metric": self._metric_content,
+            "metric": self.metric_content,
         }
 
         def compare() -> Fidelity:
@@ -542,6 +548,42 @@ class Workspace:
         }
         return self.remember("nearer", key, Change, compare, uses=(self.runtime.runtime.package,))
 
+    def losses(self, baseline: Variant, converted: Variant, choice: Choice, *, seed: int = 0) -> Losses:
+        """Returns what a model loses by each of its layers alone, on calibration samples; labels are not looked at.
+
+        Args:
+            baseline: its float file.
+            converted: its file in integers, whose ranges count.
+            choice: what a layer becomes.
+            seed: of every random choice.
+
+        Raises:
+            DataError: there are too few samples.
+            ModelError: a file does not run.
+        """
+        part = self.data.calibration.take(SAMPLES, seed=seed)
+        key = {
+            "float": baseline.sha256,
+            "file": converted.sha256,
+            "part": part.digest(),
+            "choice": choice,
+            "seed": seed,
+        }
+
+        def measure() -> Losses:
+            found: Losses = in_worker(
+                "edgeopt.rounding.losses:losses",
+                self.folder / str(baseline.file),
+                part,
+                RUNS,
+                quantized=self.folder / str(converted.file),
+                choice=choice,
+                seed=seed,
+            )
+            return found
+
+        return self.remember("losses", key, Losses, measure, uses=(RUNS.package,))
+
     def as_trained(self, model: Made, variant: Variant) -> str:
         """Says whether the file of a fake-quantized model computes what was trained, and where it parts from it."""
 
@@ -564,7 +606,7 @@ class Workspace:
             "file": variant.sha256,
             "part": self.data.validation.digest(),
             "runtime": self.runtime,
-            "metric": self._metric_content,
+            "metric": self.metric_content,
         }
         try:
             return self.remember("trained", key, _Words, compare, uses=_CONVERTING).words
@@ -604,7 +646,7 @@ class Workspace:
         return "" if self.conditions.custom_objects is None else _content(self.conditions.custom_objects)
 
     @functools.cached_property
-    def _metric_content(self) -> Any:
+    def metric_content(self) -> Any:
         """What is scored by what; for a user's own metric the code of its module: one that was edited scores anew."""
         name = self.conditions.metric
         if name is not None:

@@ -1,52 +1,69 @@
-"""A Keras model and data go in; what it loses by each of its layers comes out."""
+"""A model and data go in; what it loses by each of its layers comes out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import workers
+from edgeopt import files, sensitivities
 from edgeopt.api.models import as_path
-from edgeopt.errors import ModelError
-from edgeopt.sensitivities import SAMPLES, SPARSITIES, Sensitivity
+from edgeopt.plain import to_plain
+from edgeopt.report.heat import write_page
+from edgeopt.vocabulary import Sensitivity
+from edgeopt.workspace import Conditions, Workspace
 
 
 def sensitivity(
     model: Any,
     data: Any,
     *,
-    sparsities: Sequence[float] = SPARSITIES,
-    samples: int = SAMPLES,
+    choices: Sequence[str] = sensitivities.NAMES,
+    sparsities: Sequence[float] = sensitivities.SPARSITIES,
+    widths: Sequence[float] = sensitivities.WIDTHS,
+    exact: int = sensitivities.EXACT,
     metric: str | None = None,
+    output_name: str | None = None,
+    folder: Path | None = None,
     seed: int = 0,
     custom_objects: Path | None = None,
     trust: bool = False,
 ) -> Sensitivity:
-    """Returns what a model loses when one of its layers alone is in int8 or has zeros; nothing is trained.
+    """Returns what a model loses when one of its layers alone is quantized, thinned or narrowed; nothing is trained.
 
     Args:
         model: a path, or a Keras model at hand.
-        data: a Dataset, or what `edgeopt.load_data` takes.
-        sparsities, samples, metric, seed, custom_objects, trust: see `sensitivities.measure`.
+        data: a Dataset, or what `edgeopt.load_data` takes; labels only for scores.
+        choices, sparsities, widths: see `sensitivities.chosen`.
+        exact: see `sensitivities.measure`.
+        metric, output_name: how scores are measured; see `Conditions`.
+        folder: receives sensitivity.json and sensitivity.html; what is measured is kept there, and shared with an
+            `optimize` in the same folder.
+        seed, custom_objects, trust: see `Settings`.
 
     Raises:
-        ConfigError, DataError, ModelError: see `sensitivities.measure`.
+        ConfigError, ConversionError, DataError, ModelError: see `sensitivities.measure`.
     """
-    with as_path(model) as path:
-        try:
-            result: Sensitivity = workers.shared("tensorflow").call(
-                "edgeopt.sensitivities:measure",
-                path,
-                datasets.load(data),
-                sparsities=tuple(sparsities),
-                samples=samples,
-                metric=metric,
-                seed=seed,
-                custom_objects=custom_objects,
-                trust=trust,
-            )
-        except workers.WorkerCrashed as crash:
-            raise ModelError(f"Measuring {path} ended the process: {crash.reason}. Try fewer --samples.") from None
-        return result
+    wanted = sensitivities.chosen(choices, sparsities=sparsities, widths=widths)
+    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
+    with as_path(model) as path, _folder(folder) as where:
+        with Workspace(path, datasets.load(data), where, conditions) as workspace:
+            found = sensitivities.measure(workspace, wanted, exact=exact, seed=seed)
+        if folder is not None:
+            files.atomic_write(folder / "sensitivity.json", json.dumps(to_plain(found), indent=2) + "\n")
+            write_page(found, folder / "sensitivity.html", f"Which layers of {path.name} to spare")
+        return found
+
+
+@contextlib.contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with TemporaryDirectory(prefix="edgeopt-") as temporary:
+        yield Path(temporary)

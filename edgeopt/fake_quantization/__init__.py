@@ -14,6 +14,5 @@ from __future__ import annotations
 from edgeopt.fake_quantization.preparation import Prepared, is_fake_quantized, prepare
 from edgeopt.fake_quantization.roles import channels_of, weights_of
 from edgeopt.fake_quantization.saving import save_fake_quantized
-from edgeopt.fake_quantization.switching import Switched
 
-__all__ = ["Prepared", "Switched", "channels_of", "is_fake_quantized", "prepare", "save_fake_quantized", "weights_of"]
+__all__ = ["Prepared", "channels_of", "is_fake_quantized", "prepare", "save_fake_quantized", "weights_of"]

@@ -1,6 +1,6 @@
 """A float file, a quantized one, samples and budgets go in; the file with the bits that each layer needs comes out.
 
-What a layer loses is measured: it alone is rounded to fewer bits, and the whole file answers the samples again.
+What each layer loses by each choice was measured before (`losses`).
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeopt import progress
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ModelError, setting
 from edgeopt.rounding.allocation import Budget, allocate
 from edgeopt.rounding.layout import LINEAR
-from edgeopt.rounding.walk import Result, Settings, output_error, round_file, split, stored_in
+from edgeopt.rounding.losses import Losses
+from edgeopt.rounding.walk import Result, Settings, round_file, stored_in
 from edgeopt.tflite.macs import operator_macs
 from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
 
 # Bits that files hold, and runtimes know for all the operators of LINEAR.
 CHOICES = (4, 8)
-TASK = "measuring what few bits cost"
 # As `rewrite.changed` aligns buffers.
 _ALIGNMENT = 16
 # A file has an entry for each operator and version: new versions of operators add some.
@@ -35,14 +34,12 @@ class Mixed:
     Attributes:
         result: of its rounding, with all its layers.
         bits: name of a layer → of its weights.
-        losses: name of a layer → number of bits → error of the file's outputs with that layer alone in so many.
-        all_high: error with all layers in the most bits.
+        losses: name of a layer → number of bits → error of the outputs with that layer alone in so many.
     """
 
     result: Result
     bits: Mapping[str, int]
     losses: Mapping[str, Mapping[int, float]]
-    all_high: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def mix(
     size: int,
     bit_macs: float | None,
     chosen: Sequence[str],
-    measured: int,
+    losses: Mapping[int, Losses],
     time_limit: float,
 ) -> Mixed:
     """Returns the file with each layer in the bits that it needs, rounded by what its layers compute.
@@ -76,7 +73,7 @@ def mix(
         size: bytes that the file may have.
         bit_macs: share of the multiply-accumulates times bits of all layers in the most bits.
         chosen: names of layers whose bits may be chosen.
-        measured: samples that losses are measured on, at most.
+        losses: each of CHOICES → what the layers lose by it.
         time_limit: of the integer programme, in seconds.
 
     Raises:
@@ -93,27 +90,16 @@ def mix(
     if bit_macs is not None:
         budgets.append(Budget(work, bit_macs * work[:, -1].sum()))
     _require_possible(budgets, size, rest, bit_macs, work)
-    few = samples.take(measured, seed=settings.seed)
-    _, held = split(few, seed=settings.seed)
-    base = output_error(floating, high, held)
-    losses = np.zeros(sizes.shape)
-    for layer, one in enumerate(progress.track(there, TASK, len(there))):
-        for choice, bits in enumerate(CHOICES[:-1]):
-            lowered = stored_in(floating, high, {one.pair.name: bits})
-            found = round_file(floating, lowered, few, replace(settings, method="gptq"), chosen=(one.pair.name,))
-            losses[layer, choice] = max(0.0, found.after - base)
+    lost = {one.pair.name: {bits: losses[bits].of(one.pair.name) for bits in CHOICES} for one in there}
+    table = np.array([list(lost[one.pair.name].values()) for one in there])
     for _ in range(_ATTEMPTS):
-        picked = allocate(losses, budgets, time_limit=time_limit)
+        picked = allocate(table, budgets, time_limit=time_limit)
         bits_of = {one.pair.name: CHOICES[choice] for one, choice in zip(there, picked)}
         start = stored_in(floating, quantized, bits_of)
         result = round_file(floating, start, samples, settings)
         over = len(result.content) - size
         if over <= 0:
-            named = {
-                one.pair.name: {bits: base + float(loss) for bits, loss in zip(CHOICES, losses[layer])}
-                for layer, one in enumerate(there)
-            }
-            return Mixed(result, bits_of, named, base)
+            return Mixed(result, bits_of, lost)
         budgets[0] = replace(budgets[0], limit=budgets[0].limit - over)
         if budgets[0].least > budgets[0].limit:
             break

@@ -15,6 +15,7 @@ from edgeopt.vocabulary import Promise, Property, Scheme, StepRecord
 if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
     from edgeopt.formats.contract import FileFacts
+    from edgeopt.rounding.losses import Losses
 
 
 class Need(str, enum.Enum):
@@ -40,6 +41,7 @@ class Carried:
         converted: for a technique on files: the file in the scheme, as conversion and the steps before made it.
         source: for a technique on files: the model that the float file was converted from; a float `.tflite` where
             that is what was given.
+        losses: for a technique on files: what its layers lose by choices that it weighs, by their names.
         keep_8bit: for a technique on models: which layers have int8 weights in schemes below eight bits; see `Scheme`.
     """
 
@@ -52,6 +54,7 @@ class Carried:
     custom_objects: Path | None = None
     converted: Path | None = None
     source: Path | None = None
+    losses: Mapping[str, Losses] = field(default_factory=dict)
     keep_8bit: tuple[str, ...] = ("auto",)
 
 
@@ -105,6 +108,7 @@ class Technique:
         repairs: whether it does nothing but bring a quantized file nearer to its float model: it is kept only where
             that is shown, and `edgeopt repair` takes it.
         suits: see above; what repairs by itself leaves out.
+        weighs: names of `rounding.alone.CHOICES` whose losses it goes by.
         fits: fits(step, scheme): whether the scheme may be made of the model that it leaves.
         why_unfit: why not the others, in words; "" where it fits all.
         takes: what it takes, in times of a plain training of as many epochs, its trials and slower steps in it.
@@ -128,6 +132,7 @@ class Technique:
     remarks: Remarks = _no_remarks
     repairs: bool = False
     suits: Suits = lambda scheme, facts: ""
+    weighs: tuple[str, ...] = ()
     fits: Callable[[Any, Scheme], bool] = lambda step, scheme: True
     why_unfit: str = ""
     takes: float = 1.0

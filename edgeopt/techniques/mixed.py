@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from edgeopt.rounding.walk import LayerResult
 
 _BYTES, _OFF = "bytes of the file", "output error"
+# Bits of a layer's weights → the choice that says what it loses by them.
+_WEIGHED = {4: "int4", 8: "int8"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,6 @@ class Mix(Step):
     )
     spare: tuple[str, ...] = option((), "All but these: names, parts of them, operators or globs.", metavar="NAME")
     samples: int = option(512, "Calibration samples to round by, at most.", low=8, high=100_000)
-    measured: int = option(160, "Calibration samples that losses are measured on, at most.", low=8, high=100_000)
     time_limit: float = option(30.0, "Seconds for the integer programme.", above=0.0, high=86_400.0)
 
     def __post_init__(self) -> None:
@@ -59,6 +60,8 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
         ModelError: no layer can have other bits, or a file does not run.
     """
     from edgeopt import files
+    from edgeopt.rounding.alone import CHOICES
+    from edgeopt.rounding.losses import SAMPLES, losses
     from edgeopt.rounding.mixing import mix
     from edgeopt.rounding.walk import Settings
     from edgeopt.techniques.in_layers import chosen_layers
@@ -68,6 +71,12 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     floating, quantized = float_file.read_bytes(), carried.converted.read_bytes()
     there = [(pair.name, pair.quantized.operator.name) for pair in pair_weights(floating, quantized).pairs]
     size = size_bytes(step.size, len(quantized))
+    few = calibration.take(SAMPLES, seed=carried.seed)
+    lost = {
+        bits: carried.losses.get(name)
+        or losses(float_file, few, quantized=carried.converted, choice=CHOICES[name], seed=carried.seed)
+        for bits, name in _WEIGHED.items()
+    }
     found = mix(
         floating,
         quantized,
@@ -81,7 +90,7 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
         size=size,
         bit_macs=step.bit_macs,
         chosen=chosen_layers(there, step.layers, step.spare),
-        measured=step.measured,
+        losses=lost,
         time_limit=step.time_limit,
     )
     output = carried.folder / "mixed.tflite"
@@ -147,6 +156,7 @@ TECHNIQUE = Technique(
     needs=frozenset({Need.CALIBRATION, Need.SCHEME}),
     keeps=frozenset({Property.SPARSE, Property.CLUSTERED, Property.FAKE_QUANTIZED}),
     remarks=remarks,
+    weighs=tuple(_WEIGHED.values()),
     fits=lambda step, scheme: scheme.needs_calibration and not scheme.granularity.startswith("block"),
     why_unfit="runtimes know layers of 4 bits beside layers of 8 in integer arithmetic alone",
 )

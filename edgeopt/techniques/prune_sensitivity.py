@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeopt import graph, progress
 from edgeopt.frameworks import load
+from edgeopt.rounding.alone import without_smallest
 from edgeopt.techniques.samples import some_inputs
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pruned(variables: Sequence[Any], sparsity: float) -> Iterator[None]:
     """Sets the smallest weights of each variable to zero for as long as the block lasts."""
     kept = [variable.numpy() for variable in variables]
     for variable, values in zip(variables, kept):
-        variable.assign(_without_smallest(values, sparsity))
+        variable.assign(without_smallest(values, sparsity))
     try:
         yield
     finally:
@@ -102,10 +103,3 @@ def spread(losses: Mapping[str, Sequence[float]], sizes: Mapping[str, int], spar
     gap = reached(over) - reached(under)
     share = 1.0 if gap <= 0 else min(1.0, max(0.0, (sparsity - reached(under)) / gap))
     return {name: under[name] + share * (over[name] - under[name]) for name in under}
-
-
-def _without_smallest(values: np.ndarray, sparsity: float) -> np.ndarray:
-    order = np.argsort(np.abs(values), axis=None)
-    pruned = values.copy().reshape(-1)
-    pruned[order[: round(sparsity * values.size)]] = 0
-    return pruned.reshape(values.shape)

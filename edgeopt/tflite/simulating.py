@@ -1,0 +1,109 @@
+"""A float `.tflite` and what to compute with in some places go in; the float file that computes so comes out.
+
+What a quantized file would compute is computed in floats: weights become what their integers stand for, and what an
+operator writes goes through integers and back. So one place alone can be quantized, on any runtime.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeopt.tflite.rewrite import changed, drop_unused_buffers, with_truthful_versions
+from edgeopt.tflite.stored_weights import with_weights
+from edgeopt.vocabulary import Quantization
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Integers that a tensor goes through: "int8" or "int16", and what they stand for."""
+
+    dtype: str
+    quantization: Quantization
+
+
+def simulated(
+    content: bytes,
+    *,
+    weights: Mapping[int, np.ndarray] | None = None,
+    biases: Mapping[int, np.ndarray] | None = None,
+    rounded: Mapping[int, Rounding] | None = None,
+) -> bytes:
+    """Returns a float file that computes with other numbers in its main graph; its inputs and outputs stay.
+
+    Args:
+        content: the file.
+        weights: index of a float32 weight tensor → what it shall hold, in its shape.
+        biases: index of a layer's operator → its bias [channels].
+        rounded: index of a tensor that is computed, or of an input → the integers that it goes through.
+
+    Raises:
+        ModelError: it is no `.tflite` file, or an operator is none of a layer.
+    """
+
+    def change(parsed: Any, schema: Any) -> None:
+        graph = parsed.subgraphs[0]
+        for index, values in (weights or {}).items():
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
+            graph.tensors[index].buffer = len(parsed.buffers)
+            parsed.buffers.append(buffer)
+        for index, rounding in (rounded or {}).items():
+            _insert(parsed, schema, index, rounding)
+        drop_unused_buffers(parsed)
+
+    made = with_weights(content, {}, biases) if biases else content
+    return with_truthful_versions(changed(made, change))
+
+
+def _insert(parsed: Any, schema: Any, index: int, rounding: Rounding) -> None:
+    """Puts QUANTIZE and DEQUANTIZE behind what makes a tensor: all that read it read what comes out of them."""
+    graph = parsed.subgraphs[0]
+    before, after = index, index
+    if index in list(graph.inputs):
+        after = _tensor(graph, schema, index, "FLOAT32", None)
+        for operator in graph.operators:
+            operator.inputs = np.where(np.array(operator.inputs) == index, after, operator.inputs).astype(np.int32)
+        place = 0
+    else:
+        place = next(i for i, operator in enumerate(graph.operators) if index in list(operator.outputs))
+        maker = graph.operators[place]
+        before = _tensor(graph, schema, index, "FLOAT32", None)
+        maker.outputs = np.where(np.array(maker.outputs) == index, before, maker.outputs).astype(np.int32)
+        place += 1
+    stored = _tensor(graph, schema, index, rounding.dtype.upper(), rounding.quantization)
+    graph.operators[place:place] = [
+        _operator(parsed, schema, "QUANTIZE", before, stored),
+        _operator(parsed, schema, "DEQUANTIZE", stored, after),
+    ]
+
+
+def _tensor(graph: Any, schema: Any, like: int, dtype: str, quantization: Quantization | None) -> int:
+    tensor = copy.copy(graph.tensors[like])
+    tensor.name = tensor.name + f"/{len(graph.tensors)}".encode()
+    tensor.type, tensor.buffer, tensor.quantization = getattr(schema.TensorType, dtype), 0, None
+    if quantization is not None:
+        table = schema.QuantizationParametersT()
+        table.scale = np.array(quantization.scales, np.float32)
+        table.zeroPoint = np.array(quantization.zero_points, np.int64)
+        tensor.quantization = table
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _operator(parsed: Any, schema: Any, name: str, given: int, made: int) -> Any:
+    code = getattr(schema.BuiltinOperator, name)
+    known = [c.builtinCode or c.deprecatedBuiltinCode for c in parsed.operatorCodes]
+    if code not in known:
+        entry = schema.OperatorCodeT()
+        entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
+        parsed.operatorCodes.append(entry)
+        known.append(code)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = known.index(code)
+    operator.inputs, operator.outputs = np.array([given], np.int32), np.array([made], np.int32)
+    return operator
