@@ -82,7 +82,7 @@ def test_more_is_lost_by_fewer_bits_and_less_by_wide_activations(found: Sensitiv
             assert losses["int4"] == losses["int8"]
             assert losses["int16"] > losses["int8"] + 30
         assert losses["float"] > found.together["int8"].sqnr_db - 3
-    assert found.together["int4"].sqnr_db < found.together["int8"].sqnr_db - 6 < found.together["int16"].sqnr_db
+    assert found.together["int4"].sqnr_db < found.together["int8"].sqnr_db < found.together["int16"].sqnr_db
 
 
 def test_zeros_cost_what_they_cost_by_hand(found: Sensitivity, digits_model: Path) -> None:
@@ -150,8 +150,10 @@ def test_a_layer_that_int8_cannot_hold_is_the_worst_one(tmp_path: Path) -> None:
         worst = result.worst(choice)
         assert worst is not None
         assert worst.layer == "bad"
-    assert _of(result, "bad").losses["int8"].sqnr_db < 10
-    assert all(one.losses["int8"].sqnr_db > 20 for one in result.layers if one.layer != "bad")
+    # Before training ten probabilities are much alike: what rounds them is coarse beside that.
+    lost = {one.layer: one.losses["int8"].sqnr_db for one in result.layers if one.kind != "SOFTMAX"}
+    assert lost["bad"] < 10
+    assert {name for name, left in lost.items() if left < 20} == {"bad"}, lost
     assert result.worst("77% zeros") is None
     # There were no labels: nothing is scored, and all else is there.
     assert result.metric is None
@@ -193,7 +195,7 @@ def test_several_inputs_and_outputs_one_of_which_is_scored(tmp_path: Path) -> No
     named = edgeopt.sensitivity(tmp_path / "model.h5", values, metric="mse", output_name="sum", **asked)
     assert named.metric is not None
     assert any(one.losses["int8"].exact is not None for one in named.layers)
-    with pytest.raises(ConfigError, match=r"none.*sum, difference|sum.*difference"):
+    with pytest.raises(ConfigError, match=r"outputs as --output-name, got 'none'\. Known: difference, sum"):
         edgeopt.sensitivity(tmp_path / "model.h5", values, output_name="none", **asked)
     # Any float file will do: layers need not be Keras's.
     file = edgeopt.sensitivity(tmp_path / "float.tflite", values, choices=("int8",))

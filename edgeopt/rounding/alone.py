@@ -343,7 +343,8 @@ def _wide(how: Rounding) -> Rounding:
     if how.dtype == "int16":
         return how
     (scale,), (zero,) = how.quantization.scales, how.quantization.zero_points
-    largest = scale * max(127 - zero, zero + 128)
+    # A step more than int8 has: a probability of 1 lies there.
+    largest = scale * max(128 - zero, zero + 128)
     return Rounding("int16", Quantization((largest / 32767,), (0,)))
 
 
