@@ -17,6 +17,7 @@ from edgeopt.compilers import COMPILERS, maker_of
 from edgeopt.data import Part
 from edgeopt.errors import EdgeoptError, ModelError, UnavailableError
 from edgeopt.evaluation import Evaluation
+from edgeopt.formats import FORMATS
 from edgeopt.runtimes import Request, reference_for, to_try
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
@@ -255,9 +256,9 @@ def judged_on_target(workspace: Workspace, variants: Sequence[Variant], device: 
     tools = [COMPILERS[device.compiler].needs] if device.compiler else []
 
     def add(variant: Variant) -> Variant:
-        if variant.file is None:
-            return variant
-        file = workspace.folder / variant.file
+        if variant.primary is None or (device.processor and FORMATS[variant.primary.format].is_code):
+            return variant  # compiled for it: only the device can tell
+        file = workspace.folder / variant.primary.file
         key = {
             "file": variant.sha256,
             "target": device,
@@ -319,7 +320,7 @@ def _with_timing(variant: Variant, timing: RuntimeResult | None) -> Variant:
         return variant
 
     def merged(row: RuntimeResult) -> RuntimeResult:
-        if row.name != timing.name:
+        if row.name != timing.name or timing.status == "skipped":
             return row
         return replace(
             timing,

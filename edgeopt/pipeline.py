@@ -153,6 +153,8 @@ def optimize(
     )
     if settings.metric is not None:
         metric(settings.metric)
+    if recipe.target is not None:
+        settings = replace(settings, processor=targets.target(recipe.target).processor)
     with Workspace(model, data, output, settings) as workspace:
         progress.foresee(stages(recipe, samples=len(data.training), measured=True))
         progress.tell("loading", 0, 1)
@@ -286,9 +288,10 @@ def _compiled(report: Report, recipe: Recipe, output: Path) -> Report:
     if best is None or target is None or not target.compiler or best.on_target is None or best.on_target.problems:
         return report
     compiler = COMPILERS[target.compiler]
-    taken = next((artifact for artifact in best.artifacts if artifact.format == compiler.takes), None)
+    taken = next((artifact for artifact in best.artifacts if artifact.format in compiler.takes), None)
     if taken is None:
-        why = f"{best.name} was not compiled for {target.name}: {compiler.title} takes {compiler.takes} files only"
+        kinds = " and ".join(compiler.takes)
+        why = f"{best.name} was not compiled for {target.name}: {compiler.title} takes {kinds} files only"
         return replace(report, warnings=(*report.warnings, why))
     source = output / taken.file
     try:
@@ -296,7 +299,7 @@ def _compiled(report: Report, recipe: Recipe, output: Path) -> Report:
     except UnavailableError:
         return report  # judging it for the target has said so
     assert compiled is not None
-    file = source.with_name(source.name.removesuffix(FORMATS[compiler.takes].suffix) + compiler.suffix)
+    file = source.with_name(source.name.removesuffix(FORMATS[taken.format].suffix) + compiler.suffix)
     files.atomic_write(file, compiled.content)
     files.link(file, output / f"best{compiler.suffix}")
     best = replace(best, artifacts=(*best.artifacts, formats.artifact(file, output, made_by=compiler.name)))

@@ -58,6 +58,7 @@ class Conditions:
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
         shapes: sizes that the model leaves free; see `ConvertOptions`.
+        processor: that compiled code is for, as LLVM's TRIPLE/CPU; "" for this machine's.
         custom_objects, trust: see `loading.load_model`.
     """
 
@@ -68,6 +69,7 @@ class Conditions:
     delegate: Delegate | None = None
     batch_size: int | None = 1
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    processor: str = ""
     custom_objects: Path | None = None
     trust: bool = False
 
@@ -431,16 +433,18 @@ class Workspace:
 
         Args:
             source: in the scheme that the compiler starts from; it is an artifact of the variant, after its own.
-            compiler: one of those that are told a scheme and nothing else.
+            compiler: one of those that make files of any scheme.
             scheme: of what it makes.
         """
         name = f"{source.name.removesuffix(source.scheme)}{scheme}-{compiler.makes}"
-        key = {"file": source.sha256, "compiler": compiler.name, "scheme": scheme}
+        told = {"scheme": scheme, "processor": self.conditions.processor}
+        settings = {name: told[name] for name in compiler.settings}
+        key = {"file": source.sha256, "compiler": compiler.name, "scheme": scheme, "settings": settings}
         file = self._store.folder / "artifacts" / f"{digest(key)}{compiler.suffix}"
 
         def compute() -> Variant:
             content = (self.folder / str(source.file)).read_bytes()
-            files.atomic_write(file, compile_content(content, compiler, {"scheme": scheme}).content)
+            files.atomic_write(file, compile_content(content, compiler, settings).content)
             return self._variant(name, scheme_named(scheme), file, made_by=compiler.name, notes=())
 
         try:

@@ -172,7 +172,7 @@ def test_a_new_compiler_is_one_file_and_one_line(
         "Toycc",
         "a toy",
         "toy_compiler",
-        takes="tflite",
+        takes=("tflite",),
         makes=toy.name,
         suffix=".toy",
         needs="litert",

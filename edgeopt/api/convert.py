@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def convert(
     trust: bool = False,
     force: bool = False,
 ) -> Conversion:
-    """Writes `model` as a `.tflite` or `.onnx` in one scheme, and verifies the file by running it.
+    """Writes `model` as a `.tflite`, `.onnx` or `.so` in one scheme, and verifies the file by running it.
 
     With data it is held against the float model, too: `problems` of its `fidelity` are what it is shown to have lost.
 
@@ -100,21 +100,23 @@ def convert(
         ModelError: it does not fit the target; nothing is left at `output`.
     """
     wanted, output = scheme_named(scheme), Path(output)
-    translator = _translator(output, wanted, target)
     files.require_free(output, force=force)
     device = None if target is None else targets.target(target)
+    translator = _translator(output, wanted, device)
     if device is not None:
         targets.refuse_scheme(device, wanted)
     made_as = translator.sources[wanted.name] if translator else wanted.name
     recipe = Recipe(
         schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
     )
-    promises = promised(recipe)
+    # What a target's runtimes run is no code of a processor's own.
+    promises = promised(replace(recipe, target=None) if translator else recipe)
     dataset = None if data is None else datasets.load(data)
     conditions = Conditions(
         output_name=output_name,
         batch_size=batch_size,
         shapes=shapes or {},
+        processor="" if device is None else device.processor,
         custom_objects=custom_objects,
         trust=trust,
     )
@@ -140,7 +142,7 @@ def convert(
             (variant,) = held_against_float(workspace, [variant], references)
         with files.atomic_path(output) as temporary:
             shutil.copyfile(made, temporary)
-            found = None if device is None else _made_for(device, read_once(made), temporary)
+            found = None if device is None or translator else _made_for(device, read_once(made), temporary)
             content = temporary.read_bytes()
     compiler = COMPILERS[device.compiler] if device is not None and device.compiler else None
     compiled = (
@@ -165,11 +167,11 @@ def convert(
     )
 
 
-def _translator(output: Path, scheme: Scheme, target: str | None) -> Compiler | None:
+def _translator(output: Path, scheme: Scheme, device: targets.Target | None) -> Compiler | None:
     """Returns what makes the format that a file's suffix names out of a `.tflite`; None for that itself.
 
     Raises:
-        ConfigError: there is no such format, or not in this scheme, or not for a target.
+        ConfigError: there is no such format, or not in this scheme, or not for the target.
     """
     form = next((row for row in FORMATS.values() if row.suffix == output.suffix), None)
     if form is None:
@@ -178,9 +180,9 @@ def _translator(output: Path, scheme: Scheme, target: str | None) -> Compiler | 
     found = maker_of(form.name)
     if found is None:
         return None
-    if target is not None:
+    if device is not None and not ("processor" in found.settings and device.processor):
         raise ConfigError(
-            f"Expected a .tflite for the target {target}, got {output}. Try {output.stem}.tflite, or no --target."
+            f"Expected a .tflite for the target {device.name}, got {output}. Try {output.stem}.tflite, or no --target."
         )
     if scheme.name not in found.sources:
         raise ConfigError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @common.shape_option
 @common.delegate_options
 @devices.device_options
+@common.code_option
 @common.seed_option
 @common.json_option
 @common.quiet_option
@@ -45,11 +46,12 @@ def command(
     benchmark_model: Path | None,
     gpu: bool,
     report: Path | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
     **data: Any,
 ) -> None:
-    """Time .tflite files on this machine: percentiles, load time, memory, share delegated, per-operator profile.
+    """Time converted files on this machine: percentiles, load time, memory, share delegated, per-operator profile.
 
     On a simulated microcontroller (--runtime qemu-cortex-m4): instructions, flash and RAM, and no time. On an Android
     device (--device adb): what LiteRT's program benchmark_model measures there.
@@ -62,6 +64,8 @@ def command(
     import edgeopt
     from edgeopt.units import parse_shapes
 
+    if trust:
+        common.allow_code(files)
     dataset = common.load_data(**data)
     with common.progress_shown(quiet=quiet or as_json):
         settings = {"gpu": gpu, "threads": threads, "runs": runs, "warmup": warmup, "profile": profile}

@@ -133,6 +133,12 @@ model_options = options(
     click.option("--trust", is_flag=True, help="Let code inside the model file run (Lambda layers)."),
 )
 
+code_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Let the code of compiled files run (.so) that edgeopt did not make here; they are remembered.",
+)
+
 shape_option = click.option(
     "--shape",
     "shapes",
@@ -213,6 +219,14 @@ def data_options(*, required: bool) -> Callable[[Function], Function]:
         click.option("--context", type=click.IntRange(1), default=128, show_default=True, help="Tokens a sample."),
         preprocessing_options,
     )
+
+
+def allow_code(files: Iterable[Path]) -> None:
+    """Remembers that the code of compiled files may run."""
+    from edgeopt import formats
+
+    for file in files:
+        formats.trust_code(file)
 
 
 def conversion_begins() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @common.one_runtime_option
 @click.option("--runtime-b", metavar="NAME", help="What B runs on, where that is not the same.")
 @click.option("--layer-samples", type=click.IntRange(0), default=16, show_default=True, help="0 leaves layers out.")
+@common.code_option
 @common.seed_option
 @common.json_option
 @common.quiet_option
@@ -33,11 +34,12 @@ def command(
     runtime: str,
     runtime_b: str | None,
     layer_samples: int,
+    trust: bool,
     as_json: bool,
     quiet: bool,
     **data: Any,
 ) -> None:
-    """Say how far .tflite file B lies from A on your data: agreement, paired test, and the layer where they part.
+    """Say how far converted file B lies from A on your data: agreement, paired test, and the layer where they part.
 
     The same file twice, with --runtime-b, compares two runtimes.
 
@@ -46,6 +48,8 @@ def command(
     """
     import edgeopt
 
+    if trust:
+        common.allow_code((a, b))
     dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):
         result = edgeopt.compare(

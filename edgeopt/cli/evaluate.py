@@ -29,6 +29,7 @@ _MOST_MISTAKES = 10
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")
 @click.option("--details", is_flag=True, help="Also the score of each class or target, and what is taken for what.")
 @common.delegate_options
+@common.code_option
 @common.seed_option
 @common.json_option
 @common.quiet_option
@@ -42,11 +43,12 @@ def command(
     details: bool,
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
+    trust: bool,
     as_json: bool,
     quiet: bool,
     **data: Any,
 ) -> None:
-    """Score a .tflite file on the validation part of your data, with a 95 % interval, on any runtime.
+    """Score a converted file on the validation part of your data, with a 95 % interval, on any runtime.
 
     \b
       edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime
@@ -54,6 +56,8 @@ def command(
     import edgeopt
     from edgeopt.metrics.breakdown import LARGEST_TABLE
 
+    if trust:
+        common.allow_code([file])
     # What is not split already is scored whole.
     dataset = common.required_data(**data, validation_share=1.0)
     with common.progress_shown(quiet=quiet or as_json):

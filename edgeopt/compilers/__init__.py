@@ -24,7 +24,7 @@ class Compiler:
         title: what it is called in sentences.
         hardware: what it compiles for, in words.
         module: where `compile_content(content, settings)` is, which gives a Compiled or raises a ConversionError.
-        takes, makes: keys of `formats.FORMATS`.
+        takes, makes: keys of `formats.FORMATS`; what models are made in on the way to it comes first.
         suffix: of what it makes, with that of the format at its end.
         needs: key of `frameworks.FRAMEWORKS`.
         settings: what it has to be told, all of it.
@@ -37,7 +37,7 @@ class Compiler:
     title: str
     hardware: str
     module: str
-    takes: str
+    takes: tuple[str, ...]
     makes: str
     suffix: str
     needs: str
@@ -55,7 +55,7 @@ COMPILERS: dict[str, Compiler] = {
             "Vela",
             "an Ethos-U",
             "edgeopt.compilers.vela",
-            takes="tflite",
+            takes=("tflite",),
             makes="tflite",
             suffix=".vela.tflite",
             needs="vela",
@@ -68,7 +68,7 @@ COMPILERS: dict[str, Compiler] = {
             "tf2onnx",
             "ONNX Runtime",
             "edgeopt.compilers.onnx",
-            takes="tflite",
+            takes=("tflite",),
             makes="onnx",
             suffix=".onnx",
             needs="tf2onnx",
@@ -79,6 +79,20 @@ COMPILERS: dict[str, Compiler] = {
                 **{name: name for name in ("float32", "int8", "int8-float-io", "int8-per-tensor")},
                 **dict.fromkeys(("float16", "dynamic"), "float32"),
             },
+        ),
+        Compiler(
+            "tvm",
+            "TVM",
+            "a processor",
+            "edgeopt.compilers.tvm",
+            takes=("tflite", "onnx"),
+            makes="tvm",
+            suffix=".so",
+            needs="tvm",
+            settings=("processor",),
+            marks=frozenset(),
+            summary="a shared library of machine code, for this machine or another processor",
+            sources={name: name for name in ("float32", "int8", "int8-float-io", "int8-per-tensor")},
         ),
     )
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeopt import files
+from edgeopt import files, trust
 from edgeopt.errors import ModelError
 from edgeopt.vocabulary import Artifact
 
@@ -31,6 +31,7 @@ class Format:
         module: where `facts(path)` is, which gives FileFacts or raises a ModelError.
         summary: one line for help and docs.
         magic: what its files hold, and from which byte on; None where only the suffix tells.
+        is_code: whether running a file means running what its maker wrote.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Format:
     module: str
     summary: str
     magic: tuple[int, bytes] | None = None
+    is_code: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -45,6 +47,7 @@ FORMATS: dict[str, Format] = {
     for row in (
         Format("tflite", ".tflite", "edgeopt.formats.tflite", "TensorFlow Lite's flatbuffer", magic=(4, b"TFL3")),
         Format("onnx", ".onnx", "edgeopt.formats.onnx", "ONNX"),
+        Format("tvm", ".so", "edgeopt.formats.tvm", "TVM's shared library", magic=(0, b"\x7fELF"), is_code=True),
     )
 }
 
@@ -102,6 +105,18 @@ def artifact(file: Path, folder: Path, *, made_by: str = "") -> Artifact:
         files.gzip_size(content),
         made_by,
     )
+
+
+def trust_code(path: Path) -> None:
+    """Remembers that the code of a file may run, where it is of a format that holds any; what its maker is asked for.
+
+    Raises:
+        ModelError: it has no known format, or cannot be read.
+        ConfigError: see `trust.trust`.
+    """
+    if format_of(path).is_code:
+        facts(path)
+        trust.trust(path.read_bytes())
 
 
 def _read(row: Format, path: Path) -> FileFacts:

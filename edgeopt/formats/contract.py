@@ -61,6 +61,7 @@ class FileFacts:
         notes: what else there is to say of it.
         is_quantized: whether anything in it, stored or computed, has a scale.
         read: returns the stored values of one of `weights` as `values` says.
+        parameters_in_code: trained numbers that no tensor holds, as in compiled code.
     """
 
     format: str
@@ -76,11 +77,12 @@ class FileFacts:
     computes: str = ""
     runtime: RuntimeNeed | None = None
     notes: tuple[str, ...] = ()
+    parameters_in_code: int = 0
 
     @property
     def parameters(self) -> int:
         """Number of trained numbers."""
-        return sum(t.elements for t in self.weights if t.is_parameter)
+        return self.parameters_in_code + sum(t.elements for t in self.weights if t.is_parameter)
 
     @property
     def sparsity(self) -> float | None:

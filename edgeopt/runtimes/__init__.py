@@ -55,7 +55,14 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (Family("xnnpack"), Family("builtin"), Family("reference"), Family("tflm"), Family("mlas"))
+    for family in (
+        Family("xnnpack"),
+        Family("builtin"),
+        Family("reference"),
+        Family("tflm"),
+        Family("mlas"),
+        Family("tvm"),
+    )
 }
 
 
@@ -163,6 +170,15 @@ RUNTIMES: dict[str, Runtime] = {
             frozenset({"time", "profile", "resize", "threads"}),
             takes=("onnx",),
         ),
+        Runtime(
+            "tvm",
+            "edgeopt.runtimes.tvm",
+            "tvm",
+            "tvm",
+            "TVM's runtime, for libraries that it compiled; those for ARM64 in QEMU",
+            frozenset({"time", "resize", "series"}),
+            takes=("tvm",),
+        ),
         *(
             Runtime(
                 f"qemu-cortex-{core}",
@@ -261,7 +277,7 @@ class Session(abc.ABC):
 
 
 class RuntimeModule(Protocol):
-    """What the module of a runtime has; `profile` only where it can.
+    """What the module of a runtime has; `profile` only where it can, `small_file` only where files are a machine's own.
 
     Attributes:
         INSTALL: what to type where it is missing.
@@ -277,6 +293,9 @@ class RuntimeModule(Protocol):
 
     def refusals(self, file: Path, version: str) -> tuple[str, ...]:
         """Returns why that version of it cannot load the file, without running it: as far as can be told."""
+
+    def small_file(self) -> bytes:
+        """Returns a file of one operator, float32 [1, 4]: y = x + x."""
 
     def open(
         self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool

@@ -86,6 +86,7 @@ class Target(Choices):
     flash_bytes: int | None = option(None, "For the model and the program.", low=1)
     ram_bytes: int | None = option(None, "For activations, the program and everything else.", low=1)
     runtimes: tuple[str, ...] = option((), "What runs models there.", metavar="NAME[==VERSION]")
+    processor: str = option("", "What compiled code is for there, as LLVM names it.", metavar="TRIPLE/CPU")
     compiler: str = option("", "What makes the file that runs there, where a converter's does not.")
     compiler_settings: Mapping[str, str] = option({}, "What it is told.")
     best_scheme: str = option("", "What to begin with.", choices=tuple(SCHEMES))
