@@ -24,6 +24,20 @@ Said = TypeVar("Said", bound="Choices")
 
 
 @dataclass(frozen=True)
+class Range:
+    """Numbers that a search tries.
+
+    Attributes:
+        low, high: both may be tried.
+        log: by their ratios: as many between 1 and 2 as between 2 and 4.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Option:
     """What is known of a field beside its type and default.
 
@@ -34,6 +48,8 @@ class Option:
         above, below: limits that it may not reach.
         hint: what to try when it is out of its limits.
         metavar: what stands for the value in help texts.
+        tried: what a search tries where nobody says it; nothing but the default when empty.
+        only_with: another field, and the value that it has to have for this one to count.
     """
 
     help: str
@@ -44,6 +60,8 @@ class Option:
     below: float | None = None
     hint: str = ""
     metavar: str = ""
+    tried: Range | tuple[Any, ...] = ()
+    only_with: tuple[str, Any] | None = None
 
     @property
     def limits(self) -> str:
@@ -90,6 +108,15 @@ def _keys(kind: Any) -> tuple[Key, ...]:
         if "option" in f.metadata
     ]
     return tuple(sorted(found, key=lambda key: _declaration(kind, key.name)))
+
+
+def checked(key: Key, value: Any) -> Any:
+    """Returns a value as the type of a field.
+
+    Raises:
+        ConfigError: it cannot be that, or is out of its limits.
+    """
+    return None if value is None and key.default is None else _checked(key, value)
 
 
 def _declaration(kind: type, name: str) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -147,17 +148,44 @@ def temporary(content: bytes, name: str) -> Iterator[Path]:
         yield file
 
 
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of a folder's relative names and contents in sorted order, as hex."""
+def sha256(path: Path, *, of_file: Callable[[Path], str] | None = None) -> str:
+    """Returns the SHA-256 of a file, or of a folder's relative names and contents in sorted order, as hex.
+
+    Args:
+        path: the file or folder.
+        of_file: what hashes each file of a folder; `sha256` if None.
+    """
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode())
+            digest.update(f"{file.relative_to(path).as_posix()}\0{(of_file or sha256)(file)}\0".encode())
         return digest.hexdigest()
     with path.open("rb") as content:
         while chunk := content.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+# By path, device, inode, size and times of the last change.
+_known: dict[tuple[str, int, int, int, int, int], str] = {}
+# A file may change twice within one tick of a file system's clock, and two seconds is the slowest of them (FAT).
+_TICK_NS = 2_000_000_000
+
+
+def sha256_once(path: Path) -> str:
+    """As `sha256`, but for a file that this process has hashed before and nobody has touched since: by its inode,
+    size and times, of which a program cannot set that of the last change.
+    """
+    if path.is_dir():
+        return sha256(path, of_file=sha256_once)
+    found = path.stat()
+    key = (str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key not in _known:
+        digest = sha256(path)
+        if time.time_ns() - found.st_ctime_ns < _TICK_NS:
+            return digest
+        _known[key] = digest
+    return _known[key]
 
 
 def gzip_size(content: bytes) -> int:

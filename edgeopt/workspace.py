@@ -127,21 +127,32 @@ class Workspace:
         data: calibrates, trains and scores; None where a file is only converted.
         folder: its `.edgeopt` holds the store.
         conditions: how files are made and measured.
+        held: how many models stay in memory for their conversion; whoever goes back and forth between them saves to
+            load each anew, and a process with TensorFlow is what each takes.
     """
 
-    def __init__(self, model: Path, data: Dataset | None, folder: Path, conditions: Conditions = Conditions()) -> None:
+    def __init__(
+        self,
+        model: Path,
+        data: Dataset | None,
+        folder: Path,
+        conditions: Conditions = Conditions(),
+        *,
+        held: int = 1,
+    ) -> None:
         self.folder, self.conditions = folder, conditions
         self.seconds: dict[str, float] = {}
         self._given, self._data = model, data
         self._store = Store(folder)
-        self._converter: tuple[str, IsolatedConverter] | None = None
+        self._held = held
+        self._converters: dict[str, IsolatedConverter] = {}
         self._trainer: workers.Worker | None = None
 
     def __enter__(self) -> Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_converter()
+        self._close_converters()
         if self._trainer is not None:
             self._trainer.close()
             self._trainer = None
@@ -674,8 +685,10 @@ class Workspace:
             ) from None
 
     def _opened(self, model: Made) -> IsolatedConverter:
-        if self._converter is None or self._converter[0] != model.content:
-            self._close_converter()  # one model's memory at a time
+        converter = self._converters.pop(model.content, None)
+        if converter is None:
+            while len(self._converters) >= self._held:
+                self._converters.pop(self._least_needed()).close()
             options = ConvertOptions(
                 batch_size=self.conditions.batch_size,
                 shapes=self.conditions.shapes,
@@ -683,18 +696,24 @@ class Workspace:
                 custom_objects=self.conditions.custom_objects,
                 trust=self.conditions.trust,
             )
-            self._converter = model.content, IsolatedConverter(model.file, options)
-        return self._converter[1]
+            converter = IsolatedConverter(model.file, options)
+        self._converters[model.content] = converter
+        return converter
 
-    def _close_converter(self) -> None:
-        if self._converter is not None:
-            self._converter[1].close()
-            self._converter = None
+    def _least_needed(self) -> str:
+        """Returns the model that was longest not asked for; the original is where every recipe begins."""
+        others = [content for content in self._converters if content != self.original.content]
+        return others[0] if others and self._held > 1 else next(iter(self._converters))
+
+    def _close_converters(self) -> None:
+        for converter in self._converters.values():
+            converter.close()
+        self._converters.clear()
 
 
 def _content(path: Path) -> str:
     """Returns a hash; what is missing is for its reader to say."""
-    return files.sha256(path) if path.exists() else ""
+    return files.sha256_once(path) if path.exists() else ""
 
 
 def _named_content(step: Step) -> dict[str, str]:

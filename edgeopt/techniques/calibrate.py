@@ -30,6 +30,7 @@ class Calibrate(Step):
         "auto",
         "How far activations reach; auto takes for each what brings the outputs nearest to the float file's.",
         choices=("auto", "keep", "min-max", "percentile", "mse", "entropy"),
+        tried=("auto", "percentile", "mse"),
     )
     weights: str = option(
         "auto",
@@ -37,7 +38,13 @@ class Calibrate(Step):
         choices=("auto", "keep", "min-max", "mse", "octav"),
     )
     percentile: float = option(
-        99.99, "Share of all values in the range of a percentile, in per cent.", above=50.0, high=100.0, hint="99.9"
+        99.99,
+        "Share of all values in the range of a percentile, in per cent.",
+        above=50.0,
+        high=100.0,
+        hint="99.9",
+        tried=(99.0, 99.9, 99.99),
+        only_with=("activations", "percentile"),
     )
 
 

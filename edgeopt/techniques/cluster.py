@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeopt.choices import option
+from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import PRUNABLE, ModelFacts, Prospect
 from edgeopt.steps import Step, TrainedStep, Training
@@ -37,11 +37,13 @@ class Cluster(TrainedStep):
     technique: ClassVar[str] = "cluster"
     defaults: ClassVar[Training] = Training(alpha=0.9)
 
-    clusters: int = option(16, "Distinct weights in a layer.", low=2, high=256, hint="16")
+    clusters: int = option(
+        16, "Distinct weights in a layer.", low=2, high=256, hint="16", tried=Range(4, 64, log=True)
+    )
     initialization: str = option(
         "kmeans++", "Where the shared values start.", choices=("linear", "random", "density", "kmeans++")
     )
-    per_channel: bool = option(False, "So many for each output channel, not for the layer.")
+    per_channel: bool = option(False, "So many for each output channel, not for the layer.", tried=(False, True))
     symmetric: bool = option(
         False, "Each value with its negative: 2 are binary weights (XNOR-Net), 3 with zero ternary ones (TWN)."
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeopt.choices import option
+from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
@@ -36,7 +36,12 @@ class Distill(TrainedStep):
 
     student: str | None = option(None, "A model file whose architecture and weights the student has.", metavar="FILE")
     width: float | None = option(
-        None, "Make the student: this share of every layer's channels.", above=0.0, below=1.0, hint="0.5"
+        None,
+        "Make the student: this share of every layer's channels.",
+        above=0.0,
+        below=1.0,
+        hint="0.5",
+        tried=Range(0.25, 0.75),
     )
     macs: float | None = option(
         None,

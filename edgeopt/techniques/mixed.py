@@ -32,7 +32,12 @@ class Mix(Step):
 
     technique: ClassVar[str] = "mixed"
 
-    size: str = option("80%", "Of the file at most: a share of what it has, or bytes.", metavar="SIZE|PERCENT")
+    size: str = option(
+        "80%",
+        "Of the file at most: a share of what it has, or bytes.",
+        metavar="SIZE|PERCENT",
+        tried=("90%", "80%", "70%", "60%"),
+    )
     bit_macs: float | None = option(
         None, "Share of all multiply-accumulates times 8 bits that may stay, as well.", above=0.0, high=1.0, hint="0.75"
     )

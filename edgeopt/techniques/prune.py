@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeopt.choices import option
+from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import PRUNABLE, SPARSE_KERNEL_ZEROS, ModelFacts, Prospect, gzipped_share
 from edgeopt.steps import Step, TrainedStep, Training
@@ -38,7 +38,15 @@ class Prune(TrainedStep):
     # ResNet-8 at 80 %, 10 epochs: 1.3 points lost with these, 4 with batches of 64 (and tiny layers pruned).
     defaults: ClassVar[Training] = Training(batch_size=32, learning_rate=2e-3, alpha=0.9)
 
-    sparsity: float = option(0.5, "Share of each layer's weights that become zero.", above=0.0, below=1.0, hint="0.8")
+    sparsity: float = option(
+        0.5,
+        "Share of each layer's weights that become zero.",
+        above=0.0,
+        below=1.0,
+        hint="0.8",
+        tried=Range(0.3, 0.9),
+        only_with=("pattern", None),
+    )
     schedule: str = option("polynomial", "How sparsity rises.", choices=("polynomial", "constant"))
     begin_epoch: float | None = option(None, "When pruning begins; at once if not given.", low=0.0)
     end_epoch: float | None = option(None, "When it reaches its goal, half-way if not given; the rest recovers.", low=0)

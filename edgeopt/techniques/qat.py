@@ -41,6 +41,7 @@ class QAT(TrainedStep):
         low=2,
         high=8,
         hint="4",
+        tried=(8, 4, 3, 2),
     )
     layer_bits: Mapping[str, int] = option(
         {}, "Other bits for a layer, a kind or a glob.", low=2, high=8, metavar="NAME=BITS"

@@ -38,6 +38,7 @@ class Round(Step):
         "Gptq lets each weight make up for the rounding of those before it; adaround learns whether each goes up or "
         "down, which is slower; nearest chooses only the scales.",
         choices=("gptq", "adaround", "nearest"),
+        tried=("gptq", "adaround"),
     )
     layers: tuple[str, ...] = option(
         (), "Only these: names of tensors, parts of them, operators (CONV_2D) or globs.", metavar="NAME"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt import progress
-from edgeopt.choices import option
+from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, ModelError, setting, suggestion
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
@@ -54,7 +54,14 @@ class Shrink(TrainedStep):
     technique: ClassVar[str] = "shrink"
     defaults: ClassVar[Training] = Training(learning_rate=4e-3, alpha=0.9)
 
-    macs: float | None = option(None, "Keep this share of the multiply-accumulates.", above=0.0, below=1.0, hint="0.5")
+    macs: float | None = option(
+        None,
+        "Keep this share of the multiply-accumulates.",
+        above=0.0,
+        below=1.0,
+        hint="0.5",
+        tried=Range(0.25, 0.9),
+    )
     parameters: float | None = option(None, "Keep this share of the parameters.", above=0.0, below=1.0, hint="0.5")
     bytes: float | None = option(
         None, "Keep this share of the bytes that weights take in int8.", above=0.0, below=1.0, hint="0.5"
