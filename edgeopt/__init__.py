@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeopt.api.optimize import optimize
     from edgeopt.api.repair import Repaired, repair
     from edgeopt.api.sensitivity import sensitivity
+    from edgeopt.api.tune import tune
     from edgeopt.benchmarking import benchmark
     from edgeopt.comparison import compare
     from edgeopt.data import load as load_data
@@ -53,6 +54,7 @@ _HOMES = {
     "optimize": "edgeopt.api.optimize",
     "repair": "edgeopt.api.repair",
     "sensitivity": "edgeopt.api.sensitivity",
+    "tune": "edgeopt.api.tune",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "optimize",
     "repair",
     "sensitivity",
+    "tune",
 ]
 
 

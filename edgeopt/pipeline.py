@@ -176,8 +176,8 @@ def _written(
     """Recommends one of the variants that were found, writes the report, and gives the files names for people."""
     output = workspace.folder
     warnings = measuring.unrefuted(workspace, found.outcome.variants, warnings)
-    outcome = _shown(workspace, found.outcome)
-    report = _report(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
+    outcome = shown(workspace, found.outcome)
+    report = report_of(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
     report = recommended(replace(report, climb=found.climb))
     best = report.best or ""
     whole = replace(found.recipes.get(best, recipe), formats=recipe.formats)
@@ -204,7 +204,7 @@ def _warned(workspace: Workspace) -> tuple[str, ...]:
     )
 
 
-def _shown(workspace: Workspace, outcome: Outcome) -> Outcome:
+def shown(workspace: Workspace, outcome: Outcome) -> Outcome:
     """Gives the files of an outcome names for people beside those in the store, which is by content."""
     folder, stem = workspace.folder, workspace.original.file.stem
 
@@ -232,7 +232,7 @@ def _shown(workspace: Workspace, outcome: Outcome) -> Outcome:
     )
 
 
-def _report(
+def report_of(
     workspace: Workspace, recipe: Recipe, outcome: Outcome, warnings: Sequence[str], commands: Sequence[str]
 ) -> Report:
     """Returns all that was measured as a report without a recommendation."""

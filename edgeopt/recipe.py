@@ -6,10 +6,10 @@ flat, plain YAML, and every key is known or refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeopt import runtimes
 from edgeopt.choices import Choices, from_mapping, keys, option
@@ -25,6 +25,8 @@ from edgeopt.vocabulary import Budgets
 
 if TYPE_CHECKING:
     import yaml
+
+Result = TypeVar("Result")
 
 VERSION = 1
 FOLDER = Path(__file__).with_name("recipes")
@@ -80,7 +82,10 @@ class Recipe(Choices):
     version: int = option(VERSION, "Of this form of recipes.")
     summary: str = option("", "One line: what the recipe is for.")
     schemes: tuple[str, ...] = option(
-        ("int8",), "What is made of the model; in the first one every step is measured.", choices=tuple(SCHEMES)
+        ("int8",),
+        "What is made of the model; in the first one every step is measured.",
+        choices=tuple(SCHEMES),
+        tried=("float16", "dynamic", "int8", "int16x8", "int4", "int4-weights"),
     )
     formats: tuple[str, ...] = option(
         (), "What every file is made in beside .tflite.", choices=tuple(row for row in FORMATS if maker_of(row))
@@ -165,13 +170,21 @@ def read_recipe(text_or_path: str | Path) -> Recipe:
     """
     if not isinstance(text_or_path, Path):
         return from_values(_yaml_values(text_or_path.encode("utf-8", "surrogatepass")))
-    with text_or_path.open("rb") as file:
+    return replace(read_as(text_or_path, from_values), name=text_or_path.stem)
+
+
+def read_as(path: Path, reader: Callable[[Any], Result]) -> Result:
+    """Returns what `reader` makes of the keys and values of a recipe file.
+
+    Raises:
+        ConfigError: it is no plain YAML, or the reader refuses it; the message names the file.
+    """
+    with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     try:
-        recipe = from_values(_yaml_values(content))
+        return reader(_yaml_values(content))
     except ConfigError as error:
-        raise ConfigError(f"{text_or_path.name}: {error}") from None
-    return replace(recipe, name=text_or_path.stem)
+        raise ConfigError(f"{path.name}: {error}") from None
 
 
 def from_values(values: Any) -> Recipe:

@@ -62,6 +62,7 @@ def _machine_bytes() -> int:
 # take: they end what hangs. EDGEOPT_WORKER_TIME_S and EDGEOPT_WORKER_MEMORY_GB say otherwise.
 LIMITS: dict[str, tuple[float | None, float]] = {
     "training": (None, 0.9),
+    "trials": (None, 0.9),
     "conversion": (2 * 3600, 0.9),
     "scoring": (6 * 3600, 0.9),
     "running": (15 * 60, 0.9),

@@ -32,6 +32,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("measuring",),
     ("ladder",),
     ("pipeline",),
+    ("search",),
     ("api", "makefile"),
     ("cli",),
     ("__main__",),
@@ -45,6 +46,9 @@ HEAVY = {
     "ai_edge_litert",
     "tflite_runtime",
     "tflite_micro",
+    "optuna",
+    "sqlalchemy",
+    "ray",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

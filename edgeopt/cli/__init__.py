@@ -22,6 +22,7 @@ from edgeopt.showing.safe import visible_lines
 # The order is that of `edgeopt --help`.
 COMMANDS: dict[str, str] = {
     "optimize": "edgeopt.cli.optimize",
+    "tune": "edgeopt.cli.tune",
     "convert": "edgeopt.cli.convert",
     "repair": "edgeopt.cli.repair",
     "prune": "edgeopt.cli.prune",

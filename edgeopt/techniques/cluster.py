@@ -37,9 +37,7 @@ class Cluster(TrainedStep):
     technique: ClassVar[str] = "cluster"
     defaults: ClassVar[Training] = Training(alpha=0.9)
 
-    clusters: int = option(
-        16, "Distinct weights in a layer.", low=2, high=256, hint="16", tried=Range(4, 64, log=True)
-    )
+    clusters: int = option(16, "Distinct weights in a layer.", low=2, high=256, hint="16", tried=Range(4, 64, log=True))
     initialization: str = option(
         "kmeans++", "Where the shared values start.", choices=("linear", "random", "density", "kmeans++")
     )

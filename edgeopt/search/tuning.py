@@ -1,0 +1,382 @@
+"""A model, data and settings go in; recipes are tried until they are enough, and the front of them comes out.
+
+Nothing that was finished is lost, however it ends: files and scores lie in the workspace's store, and what was tried in
+the study's database.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgeopt import data as datasets
+from edgeopt import files, frameworks, measuring, progress, user_code
+from edgeopt.carry_out import BASELINE, carry_out, promised
+from edgeopt.carry_out import Outcome as CarriedOut
+from edgeopt.data import Dataset
+from edgeopt.errors import EdgeoptError, ModelError
+from edgeopt.formats import FORMATS
+from edgeopt.pipeline import report_of, shown
+from edgeopt.recipe import Recipe, from_values, to_values, write_recipe
+from edgeopt.recommendation import recommended
+from edgeopt.report import write_report
+from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limits
+from edgeopt.search.hands import Ended, Hands, Here
+from edgeopt.search.result import Point, Tuned, write_tuned
+from edgeopt.search.settings import Search, SearchSettings, checked
+from edgeopt.search.space import Known, Space
+from edgeopt.search.study import Drawn, Outcome, Study, chosen_sampler
+from edgeopt.search.trying import RECOVERABLE, Address, Rule, kept
+from edgeopt.store import MARKER, digest
+from edgeopt.vocabulary import Variant
+from edgeopt.workspace import Workspace
+
+# Trials that a median is taken of, at least; as in Optuna's MedianPruner.
+_ENOUGH = 5
+# Trials that failed before one worked: then it is not the trials.
+_ALL_FAIL = 5
+_POLL_S = 0.5
+# Points of a front that are timed and run everywhere at the end: each is a process of its own, and all take turns.
+MOST_TIMED = 12
+_LOCK, DATABASE = "search.lock", "study.db"
+
+
+def tune(
+    model: Path,
+    data: Dataset,
+    *,
+    output: Path,
+    settings: SearchSettings,
+    force: bool = False,
+    commands: Sequence[str] = (),
+) -> Tuned:
+    """Tries recipes of a space until they are enough, and returns those that no other is shown to beat.
+
+    The same call goes on where it was stopped.
+
+    Args:
+        model: see `pipeline.optimize`.
+        data: calibrates, trains and scores; trials are compared on its tuning part, validation is scored once.
+        output: a folder; receives front/*.yaml, the recipe of each point of the front, study.json and study.html, and
+            report.{html,json,md}, variants/*.tflite and best.tflite of the front.
+        settings: everything else.
+        force: write into a folder that holds other files.
+        commands: the command lines that reproduce the search, for the report.
+
+    Raises:
+        EdgeoptError: the model, data or space cannot be used, the study is of something else, or not one trial could
+            be made.
+    """
+    began = time.monotonic()
+    search = checked(settings)
+    frameworks.load("optuna")
+    files.require_free(output, force=force, made_by_us=MARKER)
+    files.require_writable(output)
+    model, output = model.absolute(), output.absolute()
+    # Whoever leads a search is alone in its folder: what an earlier one left running there is nobody's.
+    with files.locked(output / MARKER / _LOCK):
+        progress.tell("loading", 0, 1)
+        with Workspace(model, data, output, search.settings) as workspace:
+            warnings = _loaded(workspace)
+            space = search.space(_known(workspace))
+            _require_baseline(workspace)
+            study = Study(
+                search.settings.storage or f"sqlite:///{output / MARKER / DATABASE}",
+                search.settings.study or output.name,
+                identity=_identity(search, space, workspace),
+                objectives=search.settings.objectives,
+                folder=str(output),
+            )
+        study.first(space.plain(), space)
+        progress.tell("loading", 1, 1)
+        address = Address(model, data, output, _conditions(search), search.settings.objectives, search.target)
+        ended = Leader(search, study, space, began).lead(Here(address, search.settings.workers))
+        choice = chosen(study.trials, search.settings.objectives, search.budgets)
+        if not choice.front:
+            raise ModelError(f"Not one trial could be made and measured. {_why(study)}")
+        with Workspace(model, data, output, search.settings) as workspace:
+            return _told(search, workspace, study, choice, ended=ended, warnings=warnings, commands=commands)
+
+
+# --- before ----------------------------------------------------------------------------------------------------------
+
+
+def _loaded(workspace: Workspace) -> tuple[str, ...]:
+    """Loads what came in, and returns what is remarked on it; of what cannot be used nothing is left."""
+    _ = workspace.runtime, workspace.summary
+    return workspace.warnings
+
+
+def _known(workspace: Workspace) -> Known:
+    untrainable = ""
+    try:
+        survey = workspace.survey()
+    except ModelError as error:
+        survey, untrainable = workspace.survey(layers=False), str(error)
+    data = workspace.data
+    return Known(
+        survey.facts,
+        survey.properties,
+        untrainable=untrainable,
+        has_labels=data.training.has_labels,
+        has_training=len(data.training) > 0,
+        has_calibration=len(data.calibration) > 0,
+    )
+
+
+def _require_baseline(workspace: Workspace) -> None:
+    """Raises EdgeoptError where the model as it came cannot be converted, or not be scored."""
+    baseline = workspace.converted(workspace.original, BASELINE)
+    if baseline.error is not None:
+        raise ModelError(f"Expected a model that can be converted, got one that cannot: {baseline.error}")
+    score = workspace.score(baseline, workspace.data.deciding)
+    if isinstance(score, EdgeoptError):
+        raise score
+
+
+def _identity(search: Search, space: Space, workspace: Workspace) -> dict[str, str]:
+    """Returns what a study is of."""
+    settings = search.settings
+    return {
+        "model": workspace.original.content,
+        "data": datasets.fingerprint(workspace.data),
+        "metric": digest(
+            {"metric": settings.metric, "output": settings.output_name, "code": user_code.digest(settings.metric or "")}
+        ),
+        "objectives": ", ".join(settings.objectives),
+        "target": "" if search.target is None else digest({"target": search.target}),
+        "space": digest(
+            {
+                "base": to_values(space.base),
+                "schemes": space.schemes,
+                "training": space.training,
+                "places": space.places,
+            }
+        ),
+    }
+
+
+def _conditions(search: Search) -> SearchSettings:
+    """Returns the conditions of trials: all that is said of a search but what only its leader needs."""
+    return replace(search.settings, recipe=None)
+
+
+# --- trials ----------------------------------------------------------------------------------------------------------
+
+
+class Leader:
+    """Draws recipes, gives them to processes, and notes what came of them.
+
+    Args:
+        search: what is asked for.
+        study: remembers the trials.
+        space: what is drawn from.
+        began: of the whole command, by `time.monotonic`.
+    """
+
+    def __init__(self, search: Search, study: Study, space: Space, began: float) -> None:
+        self._search, self._study, self._space = search, study, space
+        settings = search.settings
+        self._sampler = chosen_sampler(settings.sampler, settings.trials)
+        self._deadline = None if settings.time_s is None else began + settings.time_s
+        self._running: dict[int, tuple[Drawn, float]] = {}
+        self._tried_out = False
+
+    def lead(self, hands: Hands) -> str:
+        """Makes trials until they are enough, and returns why they ended; see `Tuned`."""
+        try:
+            return self._led(hands)
+        except KeyboardInterrupt:
+            return "interrupted"
+        finally:
+            hands.close()
+            self._study.give_up()
+
+    def _led(self, hands: Hands) -> str:
+        self._tell()
+        while True:
+            self._begin(hands)
+            if not self._running:
+                return "trials" if self._enough() else "space" if self._tried_out else "time"
+            ended = hands.take(_POLL_S)
+            self._study.alive()
+            if ended is not None:
+                self._note(ended)
+            elif self._late():
+                return "time"
+            self._tell()
+
+    def _begin(self, hands: Hands) -> None:
+        """Gives a trial to every process that has none, while trials are wanted."""
+        for hand in range(hands.count):
+            if hand in self._running or self._enough() or self._late() or self._tried_out:
+                continue
+            drawn = self._study.draw(self._space, self._sampler, self._search.base.seed)
+            if drawn is None:
+                self._tried_out = True
+                return
+            self._running[hand] = drawn, time.monotonic()
+            hands.give(hand, drawn.recipe, self._rule())
+
+    def _enough(self) -> bool:
+        most = self._search.settings.trials
+        return most is not None and self._study.tried + len(self._running) >= most
+
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def _note(self, ended: Ended) -> None:
+        drawn, begun = self._running.pop(ended.hand)
+        seconds = time.monotonic() - begun
+        measured, study = ended.measured, self._study
+        if ended.lost:
+            outcome = Outcome("lost", ended.lost, seconds=seconds)
+        elif measured is None:
+            outcome = Outcome("failed", ended.failed, seconds=seconds)
+        else:
+            outcome = Outcome("stopped" if measured.stopped else "done", measured.stopped, measured, seconds)
+        constraints = {} if measured is None else excesses(measured, self._search.budgets)
+        study.done(drawn, outcome, constraints)
+        ran = [trial.outcome.state for trial in study.trials if trial.outcome.state not in ("again", "impossible")]
+        if len(ran) == _ALL_FAIL and not {"done", "stopped"} & set(ran):
+            raise ModelError(f"Not one of the first {_ALL_FAIL} trials could be made. {_why(study)}")
+
+    def _rule(self) -> Rule:
+        """Returns when a trial that begins now is given up."""
+        pruner, budget = self._search.settings.pruner, self._search.budgets.max_drop
+        if pruner == "none":
+            return Rule(rolled_back=False)
+        most = None if budget is None else budget + RECOVERABLE
+        return Rule(True, most, self._medians() if pruner == "median" else {})
+
+    def _medians(self) -> dict[str, float]:
+        """Returns what half of the trials had after each step, as of Optuna's MedianPruner."""
+        scores: dict[int, list[float]] = defaultdict(list)
+        for trial in self._study.trials:
+            found = trial.outcome.measured
+            for number, score in enumerate(found.scores if found and trial.outcome.state == "done" else ()):
+                scores[number].append(score)
+        return {str(n): statistics.median(some) for n, some in scores.items() if len(some) >= _ENOUGH}
+
+    def _tell(self) -> None:
+        running = f"{len(self._running)} at work" if len(self._running) > 1 else ""
+        progress.tell("trials", self._study.tried, self._search.settings.trials, running)
+
+
+def _why(study: Study) -> str:
+    """Returns what most trials failed of."""
+    words = [trial.outcome.words for trial in study.trials if trial.outcome.state in ("failed", "lost", "stopped")]
+    return statistics.mode(words) if words else "None was run."
+
+
+# --- after -----------------------------------------------------------------------------------------------------------
+
+
+def _told(
+    search: Search,
+    workspace: Workspace,
+    study: Study,
+    choice: Choice,
+    *,
+    ended: str,
+    warnings: Sequence[str],
+    commands: Sequence[str],
+) -> Tuned:
+    """Scores the front on samples that no trial has seen, and writes all that is to be told."""
+    folder, target = workspace.folder, search.target
+    recipes, outcome = _front(search, workspace, choice)
+    variants = measuring.scored(workspace, outcome.variants)
+    warnings = measuring.unrefuted(workspace, variants, warnings)
+    if target is not None:
+        variants = measuring.judged_on_target(workspace, variants, target)
+    wholly = _some([v.name for v in variants])
+    some = [v for v in variants if v.name in wholly]
+    some = measuring.held_against_float(workspace, some, outcome.references)
+    some = measuring.tried_on_runtimes(workspace, some, promised(search.base))
+    some, said = measuring.timed(workspace, some)
+    found = {v.name: v for v in some}
+    outcome = shown(workspace, replace(outcome, variants=tuple(found.get(v.name, v) for v in variants)))
+    whole = replace(search.base, budgets=search.budgets)
+    notes = (*warnings, *said, *_notes(study, choice, ended))
+    report = recommended(report_of(workspace, whole, outcome, notes, commands))
+    points = []
+    for number, (trial, recipe, variant) in enumerate(zip(choice.front, recipes, outcome.variants[1:]), start=1):
+        file = f"front/{number}.yaml"
+        files.atomic_write(folder / file, write_recipe(recipe))
+        assert trial.outcome.measured is not None
+        points.append(Point(number, trial.number, variant.name, file, to_values(recipe), trial.outcome.measured))
+    _remove_older(folder, len(points))
+    best = report.variant(report.best)
+    if best is not None and best.file is not None:
+        files.link(folder / best.file, folder / f"best{FORMATS[best.artifacts[0].format].suffix}")
+        chosen_recipe = next((p.recipe for p in points if p.variant == best.name), to_values(whole))
+        report = replace(report, recipe=chosen_recipe)
+        files.atomic_write(folder / "recipe.yaml", write_recipe(from_values(chosen_recipe)))
+    write_report(report, folder)
+    tuned = Tuned(
+        report,
+        search.settings.objectives,
+        limits(search.budgets),
+        tuple(points),
+        tuple(study.trials),
+        ended=ended,
+        kept=choice.kept,
+        obstacle=choice.obstacle,
+        study=study.name,
+        storage=study.address,
+        sampler=chosen_sampler(search.settings.sampler, search.settings.trials),
+    )
+    write_tuned(tuned, folder)
+    return tuned
+
+
+def _front(search: Search, workspace: Workspace, choice: Choice) -> tuple[list[Recipe], CarriedOut]:
+    """Returns the recipes of a front with the budgets in them, and the files that they make, from the store."""
+    recipes = [replace(from_values(trial.recipe), budgets=search.budgets) for trial in choice.front]
+    baseline: Variant | None = None
+    variants: list[Variant] = []
+    references: dict[str, Variant] = {}
+    for number, trial in enumerate(progress.track(choice.front, "making the front", len(choice.front)), start=1):
+        made = carry_out(from_values(trial.recipe), workspace)
+        baseline = baseline or made.variants[0]
+        variant = kept(made)
+        name = f"{number}.{variant.name}"
+        variants.append(replace(variant, name=name))
+        if variant.name in made.references:
+            references[name] = made.references[variant.name]
+    assert baseline is not None
+    return recipes, CarriedOut((baseline, *variants), references=references)
+
+
+def _some(names: Sequence[str]) -> set[str]:
+    """Returns the first, the float baseline, and as many of the others, evenly among them, as are timed."""
+    first, *others = names
+    if len(others) <= MOST_TIMED:
+        return set(names)
+    return {first, *(others[i * (len(others) - 1) // (MOST_TIMED - 1)] for i in range(MOST_TIMED))}
+
+
+def _notes(study: Study, choice: Choice, ended: str) -> list[str]:
+    notes = []
+    if is_constant(study.trials):
+        notes.append(
+            "the metric gave every file the same score: it tells nothing apart, and the front is by the rest alone"
+        )
+    if ended == "space":
+        notes.append(f"every recipe that was found in the space was tried: {study.tried} of them")
+    if len(choice.front) > MOST_TIMED:
+        notes.append(f"{MOST_TIMED} of the front's {len(choice.front)} points were timed and run on all runtimes")
+    if choice.obstacle:
+        notes.append(f"no trial keeps every budget: {choice.obstacle}")
+    return notes
+
+
+def _remove_older(folder: Path, count: int) -> None:
+    """Removes what an earlier, larger front has left."""
+    for file in (folder / "front").glob("*.yaml"):
+        if file.stem.isdigit() and int(file.stem) > count:
+            file.unlink()

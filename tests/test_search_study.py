@@ -1,0 +1,274 @@
+"""Trials in their database: drawn once, repeatable, resumed where they were stopped, and never of something else."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cheap_trials
+import pytest
+from cheap_trials import Cheap, measured
+
+from edgeopt.errors import ConfigError, ModelError, UnavailableError
+from edgeopt.recipe import Recipe, from_values, to_values
+from edgeopt.search.choosing import chosen, is_constant
+from edgeopt.search.hands import Ended
+from edgeopt.search.settings import SearchSettings as Settings
+from edgeopt.search.settings import checked
+from edgeopt.search.study import SAMPLERS, Study, chosen_sampler
+from edgeopt.search.tuning import Leader
+from edgeopt.vocabulary import Budgets
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def led(study: Study, hands: Cheap | None = None, **settings: Any) -> str:
+    search = cheap_trials.search(**settings)
+    return Leader(search, study, search.space(cheap_trials.DATA), time.monotonic()).lead(hands or Cheap())
+
+
+def recipes(study: Study, *states: str) -> list[Any]:
+    return [trial.recipe for trial in study.trials if trial.outcome.state in (states or ("done",))]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_makes_as_many_different_trials_as_are_asked_for(url: str, sampler: str) -> None:
+    study, hands = cheap_trials.study(url), Cheap()
+    assert led(study, hands, trials=12, sampler=sampler) == "trials"
+    found = recipes(study)
+    assert len(found) == hands.given == study.tried == 12
+    assert all(found.count(recipe) == 1 for recipe in found)
+    assert hands.closed
+
+
+def test_one_seed_is_one_search_and_another_seed_another(tmp_path: Path) -> None:
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        study = cheap_trials.study(f"sqlite:///{tmp_path / str(number)}.db")
+        led(study, trials=12, seed=seed)
+        found.append(recipes(study))
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_a_search_that_was_stopped_goes_on_as_it_would_have_gone(tmp_path: Path) -> None:
+    whole = cheap_trials.study(f"sqlite:///{tmp_path / 'whole.db'}")
+    led(whole, trials=13)
+    address = f"sqlite:///{tmp_path / 'parts.db'}"
+    for trials in (4, 11, 13):
+        hands = Cheap()
+        study = cheap_trials.study(address)
+        led(study, hands, trials=trials)
+    assert hands.given == 2
+    assert recipes(study) == recipes(whole)
+
+
+def test_trials_of_a_killed_process_are_begun_anew_at_once(url: str) -> None:
+    search = cheap_trials.search()
+    space = search.space(cheap_trials.DATA)
+    study = cheap_trials.study(url)
+    drawn = [study.draw(space, "random", 0) for _ in range(2)]  # and nothing more is heard of them
+    again = cheap_trials.study(url)
+    found = [again.draw(space, "random", 0) for _ in range(2)]
+    assert {one.key for one in drawn if one} == {one.key for one in found if one}
+
+
+def test_trials_of_another_folder_are_left_to_their_leader(url: str) -> None:
+    space = cheap_trials.search().space(cheap_trials.DATA)
+    ours = cheap_trials.study(url, folder="here").draw(space, "random", 0)
+    theirs = cheap_trials.study(url, folder="there").draw(space, "random", 0)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.key != theirs.key
+
+
+def test_a_lost_trial_is_begun_anew_once_and_then_has_failed(url: str) -> None:
+    seen: list[Any] = []
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        seen.append(to_values(recipe))
+        return Ended(hand, lost="killed (out of memory?)") if len(seen) in (2, 3) else Ended(hand, measured(recipe))
+
+    study = cheap_trials.study(url)
+    led(study, Cheap(outcome=outcome), trials=4)
+    assert seen[1] == seen[2]
+    states = [trial.outcome.state for trial in study.trials if trial.outcome.state != "again"]
+    assert states == ["done", "lost", "failed", "done", "done"]
+    failed = next(trial for trial in study.trials if trial.outcome.state == "failed")
+    assert failed.outcome.words == "whoever ran it died twice: killed (out of memory?)"
+
+
+def test_trials_that_all_fail_end_the_search(url: str) -> None:
+    hands = Cheap(outcome=lambda hand, recipe: Ended(hand, failed="Expected labels, got none."))
+    with pytest.raises(ModelError, match=r"Not one of the first 5 trials could be made\. Expected labels, got none\."):
+        led(cheap_trials.study(url), hands, trials=20)
+    assert hands.closed
+
+
+def test_a_space_that_was_tried_out_ends_the_search(url: str) -> None:
+    study = cheap_trials.study(url)
+    space = {"schemes": ["float16", "int8"], "steps": [["none", {"prune": {"sparsity": 0.5}}]]}
+    assert led(study, trials=50, recipe=space) == "space"
+    assert study.tried == 4
+
+
+def test_time_ends_the_search_and_what_is_running_goes_on_later(url: str) -> None:
+    class Slow(Cheap):
+        def take(self, timeout_s: float) -> Ended | None:
+            time.sleep(0.02)
+            return None
+
+    study = cheap_trials.study(url)
+    assert led(study, Slow(2), time_s=0.2) == "time"
+    assert study.tried == 0
+    again = cheap_trials.study(url)
+    led(again, trials=2)
+    assert len(recipes(again)) == 2
+
+
+def test_an_interruption_ends_it_well(url: str) -> None:
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        if hands.given == 4:
+            raise KeyboardInterrupt
+        return Ended(hand, measured(recipe))
+
+    hands = Cheap(outcome=outcome)
+    study = cheap_trials.study(url)
+    assert led(study, hands, trials=9) == "interrupted"
+    assert hands.closed
+    assert study.tried == 3
+    assert led(cheap_trials.study(url), trials=9) == "trials"
+
+
+@pytest.mark.parametrize("changed", ["model", "data"])
+def test_a_study_of_another_model_or_other_data_is_refused(url: str, changed: str) -> None:
+    led(cheap_trials.study(url), trials=2)
+    with pytest.raises(
+        ConfigError, match=f"to be of the same {changed}, got one of another: .*Try another -o, or study"
+    ):
+        cheap_trials.study(url, **{changed: "changed"})
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("sqlite:////no/such/folder/study.db", "cannot be used: unable to open database file. Nothing .* is lost"),
+        ("postgresql://me:secret@127.0.0.1:1/x", r"postgresql://me:\*\*\*@127.0.0.1:1/x cannot be used"),
+        ("nonsense", "cannot be used: .*parse"),
+    ],
+)
+def test_a_database_that_is_not_to_be_reached_is_said_in_a_line(address: str, words: str) -> None:
+    with pytest.raises(UnavailableError, match=words) as caught:
+        cheap_trials.study(address)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_vanishes_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        if hands.given == 4:
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("DROP TABLE trial_user_attributes")
+        return Ended(hand, measured(recipe))
+
+    hands = Cheap(outcome=outcome)
+    with pytest.raises(UnavailableError, match=r"cannot be used: .*the same command goes on when it is there"):
+        led(cheap_trials.study(f"sqlite:///{file}"), hands, trials=9)
+    assert hands.closed
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Thirty trials that are done."""
+    study = cheap_trials.study(f"sqlite:///{tmp_path_factory.mktemp('study') / 'study.db'}")
+    led(study, trials=30)
+    return study
+
+
+def test_the_front_keeps_the_budgets_and_holds_what_no_other_beats(thirty: Study) -> None:
+    choice = chosen(thirty.trials, ("quality", "size"), Budgets(max_drop=2.0))
+    assert choice.kept
+    costs = [trial.outcome.measured.costs for trial in choice.front]  # type: ignore[union-attr]
+    assert all(cost["quality"].value <= 2.0 for cost in costs)
+    assert [cost["size"].value for cost in costs] == sorted(cost["size"].value for cost in costs)
+    for cost in costs:
+        smaller = [other for other in costs if other["size"].value < cost["size"].value]
+        assert all(other["quality"].value > cost["quality"].value for other in smaller)
+
+
+def test_budgets_that_contradict_each_other_are_told_by_what_was_measured(thirty: Study) -> None:
+    choice = chosen(thirty.trials, ("quality", "size"), Budgets(max_drop=0.1, max_size_bytes=30_000))
+    assert not choice.kept
+    assert choice.front
+    assert choice.obstacle.startswith("of 30 files ")
+    assert choice.obstacle.endswith("keep max_size, and none keeps all: they contradict each other here")
+    none = chosen(thirty.trials, ("quality", "size"), Budgets(max_size_bytes=10))
+    assert none.obstacle == "of 30 files none keeps max_size"
+
+
+def test_recipes_of_one_file_are_one_point_of_the_fewest_steps(url: str) -> None:
+    study = cheap_trials.study(url)
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        return Ended(hand, measured(Recipe(schemes=recipe.schemes)))  # its steps change nothing
+
+    led(study, Cheap(outcome=outcome), trials=10)
+    front = chosen(study.trials, ("quality", "size"), Budgets()).front
+    assert [trial.recipe["schemes"] for trial in front] == [["int4"], ["int8"], ["float16"]]
+    assert all(not trial.recipe.get("steps") for trial in front)
+
+
+def test_a_constant_metric_is_seen(url: str) -> None:
+    study = cheap_trials.study(url)
+    metric = measured(from_values({"schemes": ["int8"]})).metric
+    led(study, Cheap(outcome=lambda hand, recipe: Ended(hand, replace(measured(recipe), metric=metric))), trials=6)
+    assert is_constant(study.trials)
+    assert not is_constant(study.trials[:2])
+
+
+def test_few_trials_are_drawn_by_a_model_of_the_space_and_many_by_generations() -> None:
+    assert chosen_sampler(None, 40) == chosen_sampler(None, None) == "tpe"
+    assert chosen_sampler(None, 1000) == "nsga2"
+    assert chosen_sampler("random", 1000) == "random"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"trials": 0}, "Expected at least 1 as trials, got 0"),
+        ({"workers": 0}, "Expected at least 1 as workers, got 0"),
+        ({"time_s": 0.0}, "Expected more than 0 s as time, got 0"),
+        ({"pruner": "hope"}, "Expected a pruner, got 'hope'"),
+        ({"sampler": "tpa"}, "Expected a sampler, got 'tpa'.*'tpe'"),
+        ({"objectives": ("quality", "speed")}, "Expected an objective, got 'speed'"),
+        ({"objectives": ("quality",)}, "Expected at least two different objectives, got quality"),
+        ({"objectives": ("quality", "ram")}, "Expected a target where RAM counts, got none"),
+        ({"budgets": Budgets(max_ram_bytes=1000)}, "Expected a target where RAM counts, got none"),
+        ({"budgets": Budgets(max_drop=-1.0)}, "Expected a max_drop that some model keeps, got -1"),
+        ({"budgets": Budgets(max_size_bytes=0)}, "Expected a max_size that some model keeps, got 0"),
+        ({"metric": "toppest"}, "Expected a metric, got 'toppest'"),
+        ({"recipe": "no-such-recipe"}, "Expected a packaged recipe or a recipe file, got 'no-such-recipe'"),
+        ({"target": "cortex-m99"}, "cortex-m99"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(settings: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        checked(Settings(**settings))
+
+
+def test_a_recipes_budgets_hold_where_none_are_said() -> None:
+    said = {"budgets": {"max_drop": 1.0, "max_size": "64KB"}, "steps": ["qat"], "seed": 7}
+    search = checked(Settings(recipe=said, budgets=Budgets(max_drop=2.0)))
+    assert search.budgets == Budgets(max_drop=2.0, max_size_bytes=64_000)
+    # A budget that changes makes no other trial of the same recipe.
+    assert search.base.budgets == Budgets()
+    assert search.base.seed == 7
