@@ -160,7 +160,7 @@ def optimize(
         progress.tell("loading", 0, 1)
         warnings = _warned(workspace)
         progress.tell("loading", 1, 1)
-        written = partial(_written, workspace, recipe, warnings=warnings, commands=commands)
+        written = partial(write_up, workspace, recipe, warnings=warnings, commands=commands)
         if settings.climbs:
             aim = Aim(settings.aim or ("" if settings.budgets.bound else "balance"), settings.time_s, began)
             return written(climb(workspace, recipe, aim, keep=written))
@@ -170,14 +170,14 @@ def optimize(
         return written(Climbed(outcome, None, {}, said))
 
 
-def _written(
+def write_up(
     workspace: Workspace, recipe: Recipe, found: Climbed, *, warnings: Sequence[str], commands: Sequence[str]
 ) -> Report:
     """Recommends one of the variants that were found, writes the report, and gives the files names for people."""
     output = workspace.folder
     warnings = measuring.unrefuted(workspace, found.outcome.variants, warnings)
-    outcome = shown(workspace, found.outcome)
-    report = report_of(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
+    outcome = _shown(workspace, found.outcome)
+    report = _report(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
     report = recommended(replace(report, climb=found.climb))
     best = report.best or ""
     whole = replace(found.recipes.get(best, recipe), formats=recipe.formats)
@@ -204,7 +204,7 @@ def _warned(workspace: Workspace) -> tuple[str, ...]:
     )
 
 
-def shown(workspace: Workspace, outcome: Outcome) -> Outcome:
+def _shown(workspace: Workspace, outcome: Outcome) -> Outcome:
     """Gives the files of an outcome names for people beside those in the store, which is by content."""
     folder, stem = workspace.folder, workspace.original.file.stem
 
@@ -232,7 +232,7 @@ def shown(workspace: Workspace, outcome: Outcome) -> Outcome:
     )
 
 
-def report_of(
+def _report(
     workspace: Workspace, recipe: Recipe, outcome: Outcome, warnings: Sequence[str], commands: Sequence[str]
 ) -> Report:
     """Returns all that was measured as a report without a recommendation."""

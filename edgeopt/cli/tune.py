@@ -17,6 +17,8 @@ from edgeopt.steps import Training
 from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
 
+_INTERRUPTED = 130
+
 
 def _recipes() -> Iterable[str]:
     from edgeopt.recipe import packaged
@@ -92,7 +94,7 @@ def command(
     quiet: bool,
     data: str | None,
     **options: Any,
-) -> None:
+) -> int:
     """Try recipes, and keep those that no other one is shown to beat in quality, size, latency or RAM.
 
     A list in a recipe stands for one of its items, {from: 0.3, to: 0.9} for a number between. What cannot combine is
@@ -126,9 +128,8 @@ def command(
         shapes=parse_shapes(shapes),
         seed=seed,
     )
-    with common.spoken_as_options():
+    with common.spoken_as_options(), common.progress_shown(quiet=quiet or as_json):
         base = checked(SearchSettings(**settings)).base
-    with common.progress_shown(quiet=quiet or as_json):
         found = common.load_data(data=base.data if data is None else data, seed=base.seed, **options)
         if found is None:
             raise ConfigError("Expected --data, or a recipe that names data, got neither. Try --data FILE.npz.")
@@ -146,8 +147,9 @@ def command(
         console.print(f"All trials: {output / 'study.html'}")
         console.print(f"Recommended file: {output / 'best.tflite'}")
     if tuned.ended == "interrupted":
-        raise click.exceptions.Abort
+        return _INTERRUPTED
     if not tuned.kept:
         raise BudgetError(
             f"No trial keeps every budget: {tuned.obstacle}. What comes nearest was written all the same."
         )
+    return 0

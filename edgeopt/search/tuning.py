@@ -19,11 +19,9 @@ from edgeopt.carry_out import BASELINE, carry_out, promised
 from edgeopt.carry_out import Outcome as CarriedOut
 from edgeopt.data import Dataset
 from edgeopt.errors import EdgeoptError, ModelError
-from edgeopt.formats import FORMATS
-from edgeopt.pipeline import report_of, shown
+from edgeopt.ladder.climbing import Climbed
+from edgeopt.pipeline import write_up
 from edgeopt.recipe import Recipe, from_values, to_values, write_recipe
-from edgeopt.recommendation import recommended
-from edgeopt.report import write_report
 from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limits
 from edgeopt.search.hands import Ended, Hands, Here
 from edgeopt.search.result import Point, Tuned, write_tuned
@@ -287,36 +285,25 @@ def _told(
     commands: Sequence[str],
 ) -> Tuned:
     """Scores the front on samples that no trial has seen, and writes all that is to be told."""
-    folder, target = workspace.folder, search.target
-    recipes, outcome = _front(search, workspace, choice)
-    variants = measuring.scored(workspace, outcome.variants)
-    warnings = measuring.unrefuted(workspace, variants, warnings)
-    if target is not None:
-        variants = measuring.judged_on_target(workspace, variants, target)
-    wholly = _some([v.name for v in variants])
-    some = [v for v in variants if v.name in wholly]
-    some = measuring.held_against_float(workspace, some, outcome.references)
-    some = measuring.tried_on_runtimes(workspace, some, promised(search.base))
-    some, said = measuring.timed(workspace, some)
-    found = {v.name: v for v in some}
-    outcome = shown(workspace, replace(outcome, variants=tuple(found.get(v.name, v) for v in variants)))
+    outcome, recipes = _front(search, workspace, choice)
+    outcome = replace(outcome, notes=_notes(study, choice, ended))
+    outcome, said = measuring.measured(
+        workspace,
+        outcome,
+        promises=promised(search.base),
+        target=search.target,
+        wholly=lambda variants: _some([variant.name for variant in variants]),
+    )
     whole = replace(search.base, budgets=search.budgets)
-    notes = (*warnings, *said, *_notes(study, choice, ended))
-    report = recommended(report_of(workspace, whole, outcome, notes, commands))
+    found = Climbed(outcome, None, recipes, said)
+    report = write_up(workspace, whole, found, warnings=warnings, commands=commands)
     points = []
-    for number, (trial, recipe, variant) in enumerate(zip(choice.front, recipes, outcome.variants[1:]), start=1):
+    for number, (trial, (name, recipe)) in enumerate(zip(choice.front, recipes.items()), start=1):
         file = f"front/{number}.yaml"
-        files.atomic_write(folder / file, write_recipe(recipe))
+        files.atomic_write(workspace.folder / file, write_recipe(recipe))
         assert trial.outcome.measured is not None
-        points.append(Point(number, trial.number, variant.name, file, to_values(recipe), trial.outcome.measured))
-    _remove_older(folder, len(points))
-    best = report.variant(report.best)
-    if best is not None and best.file is not None:
-        files.link(folder / best.file, folder / f"best{FORMATS[best.artifacts[0].format].suffix}")
-        chosen_recipe = next((p.recipe for p in points if p.variant == best.name), to_values(whole))
-        report = replace(report, recipe=chosen_recipe)
-        files.atomic_write(folder / "recipe.yaml", write_recipe(from_values(chosen_recipe)))
-    write_report(report, folder)
+        points.append(Point(number, trial.number, name, file, to_values(recipe), trial.outcome.measured))
+    _remove_older(workspace.folder, len(points))
     tuned = Tuned(
         report,
         search.settings.objectives,
@@ -330,26 +317,28 @@ def _told(
         storage=study.address,
         sampler=chosen_sampler(search.settings.sampler, search.settings.trials),
     )
-    write_tuned(tuned, folder)
+    write_tuned(tuned, workspace.folder)
     return tuned
 
 
-def _front(search: Search, workspace: Workspace, choice: Choice) -> tuple[list[Recipe], CarriedOut]:
-    """Returns the recipes of a front with the budgets in them, and the files that they make, from the store."""
-    recipes = [replace(from_values(trial.recipe), budgets=search.budgets) for trial in choice.front]
+def _front(search: Search, workspace: Workspace, choice: Choice) -> tuple[CarriedOut, dict[str, Recipe]]:
+    """Returns the files of a front, from the store, and by their names the recipes that make them again."""
     baseline: Variant | None = None
     variants: list[Variant] = []
     references: dict[str, Variant] = {}
+    recipes: dict[str, Recipe] = {}
     for number, trial in enumerate(progress.track(choice.front, "making the front", len(choice.front)), start=1):
-        made = carry_out(from_values(trial.recipe), workspace)
+        recipe = from_values(trial.recipe)
+        made = carry_out(recipe, workspace)
         baseline = baseline or made.variants[0]
         variant = kept(made)
         name = f"{number}.{variant.name}"
         variants.append(replace(variant, name=name))
+        recipes[name] = replace(recipe, budgets=search.budgets)
         if variant.name in made.references:
             references[name] = made.references[variant.name]
     assert baseline is not None
-    return recipes, CarriedOut((baseline, *variants), references=references)
+    return CarriedOut((baseline, *variants), references=references), recipes
 
 
 def _some(names: Sequence[str]) -> set[str]:
@@ -360,7 +349,7 @@ def _some(names: Sequence[str]) -> set[str]:
     return {first, *(others[i * (len(others) - 1) // (MOST_TIMED - 1)] for i in range(MOST_TIMED))}
 
 
-def _notes(study: Study, choice: Choice, ended: str) -> list[str]:
+def _notes(study: Study, choice: Choice, ended: str) -> tuple[str, ...]:
     notes = []
     if is_constant(study.trials):
         notes.append(
@@ -372,7 +361,7 @@ def _notes(study: Study, choice: Choice, ended: str) -> list[str]:
         notes.append(f"{MOST_TIMED} of the front's {len(choice.front)} points were timed and run on all runtimes")
     if choice.obstacle:
         notes.append(f"no trial keeps every budget: {choice.obstacle}")
-    return notes
+    return tuple(notes)
 
 
 def _remove_older(folder: Path, count: int) -> None:
