@@ -32,6 +32,12 @@ class Training(Choices):
         None, "Share of all steps over which the learning rate rises.", low=0.0, below=1.0, hint="0.1"
     )
     weight_decay: float | None = option(None, "Decoupled (adamw), on kernels only.", low=0.0)
+    loss: tuple[str, ...] | None = option(
+        None,
+        "What is learned from labels, instead of what the model was compiled with, or its task's own: a Keras loss or "
+        "a function f(labels, outputs) that gives a number for each sample; of one output with its name before it.",
+        metavar="[OUTPUT=]NAME|module:function",
+    )
     label_smoothing: float | None = option(None, "Share of a label's weight spread over all classes.", low=0, below=1)
     augment: str | None = option(
         None,

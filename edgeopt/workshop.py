@@ -19,6 +19,7 @@ from edgeopt.errors import ModelError
 from edgeopt.keras_bridge import Unbridgeable
 from edgeopt.loading import LoadedModel, load_model, save_keras3
 from edgeopt.prospects import ModelFacts
+from edgeopt.tasks.losses import Goal
 from edgeopt.techniques import Carried, technique
 from edgeopt.vocabulary import Property, Scheme, StepRecord
 
@@ -44,6 +45,8 @@ class Job:
         folder: for checkpoints and logs.
         properties: what the model's weights have and keep.
         keep_8bit: see `Carried`.
+        tasks: see `Goal`.
+        output_name: the output that labels without a name are for, where there are several.
     """
 
     step: Step
@@ -58,6 +61,8 @@ class Job:
     trust: bool = False
     custom_objects: Path | None = None
     keep_8bit: tuple[str, ...] = ("auto",)
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    output_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,16 +164,17 @@ def work(job: Job) -> Done:
     with _devices():
         progress.tell("loading the model")
         loaded = _loaded(job.model, job.trust, job.custom_objects)
-        original = None if job.original == job.model else _loaded(job.original, job.trust, job.custom_objects).keras
+        first = loaded if job.original == job.model else _loaded(job.original, job.trust, job.custom_objects)
         carried = Carried(
             job.folder,
             job.properties,
-            original,
+            None if first is loaded else first.keras,
             job.training,
             job.seed,
             job.trust,
             job.custom_objects,
             keep_8bit=job.keep_8bit,
+            goal=Goal(tuple(spec.name for spec in first.outputs), job.tasks, first.compiled, job.output_name),
         )
         start = time.perf_counter()
         changed, record = row.apply(job.step, loaded.keras, datasets.bind(job.data, loaded.inputs), carried)

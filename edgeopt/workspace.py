@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from edgeopt import __version__, comparison, files, formats, frameworks, metrics, runtimes, user_code, workers
 from edgeopt import data as datasets
+from edgeopt.choices import Choices
 from edgeopt.compilers import Compiler, compile_content
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset, Part, tuning
@@ -30,7 +31,7 @@ from edgeopt.rounding.alone import CHOICES, Choice
 from edgeopt.rounding.losses import SAMPLES, Losses
 from edgeopt.runtimes import Delegate, Request
 from edgeopt.schemes import scheme as scheme_named
-from edgeopt.steps import Step, Training
+from edgeopt.steps import Training
 from edgeopt.store import Store, digest
 from edgeopt.techniques import technique
 from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, Variant
@@ -54,6 +55,7 @@ class Conditions:
         runtime: where variants are scored and timed.
         metric: key of METRICS or "module:function"; chosen from the model and labels when None.
         output_name: which output the labels are for, where the model has several.
+        tasks: keys of TASKS, by the output's name, "" for all; found from the model and labels where nothing is said.
         threads: of the interpreter that is timed.
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
@@ -65,6 +67,7 @@ class Conditions:
     runtime: str = "litert"
     metric: str | None = None
     output_name: str | None = None
+    tasks: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
     delegate: Delegate | None = None
     batch_size: int | None = 1
@@ -337,7 +340,8 @@ class Workspace:
             "original": self.original.content,
             "step": {planned.technique: planned.step.said()},
             "training": planned.training,
-            "named": _named_content(planned.step),
+            "named": {**_named_content(planned.step), **_named_content(planned.training)},
+            "goal": [self.conditions.tasks, self.conditions.output_name],
             "properties": planned.properties_before,
             "keep_8bit": planned.keep_8bit,
             "data": {name: part.digest() for name, part in seen.parts.items() if len(part)},
@@ -359,6 +363,8 @@ class Workspace:
             trust=self.conditions.trust,
             custom_objects=self.conditions.custom_objects,
             keep_8bit=planned.keep_8bit,
+            tasks=self.conditions.tasks,
+            output_name=self.conditions.output_name,
         )
 
         def compute() -> _Kept:
@@ -716,10 +722,13 @@ def _content(path: Path) -> str:
     return files.sha256_once(path) if path.exists() else ""
 
 
-def _named_content(step: Step) -> dict[str, str]:
-    """Returns hashes of the files and the code that a step's settings name: what they hold now is what counts."""
-    values = [item for value in step.said().values() for item in (value if isinstance(value, tuple) else (value,))]
-    return {str(v): _content(Path(v)) or user_code.digest(v) for v in values if isinstance(v, str)}
+def _named_content(choices: Choices | None) -> dict[str, str]:
+    """Returns hashes of the files and the code that settings name: what they hold now is what counts."""
+    said = {} if choices is None else choices.said()
+    values = [item for value in said.values() for item in (value if isinstance(value, tuple) else (value,))]
+    # Of one output a setting is said with its name before it.
+    words = [word for value in values if isinstance(value, str) for word in (value, value.rpartition("=")[2])]
+    return {word: found for word in words if (found := _content(Path(word)) or user_code.digest(word))}
 
 
 def _version(name: str) -> str:

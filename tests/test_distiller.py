@@ -1,4 +1,4 @@
-"""The Distiller's arithmetic against plain NumPy, and what it leaves alone."""
+"""The Learner's arithmetic against plain NumPy, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
 from edgeopt.steps import DEFAULTS
 from edgeopt.training import Hint, fit
-from edgeopt.training.distiller import Distiller, as_logits, soft_target_losses, softened
 from edgeopt.training.hints import Hints, attention_loss, attention_map, hint_loss
-from edgeopt.training.objective import objective
-from edgeopt.training.teaching import answers, distiller, teaching
+from edgeopt.training.imitation import Manner, as_logits, soft_target_losses, softened
+from edgeopt.training.learner import Learner
+from edgeopt.training.objective import Objective, objective
+from edgeopt.training.teaching import answers, learner, teaching
 
 RATE = 0.1
 TRAINING = replace(DEFAULTS, epochs=1, batch_size=12, learning_rate=RATE, optimizer="sgd", decay="constant", warmup=0.0)
@@ -168,7 +169,7 @@ def test_answers_beforehand_are_those_asked_for_in_each_step(tmp_path: Path, mon
         monkeypatch.setattr(streams, "HOLD_BYTES", hold)
         student = linear(0)
         aim = objective(student, part, TRAINING, taught=True)
-        trainee, found = distiller(student, part, TRAINING, [linear(1)], aim, hints=(), hint_weight=1.0)
+        trainee, found = learner(student, part, TRAINING, [linear(1)], aim, hints=(), hint_weight=1.0)
         assert (trainee.told, len(found)) == (bool(hold), int(bool(hold)))
         fit(student, samples(), TRAINING, teachers=[linear(1)], folder=tmp_path / str(hold))
         weights.append(student.get_weights())
@@ -179,7 +180,7 @@ def test_answers_beforehand_are_those_asked_for_in_each_step(tmp_path: Path, mon
 def test_answers_are_in_the_part_s_order() -> None:
     part, teacher = samples().training, linear(1)
     part = part.subset(np.array([7, 2, 2, 5]))
-    teach = teaching([teacher], soft=[True], probabilities=[[False]], temperature=2.0)
+    teach = teaching([teacher], manners=[Manner("distributions", temperature=2.0)], probabilities=[[False]])
     (found,) = answers(teach, part)
     np.testing.assert_allclose(found, softmax(logits_of(teacher, part.arrays().inputs["x"]) / 2.0), rtol=1e-5)
 
@@ -277,14 +278,12 @@ def test_adapters_bring_channels_together_are_trained_and_no_part_of_the_student
     np.testing.assert_allclose(outputs[0], student(x), atol=1e-6)
     assert len(found) == 3
 
-    trainee = Distiller(
+    trainee = Learner(
         student,
+        Objective((), (None,), ("out",)),
         lambda inputs: [teacher(inputs)],
-        soft=[True],
-        probabilities=[True],
-        temperature=1.0,
+        manners=[Manner("distributions", probabilities=True)],
         alpha=1.0,
-        objective=None,
         hints=hints,
     )
     trainee.compile(load("tf_keras").optimizers.SGD(0.5))

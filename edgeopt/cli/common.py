@@ -20,6 +20,7 @@ from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
 from edgeopt.showing.safe import visible_lines
+from edgeopt.tasks import TASKS
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -98,6 +99,14 @@ metric_option = click.option(
     "--metric",
     help="top1, f1, auc, mean-iou, map, recall@1, mse, r2, perplexity … or package.module:function; chosen from model "
     "and labels if not given.",
+)
+task_option = click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="[OUTPUT=]NAME",
+    help=f"What the model is for: {', '.join(TASKS)}; found from model and labels if not given. Repeatable, one an "
+    "output.",
 )
 output_name_option = click.option(
     "--output-name", metavar="NAME", help="Which output is scored, where the model has several."

@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import numpy as np
 from edgeopt import files, frameworks, graph, keras_bridge
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.loading import formats, proof, safety
+from edgeopt.loading.compiled import compiled
+from edgeopt.tasks.losses import Compiled
 from edgeopt.tflite import reader
 from edgeopt.vocabulary import TensorSpec
 
@@ -41,6 +43,7 @@ class LoadedModel:
             `.tflite`, whose bytes conversion starts from.
         notes: what loading did.
         unbridged: layer and reason, for each that stood in the way of `keras`.
+        compiled: the losses that the file says the model was compiled with; None where it says nothing.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class LoadedModel:
     original: Any = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     unbridged: tuple[tuple[str, str], ...] = ()
+    compiled: Compiled | None = None
 
     @property
     def why_closed(self) -> str:
@@ -137,9 +141,10 @@ def load_model(
     model = _read(source, keras_version, trust)
     written = f"Keras {source.version}" if source.version else f"Keras {keras_version}"
     notes += ((f"read from {written}"),)
+    losses = compiled(source.compile_config)
     if source.compiled:
-        notes += ("optimizer and loss dropped",)
-    return _brought_in(source.path, source.format, model, keras_version, notes, probe)
+        notes += ("optimizer dropped, losses kept" if losses is not None else "optimizer and loss dropped",)
+    return replace(_brought_in(source.path, source.format, model, keras_version, notes, probe), compiled=losses)
 
 
 def save_keras3(model: Any, path: Path | str) -> None:
@@ -296,7 +301,7 @@ def _saved_model(path: Path, trust: bool, probe: Mapping[str, np.ndarray] | None
         if graph.functional(model) is not None or isinstance(model, tf_keras.Sequential):
             loaded = _brought_in(path, "savedmodel", model, 2, notes, probe)
             if loaded.keras is not None:
-                return loaded
+                return replace(loaded, compiled=compiled(metadata[0].get("training_config")))
             unbridged = loaded.unbridged
     with _reading(path):
         original = tf.saved_model.load(str(path))

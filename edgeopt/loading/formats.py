@@ -36,6 +36,7 @@ class Source:
         version: of the Keras that wrote it, "" where the file does not say.
         config: the model's config as it stands in the file.
         compiled: whether it holds an optimizer or a loss.
+        compile_config: what it says of them.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Source:
     version: str = ""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     compiled: bool = False
+    compile_config: Any = None
 
 
 def identify(path: Path) -> Source:
@@ -110,7 +112,8 @@ def _archive(path: Path) -> Source:
         raise ModelError(f"{path} is a damaged .keras archive (its config is no object). Try saving it anew.")
     version = str(metadata.get("keras_version", ""))
     kind = "keras2" if version.startswith("2.") else "keras3"
-    return Source(path, kind, version, config, bool(config.get("compile_config")))
+    compiled = config.get("compile_config")
+    return Source(path, kind, version, config, bool(compiled), compiled)
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
@@ -135,7 +138,8 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
 def _hdf5(path: Path) -> Source:
     try:
         with h5py.File(path, "r") as content:
-            attributes = {key: content.attrs[key] for key in ("model_config", "keras_version") if key in content.attrs}
+            wanted = ("model_config", "keras_version", "training_config")
+            attributes = {key: content.attrs[key] for key in wanted if key in content.attrs}
             compiled = "training_config" in content.attrs or "optimizer_weights" in content
             weights_only = "layer_names" in content.attrs or "_layer_checkpoint_dependencies" in content
             weights_only = weights_only or "layers" in content
@@ -148,13 +152,14 @@ def _hdf5(path: Path) -> Source:
             f"Expected a whole model, got {path}, which holds {what}. "
             "Try model.load_weights() on the model that your code builds, then model.save('model.keras')."
         )
-    text, version = (_text(attributes.get(key, "")) for key in ("model_config", "keras_version"))
+    text, version, training = (_text(attributes.get(key, "")) for key in wanted)
     try:
         config = json.loads(text)
+        compile_config = json.loads(training) if training else None
     except ValueError as error:
         raise ModelError(f"{path} holds a damaged model config ({error}). Try saving it anew.") from error
     kind = "keras3-h5" if version.startswith("3.") else "keras2-h5"
-    return Source(path, kind, version, config, compiled)
+    return Source(path, kind, version, config, compiled, compile_config)
 
 
 def _check_links(content: Any, path: Path) -> None:

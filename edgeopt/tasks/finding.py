@@ -30,11 +30,7 @@ def found(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said
     if said is not None:
         return task(said)
     labels = batch.labels
-    gives_input_back = (
-        outputs[0].size > 1
-        and any(array.shape[1:] == outputs.shape[1:] for array in batch.inputs.values())
-        and not are_probabilities(outputs)
-    )
+    gives_input_back = input_given_back(outputs, batch) is not None
     if labels is None:
         if gives_input_back:
             return TASKS["anomaly"]
@@ -77,6 +73,14 @@ def metric_of(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, 
             f"Expected a metric for {row.name}, got none: it has none of its own. Try --metric module:function."
         )
     return row.metric
+
+
+def input_given_back(outputs: np.ndarray, batch: Batch) -> int | None:
+    """Returns the number of the input that outputs may be, by their shape; None where they are none."""
+    if outputs[0].size == 1 or are_probabilities(outputs):
+        return None
+    alike = (n for n, array in enumerate(batch.inputs.values()) if array.shape[1:] == outputs.shape[1:])
+    return next(alike, None)
 
 
 def is_whole(labels: np.ndarray) -> bool:

@@ -101,6 +101,10 @@ class Goal:
         return self.tasks.get(output, self.tasks.get(""))
 
 
+# Of a model whose outputs speak for themselves.
+UNSAID = Goal()
+
+
 def canonical(name: str) -> str:
     """Returns the key of LOSSES that Keras means by the name of a function or class; any other name as it is."""
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition(">")[2]).lower()

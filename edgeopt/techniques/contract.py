@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import Step, Training
+from edgeopt.tasks.losses import UNSAID, Goal
 from edgeopt.vocabulary import Promise, Property, Scheme, StepRecord
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Carried:
             that is what was given.
         losses: for a technique on files: what its layers lose by choices that it weighs, by their names.
         keep_8bit: for a technique on models: which layers have int8 weights in schemes below eight bits; see `Scheme`.
+        goal: what is known of the model's outputs: their names and tasks, and the losses that it was compiled with.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Carried:
     source: Path | None = None
     losses: Mapping[str, Losses] = field(default_factory=dict)
     keep_8bit: tuple[str, ...] = ("auto",)
+    goal: Goal = UNSAID
 
 
 # On a model: apply(step, model, data, carried) returns a new tf_keras model and what was done; `model` stays as it is.

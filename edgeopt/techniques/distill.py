@@ -106,6 +106,7 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
         data,
         training,
         teachers=(model, *(open_model(path, carried) for path in step.teachers)),
+        goal=carried.goal,
         folder=carried.folder,
         seed=carried.seed,
         what="distilling",

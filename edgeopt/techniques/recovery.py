@@ -50,6 +50,7 @@ def recover(
         chosen,
         teachers=recovery_teachers(carried, chosen, before),
         callbacks=callbacks,
+        goal=carried.goal,
         folder=folder or carried.folder,
         seed=carried.seed,
         what=what,

@@ -10,12 +10,12 @@ import numpy as np
 
 from edgeopt.chance import generator
 from edgeopt.errors import DataError, setting
-from edgeopt.training.objective import Objective
 from edgeopt.training.stream import steps_per_epoch, stream
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
     from edgeopt.steps import Training
+    from edgeopt.training.learner import Learner
     from edgeopt.training.optimizers import WarmupDecay
 
 # Of the training samples, what is watched where the data have no tuning part.
@@ -27,8 +27,7 @@ class Course:
     """What is trained, on what, and how; it may be trained any number of times.
 
     Attributes:
-        model, trainee: what is trained, and the same or what teaches it.
-        aim: what is learned from labels; None for nothing.
+        model, trainee: what is trained, and what makes it learn.
         part, answers: what is trained on, and the teachers' answers to it where they are known beforehand.
         training: with every field but `patience` filled in.
         callbacks: tf_keras callbacks; they begin anew each time.
@@ -37,8 +36,7 @@ class Course:
     """
 
     model: Any
-    trainee: Any
-    aim: Objective | None
+    trainee: Learner
     part: Part
     answers: tuple[np.ndarray, ...]
     training: Training
@@ -67,9 +65,7 @@ class Course:
 
         schedule = schedule_for(self.training, rate, self.epochs * (steps or self.steps))
         optimizer = optimizer_for(self.training, schedule, self.trainee.trainable_variables)
-        # What is taught has a loss of its own.
-        loss = self.aim.loss if self.aim and self.trainee is self.model else None
-        self.trainee.compile(optimizer, loss=loss, metrics=list(self.aim.metrics) if self.aim else None)
+        self.trainee.compile(optimizer)
         return optimizer, schedule
 
     def run(self, watch: Any, *, first_epoch: int = 0, steps: int | None = None) -> None:
@@ -89,8 +85,7 @@ class Course:
             seed=self.seed,
             first_epoch=first_epoch,
             beside=self.answers,
-            one_hot=None if self.aim is None else self.aim.one_hot,
-            labels=self.aim is not None,
+            targets=self.trainee.objective.targets,
         )
         self.trainee.fit(
             batches,

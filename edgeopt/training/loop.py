@@ -7,21 +7,19 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeopt import data as datasets
 from edgeopt import files, graph
 from edgeopt.chance import seed_for
-from edgeopt.data.labels import Labels, class_numbers
-from edgeopt.errors import ConfigError, DataError
+from edgeopt.errors import DataError
 from edgeopt.frameworks import load
+from edgeopt.tasks.losses import UNSAID, Goal
 from edgeopt.training.course import Course, held_out
 from edgeopt.training.hints import Hint
-from edgeopt.training.objective import Objective, objective
+from edgeopt.training.objective import objective
 from edgeopt.training.probing import Trials, choose
 from edgeopt.training.watching import Watched, some
 
@@ -52,6 +50,7 @@ def fit(
     *,
     teachers: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
+    goal: Goal = UNSAID,
     folder: Path,
     seed: int = 0,
     what: str = "training",
@@ -71,6 +70,7 @@ def fit(
         training: with every field but `patience` filled in.
         teachers: whom it learns from beside the labels, models with outputs of the same shapes.
         callbacks: tf_keras callbacks; their model is `model`. They begin anew with each training.
+        goal: what is known of its outputs: their tasks, and the losses that it was compiled with.
         folder: holds checkpoints and TensorBoard logs. One that holds those of the same training, killed, is gone on
             with from its last checkpoint; a finished one is not trained again.
         seed: of the order, the augmentation and dropout.
@@ -89,6 +89,7 @@ def fit(
         DataError: there are no training samples, or labels are missing or do not fit.
     """
     from edgeopt.training.callbacks import Keeper, Watch
+    from edgeopt.training.teaching import learner
 
     start = time.perf_counter()
     # TrainedStep.training left nothing unsaid.
@@ -100,9 +101,9 @@ def fit(
     # Whom it learns from, and what.
     part, watched = _samples(model, data, training, seed)
     load("tf_keras").utils.set_random_seed(seed_for(seed, "dropout and new weights"))
-    aim = objective(model, part, training, taught=bool(teachers))
-    trainee, answers = _trainee(model, part, training, teachers, aim, hints, hint_weight)
-    course = Course(model, trainee, aim, part, answers, training, callbacks, seed, what)
+    aims = objective(model, part, training, goal, taught=bool(teachers))
+    trainee, answers = learner(model, part, training, teachers, aims, hints=hints, hint_weight=hint_weight)
+    course = Course(model, trainee, part, answers, training, callbacks, seed, what)
     key = _key(model, part, training, seed, [len(teachers), [asdict(hint) for hint in hints], hint_weight, free_rate])
     rate, notes = _rate(course, watched, folder, key) if free_rate else (training.learning_rate, ())
     optimizer, _ = course.compile(rate)
@@ -119,12 +120,12 @@ def fit(
             epochs=training.epochs,
             peak=rate,
             logs=folder / "logs",
-            losses=None if watched is None else Watched(watched, trainee, aim).losses,
+            losses=None if watched is None else Watched(watched, trainee).losses,
             patience=training.patience,
             settled_epoch=None if settled_epoch is None else min(settled_epoch, training.epochs - 1),
         )
         course.run(watch, first_epoch=len(keeper.state.history))
-    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes)
+    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes, *aims.notes)
     return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes)
 
 
@@ -140,46 +141,12 @@ def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[
     part = datasets.bind(data.training, graph.input_specs(model))
     if not len(part):
         raise DataError("Expected training samples, got none. Try --train-data, or data with a train split.")
-    part = _with_classes(part, model)
     if len(data.tuning):
-        return part, some(_with_classes(datasets.bind(data.tuning, graph.input_specs(model)), model), seed=seed)
+        return part, some(datasets.bind(data.tuning, graph.input_specs(model)), seed=seed)
     if training.patience is None:
         return part, None
     kept, held = held_out(len(part), seed)
     return part.subset(kept), part.subset(held)
-
-
-def _with_classes(part: Part, model: Any) -> Part:
-    """Returns the part with class numbers, where its values are such for a model that tells classes apart."""
-    shape = model.outputs[0].shape[1:]
-    if part.labels.kind != "values" or len(model.outputs) != 1 or len(shape) != 1 or shape[0] is None:
-        return part
-    targets = part.table.targets()
-    numbers = None if targets is None else class_numbers(targets, shape)
-    return part if numbers is None else replace(part, labels=Labels("classes", numbers, shape[0]))
-
-
-def _trainee(
-    model: Any,
-    part: Part,
-    training: Training,
-    teachers: Sequence[Any],
-    aim: Objective | None,
-    hints: Sequence[Hint],
-    hint_weight: float,
-) -> tuple[Any, tuple[np.ndarray, ...]]:
-    """Returns what is trained, the model or what teaches it, and the teachers' answers that are known beforehand.
-
-    Raises:
-        ConfigError: there are hints, and nobody to give them.
-    """
-    if not teachers:
-        if hints:
-            raise ConfigError("Expected a teacher to take hints from, got none. Try without hints.")
-        return model, ()
-    from edgeopt.training.teaching import distiller
-
-    return distiller(model, part, training, teachers, aim, hints=hints, hint_weight=hint_weight)
 
 
 def _rate(course: Course, watched: Part | None, folder: Path, key: str) -> tuple[float, tuple[str, ...]]:

@@ -36,8 +36,8 @@ def keras_loss(spec: LossSpec, *, from_logits: bool, smoothing: float, places: i
     for key, value in (("from_logits", from_logits), ("label_smoothing", smoothing)):
         if key in known and (key not in settings or (key == "label_smoothing" and value)):
             settings[key] = value
-    if "axis" in known and "y_true" in inspect.signature(kind.call).parameters and row.kind in ("Dice", "Tversky"):
-        # All but the samples: over everything it would be one number for the batch.
+    if row.kind in ("Dice", "Tversky"):
+        # All axes but that of samples: over everything it would be one number for the batch.
         settings["axis"] = list(range(1, places + 2))
     computed: Computed = kind(**settings).call
     return computed
@@ -58,14 +58,14 @@ def scaled_squared_error(scale: np.ndarray) -> Computed:
     return computed
 
 
-def own_loss(spec: LossSpec, *, compiled: bool) -> Computed:
+def own_loss(spec: LossSpec) -> Computed:
     """Returns a user's own loss: a function f(labels, outputs), or a class of losses.
 
     Raises:
         ConfigError: it is not at hand.
     """
     name = spec.name
-    found = _imported(name) if ":" in name else _registered(name, compiled)
+    found = _imported(name) if ":" in name else _registered(name)
     if inspect.isclass(found):
         known = inspect.signature(found).parameters
         found = found(**{key: value for key, value in spec.settings.items() if key in known})
@@ -114,7 +114,7 @@ def _imported(name: str) -> Any:
     return found
 
 
-def _registered(name: str, compiled: bool) -> Any:
+def _registered(name: str) -> Any:
     for library in ("tf_keras", "keras"):
         objects: Mapping[str, Any] = load(library).saving.get_custom_objects()
         for key, value in objects.items():

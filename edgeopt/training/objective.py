@@ -1,43 +1,141 @@
-"""A model and labels go in; what training minimizes comes out."""
+"""A model, labels and what is known of its outputs go in; what training minimizes comes out, and why just that."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt.errors import DataError, setting
+from edgeopt import graph
+from edgeopt.data.labels import class_numbers
+from edgeopt.errors import ConfigError, DataError, setting, suggestion
 from edgeopt.frameworks import load
+from edgeopt.tasks import TASKS, Task
+from edgeopt.tasks.finding import found, input_given_back
+from edgeopt.tasks.losses import LOSSES, UNSAID, Goal, LossSpec, by_output, said
+from edgeopt.training.imitation import gives_odds, gives_probabilities
+from edgeopt.training.losses import Computed, keras_loss, own_loss, require_per_sample, scaled_squared_error
+from edgeopt.training.stream import Target
+from edgeopt.vocabulary import Batch
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
     from edgeopt.steps import Training
 
+# Samples that tell what the labels of all are, and how far values spread; and those whose outputs are looked at.
+_LOOKED_AT, _ANSWERED = 1000, 32
+_COMPILED = "as the model was compiled with"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What one output learns from its labels.
+
+    Attributes:
+        index, output: which output.
+        task: what it is for.
+        loss: of targets and outputs, for each sample and place.
+        target: what labels become.
+        weight: in the sum over outputs.
+        words: which loss, and why.
+        known: whether the loss is Keras' or ours, so that it is known what targets are.
+        middle: of one unit that tells two classes apart, above which it is the second.
+    """
+
+    index: int
+    output: str
+    task: Task
+    loss: Computed
+    target: Target
+    weight: float
+    words: str
+    known: bool = True
+    middle: float = 0.5
+
+    @property
+    def measure(self) -> str:
+        """What is told of each epoch beside the loss, "" for nothing."""
+        return "accuracy" if self.task.classes and self.known else ""
+
+    def values(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns the loss for each sample and place, and how much each counts."""
+        tf = load("tensorflow")
+        losses = self.loss(targets, outputs)
+        weights = tf.ones_like(losses)
+        if self.known and self.task.classes and losses.shape.rank == outputs.shape.rank - 1:
+            told = targets[..., 0] >= 0 if outputs.shape[-1] == 1 else tf.reduce_max(targets, axis=-1) > 0
+            weights = tf.cast(told, losses.dtype)
+        # Keras marks steps that are padding.
+        mask = getattr(outputs, "_keras_mask", None)
+        if mask is not None and mask.shape.rank == losses.shape.rank:
+            weights *= tf.cast(mask, losses.dtype)
+        return losses, weights
+
+    def mean(self, targets: Any, outputs: Any) -> Any:
+        """Returns the mean loss of a batch over all that counts."""
+        tf = load("tensorflow")
+        losses, weights = self.values(targets, outputs)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+    def each(self, targets: Any, outputs: Any) -> Any:
+        """Returns the loss of each sample of a batch, [N]; 0 where none of it counts."""
+        tf = load("tensorflow")
+        losses, weights = self.values(targets, outputs)
+        return tf.math.divide_no_nan(each_mean(losses * weights), each_mean(weights))
+
+    def right(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns for each place whether its class is right, and how much it counts."""
+        tf = load("tensorflow")
+        if outputs.shape[-1] == 1:
+            same, counts = (outputs > self.middle) == (targets > 0.5), targets >= 0
+        else:
+            same = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
+            counts = tf.reduce_max(targets, axis=-1) > 0
+        return tf.cast(same, tf.float32), tf.cast(counts, tf.float32)
+
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learned from labels.
+    """What is learned.
 
     Attributes:
-        kind: "classes" (softmax over several), "binary" (one sigmoid output) or "values".
-        loss: a tf_keras loss of labels and outputs.
-        metrics: what is told of each epoch beside the loss.
-        one_hot: number of classes that labels are spread to; None where they stay as they are.
+        aims: from labels; none where a teacher has all the weight.
+        tasks: of every output, as far as model, labels and people tell; None where they do not.
+        outputs: their names.
     """
 
-    kind: str
-    loss: Any
-    metrics: tuple[str, ...]
-    one_hot: int | None = None
+    aims: tuple[Aim, ...]
+    tasks: tuple[Task | None, ...]
+    outputs: tuple[str, ...]
 
-    def mean(self, labels: Any, outputs: Any) -> Any:
-        """Returns the mean loss of a batch, a scalar, also where a replica of several computes it."""
-        return load("tensorflow").reduce_mean(self.loss.call(labels, outputs))
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which losses were taken, and why."""
+        return tuple(aim.words for aim in self.aims)
 
-    def each(self, labels: Any, outputs: Any) -> Any:
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What labels become, in the order of aims."""
+        return tuple(aim.target for aim in self.aims)
+
+    def mean(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Returns the mean loss of a batch, summed over outputs by their weights."""
+        return sum(aim.weight * aim.mean(target, outputs[aim.index]) for aim, target in zip(self.aims, targets))
+
+    def each(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Returns the loss of each sample of a batch, [N]."""
-        return each_mean(self.loss.call(labels, outputs))
+        return sum(aim.weight * aim.each(target, outputs[aim.index]) for aim, target in zip(self.aims, targets))
+
+    def aim(self, index: int) -> Aim | None:
+        """Returns what an output learns from labels."""
+        return next((aim for aim in self.aims if aim.index == index), None)
+
+    def weight(self, index: int) -> float:
+        """Returns the weight of an output."""
+        aim = self.aim(index)
+        return 1.0 if aim is None else aim.weight
 
 
 def each_mean(values: Any) -> Any:
@@ -46,80 +144,288 @@ def each_mean(values: Any) -> Any:
     return tf.reduce_mean(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
 
 
-def objective(model: Any, part: Part, training: Training, *, taught: bool) -> Objective | None:
-    """Returns what `model` learns from the labels of `part`, or None where the teacher has all the weight.
+def objective(model: Any, part: Part, training: Training, goal: Goal = UNSAID, *, taught: bool) -> Objective:
+    """Returns what `model` learns from the labels of `part`.
+
+    The loss of each output is the one that is said, else the one that the model was compiled with, else its task's own.
 
     Args:
         model: a tf_keras model.
         part: bound to its inputs.
-        training: for alpha and label smoothing.
+        training: for alpha, label smoothing, and losses that are said.
+        goal: what is known of its outputs.
         taught: whether there is a teacher.
 
     Raises:
-        DataError: labels are missing, or do not fit the model's output.
+        ConfigError: a loss is not there, or gives no number for each sample.
+        DataError: labels are missing, or do not fit the model's outputs.
     """
-    keras = load("tf_keras")
-    outputs = len(model.outputs)
-    if taught and training.alpha == 1.0:
-        return None
-    way_out = f"{'' if taught else 'a teacher, and '}{setting('alpha', 1)}"
-    if not part.has_labels:
+    names = goal.outputs or tuple(name for name, _ in graph.output_names(model))
+    losses = by_output(training.loss or (), "--loss")
+    for what, words in (("--loss", losses), ("--task", goal.tasks)):
+        for output in words:
+            if output and output not in names:
+                raise ConfigError(
+                    f"Expected {what} for one of the outputs {', '.join(names)}, got {output!r}."
+                    f"{suggestion(output, names)}"
+                )
+    by_teacher = taught and training.alpha == 1.0
+    labelled = _labelled(part, names, goal, losses, taught=taught, by_teacher=by_teacher)
+    outputs = some_outputs(model, part)
+    tasks: list[Task | None] = []
+    aims: list[Aim] = []
+    for index, name in enumerate(names):
+        one = _Output(index, name, tuple(model.outputs[index].shape[1:]), outputs[index], labelled.get(name))
+        task = one.task(goal, has_loss=name in losses or "" in losses)
+        tasks.append(task)
+        if task is not None and one.part is not None and not by_teacher:
+            aims.extend(one.aim(task, training, goal, losses))
+    if not aims and not taught:
         raise DataError(
-            "Expected labels to train on, got samples without. "
-            f"Try data with y_train, or {way_out}: then the model learns from its teacher alone."
+            f"Expected something to learn from labels, got outputs that learn from their teacher alone. "
+            f"Try {setting('teacher', 'original')}, or --loss."
         )
-    if outputs != 1:
-        raise DataError(
-            f"Expected a model with one output to train on labels, got {outputs}. "
-            f"Try {way_out}: then the model learns every output from its teacher."
-        )
-    shape = tuple(model.outputs[0].shape[1:])
-    if part.classes is None:
-        _require_values(part, shape)
-        return Objective("values", keras.losses.MeanSquaredError(), ())
-    smoothing = training.label_smoothing or 0.0
-    if len(shape) == 1 and shape[0] == 1 and part.classes <= 2:
-        loss = keras.losses.BinaryCrossentropy(from_logits=_gives_signs(model, part), label_smoothing=smoothing)
-        return Objective("binary", loss, ("binary_accuracy",) if not loss.from_logits else ())
-    if len(shape) != 1 or shape[0] is None or shape[0] < part.classes:
-        raise DataError(
-            f"Expected an output for each of {part.classes} classes, got a model with {_sizes(shape)}. "
-            "Try data with the model's own classes."
-        )
-    logits = not gives_probabilities(model, part)
-    loss = keras.losses.CategoricalCrossentropy(from_logits=logits, label_smoothing=smoothing)
-    return Objective("classes", loss, ("accuracy",), one_hot=shape[0])
-
-
-def gives_probabilities(model: Any, part: Part, index: int = 0) -> bool:
-    """Whether the rows of one of the model's outputs are distributions, as some real samples show."""
-    outputs = some_outputs(model, part)[index]
-    if outputs.shape[-1] == 1:
-        return False
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-3))
+    return Objective(tuple(aims), tuple(tasks), names)
 
 
 def some_outputs(model: Any, part: Part) -> list[np.ndarray]:
     """Returns the outputs of a model for the first samples of a part that is bound to its inputs."""
-    batch = next(part.batches(min(32, len(part))))
+    batch = next(part.batches(min(_ANSWERED, len(part))))
     inputs = [batch.inputs[spec.name] for spec in part.specs]
     result = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return [np.asarray(output) for output in (result if isinstance(result, (list, tuple)) else [result])]
 
 
-def _gives_signs(model: Any, part: Part) -> bool:
-    (outputs,) = some_outputs(model, part)
-    return bool((outputs < 0).any() or (outputs > 1).any())
+def spread_of(values: np.ndarray) -> np.ndarray:
+    """Returns the variance of each target [N, targets], or the mean of all where values have places; never zero."""
+    found = np.var(values.astype(np.float64), axis=0)
+    if values.ndim != 2:
+        found = np.mean(found, keepdims=True).reshape(1)
+    # What hardly changes would be weighed without bound.
+    return np.maximum(found, max(1e-4 * float(found.max()), 1e-12))
+
+
+def _labelled(
+    part: Part,
+    names: Sequence[str],
+    goal: Goal,
+    losses: Mapping[str, str],
+    *,
+    taught: bool,
+    by_teacher: bool,
+) -> dict[str, Part]:
+    """Returns the part with the labels of each output that has any, by the output's name.
+
+    Raises:
+        DataError: there are none, or it cannot be told which output they are for, or one has none.
+    """
+    way_out = f"{'' if taught else 'a teacher, and '}{setting('alpha', 1)}"
+    if not part.has_labels:
+        if by_teacher:
+            return {}
+        raise DataError(
+            "Expected labels to train on, got samples without. "
+            f"Try data with y_train, or {way_out}: then the model learns from its teacher alone."
+        )
+    if not part.labels.outputs:
+        if len(names) == 1 or goal.labelled in names:
+            return {names[0] if goal.labelled not in names else str(goal.labelled): part}
+        if by_teacher:
+            return {}
+        raise DataError(
+            f"Expected labels for each of the outputs {', '.join(names)}, got one array for all. Try naming them "
+            f"{', '.join(f'y_train_{name}' for name in names)}, --output-name {names[0]} where they are that one's, or "
+            f"{way_out}: then the model learns every output from its teacher."
+        )
+    there = {name: part.of_output(name) for name in part.labels.outputs}
+    for name in there:
+        if name not in names:
+            raise DataError(
+                f"Expected labels for the outputs {', '.join(names)}, got some for {name!r}.{suggestion(name, names)}"
+            )
+    missing = [name for name in names if name not in there]
+    if missing and not by_teacher and not (taught and set(losses) & set(there)):
+        one, other = next(iter(there)), missing[0]
+        raise DataError(
+            f"Expected labels for {other} too, got them for {', '.join(there)} alone. Try data with y_train_{other}, "
+            f"or {'' if taught else 'a teacher and '}--loss {one}=NAME: it trains {one} alone, and {other} learns from "
+            "its teacher."
+        )
+    return there
+
+
+@dataclass(frozen=True)
+class _Output:
+    """One output: its shape without samples, what it gives for the first ones, and the samples with its labels."""
+
+    index: int
+    name: str
+    shape: tuple[int | None, ...]
+    outputs: np.ndarray
+    part: Part | None
+
+    def task(self, goal: Goal, *, has_loss: bool) -> Task | None:
+        """Returns what it is for; None where neither labels nor people tell.
+
+        Raises:
+            DataError: its labels fit no task, and there is no loss that might take them.
+        """
+        said_of = goal.task(self.name)
+        if self.part is None:
+            return None if said_of is None else TASKS[said_of]
+        try:
+            return found(self.outputs, self.batch, classes=self.part.classes, said=said_of)
+        except DataError:
+            if not has_loss and goal.compiled is None:
+                _require_values(self.part, self.shape)
+                raise
+            return TASKS["detection"]
+
+    @property
+    def batch(self) -> Batch:
+        """The samples that are looked at; of labels that are known to be classes a few tell as much."""
+        assert self.part is not None
+        count = _ANSWERED if self.part.classes is not None else _LOOKED_AT
+        return next(self.part.batches(min(len(self.part), count)))
+
+    def aim(self, task: Task, training: Training, goal: Goal, losses: Mapping[str, str]) -> list[Aim]:
+        """Returns what it learns from its labels; nothing where it learns from its teacher alone.
+
+        Raises:
+            ConfigError: its loss is not there, or gives no number for each sample.
+            DataError: its labels do not fit.
+        """
+        assert self.part is not None
+        spec, why = self._loss(task, goal, losses)
+        if spec is None:
+            return []
+        weights = {} if goal.compiled is None else goal.compiled.weights
+        weight = weights.get(self.name, weights.get(str(self.index), weights.get("", 1.0)))
+        known = spec.name in LOSSES
+        words = f"loss{f' of {self.name}' if len(goal.outputs) > 1 else ''}: "
+        words += f"{spec.name.replace('_', ' ') if known else spec.name}, {why}"
+        words += f", weighted {weight:g}" if weight != 1.0 else ""
+        batch = self.batch
+        target = self._target(task, batch, known)
+        loss = self._computed(spec, training, batch) if known else own_loss(spec)
+        found = Aim(
+            self.index,
+            self.name,
+            task,
+            loss,
+            target,
+            weight,
+            words,
+            known,
+            middle=0.5 if gives_odds(self.outputs) else 0.0,
+        )
+        count = len(self.outputs)
+        if target.given_back is not None:
+            tried = list(batch.inputs.values())[target.given_back][:count]
+        else:
+            tried = target.of(Batch(batch.inputs, batch.of_output(self.name).labels))[:count]
+        require_per_sample(loss, spec.name, target.spread(load("tensorflow").constant(tried)), self.outputs)
+        return [found]
+
+    def _loss(self, task: Task, goal: Goal, losses: Mapping[str, str]) -> tuple[LossSpec | None, str]:
+        """Returns its loss and why that one; None where the task has none."""
+        named = losses.get(self.name, losses.get(""))
+        if named is not None:
+            return said(named), "as was said"
+        held = {} if goal.compiled is None else goal.compiled.losses
+        compiled = held.get(self.name, held.get(str(self.index), held.get("")))
+        if compiled is not None and task.loss:
+            return compiled, _COMPILED
+        own = task.loss_for(self.shape[-1] if self.shape else 1)
+        if not own and task.name == "detection":
+            raise ConfigError(
+                f"Expected a loss for the output {self.name}, whose labels are not in its shape, got none. "
+                "Try --loss module:function."
+            )
+        return (LossSpec(own), f"the own one of {task.name}: the model's file holds none") if own else (None, "")
+
+    def _computed(self, spec: LossSpec, training: Training, batch: Batch) -> Computed:
+        if spec.name == "scaled_squared_error":
+            labels = batch.of_output(self.name).labels
+            assert labels is not None
+            return scaled_squared_error(spread_of(labels.reshape(len(labels), *self.outputs.shape[1:])))
+        apart = spec.name.startswith("binary")
+        probabilities = gives_odds(self.outputs) if apart else gives_probabilities(self.outputs)
+        smoothing = training.label_smoothing or 0.0
+        return keras_loss(spec, from_logits=not probabilities, smoothing=smoothing, places=len(self.shape) - 1)
+
+    def _target(self, task: Task, batch: Batch, known: bool) -> Target:
+        """Returns what its labels become.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        assert self.part is not None
+        if task.name == "anomaly":
+            given_back = input_given_back(self.outputs, batch)
+            return Target(self.name, given_back=0 if given_back is None else given_back)
+        units = self.shape[-1] if self.shape else 1
+        one_hot = _one_hot(int(units)) if units not in (None, 1) else _as_unit
+        if not known:
+            return Target(self.name, spread=one_hot) if self.part.labels.one_hot else Target(self.name)
+        if task.classes:
+            classes = self.part.classes
+            if classes is not None and (None in self.shape[-1:] or classes > max(2, int(units or 0))):
+                raise DataError(
+                    f"Expected an output for each of {classes} classes, got a model with {_sizes(self.shape)}. "
+                    "Try data with the model's own classes."
+                )
+            return Target(self.name, self._class_numbers, one_hot)
+        _require_values(self.part, self.shape)
+        return Target(self.name, self._values)
+
+    def _class_numbers(self, labels: np.ndarray) -> np.ndarray:
+        """Returns class numbers for each place, -1 where none is told.
+
+        Raises:
+            DataError: they are others.
+        """
+        shape = self.outputs.shape[1:]
+        sizes = labels.shape[1 : len(shape)]
+        if len(sizes) == len(shape) - 1 and all(w in (None, g) for g, w in zip(sizes, self.shape)):
+            shape = (*sizes, shape[-1])
+        numbers = class_numbers(labels, shape) if shape != (1,) else labels.reshape(-1)
+        if numbers is None:
+            raise DataError(
+                f"Expected labels 0..{max(1, shape[-1] - 1)} for {_sizes(shape[:-1])} places of output {self.name}, "
+                f"got {labels.dtype} {_sizes(labels.shape[1:])} from {labels.min():g} to {labels.max():g}. Try labels "
+                "counted from 0, below 0 where a place is to be left out."
+            )
+        return numbers.astype(np.int32)
+
+    def _values(self, labels: np.ndarray) -> np.ndarray:
+        found = labels.astype(np.float32)
+        rank = self.outputs.ndim
+        return found if found.ndim == rank else found.reshape(*found.shape[:1], *_fitted(found.shape[1:], rank - 1))
+
+
+def _fitted(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Returns the shape of values with a last axis of 1 more or less."""
+    return (*shape, 1) if len(shape) < rank else shape[:-1]
+
+
+def _one_hot(units: int) -> Callable[[Any], Any]:
+    return lambda numbers: load("tensorflow").one_hot(numbers, units)
+
+
+def _as_unit(numbers: Any) -> Any:
+    tf = load("tensorflow")
+    return tf.cast(numbers, tf.float32)[..., None]
 
 
 def _require_values(part: Part, shape: tuple[int | None, ...]) -> None:
     labels = next(part.batches(1)).labels
     assert labels is not None
-    found = labels.shape[1:]
-    alike = [found, (*found, 1), found[:-1] if found and found[-1] == 1 else found]
+    given = labels.shape[1:]
+    alike = [given, (*given, 1), given[:-1] if given and given[-1] == 1 else given]
     if not any(len(s) == len(shape) and all(w in (None, g) for g, w in zip(s, shape)) for s in alike):
         raise DataError(
-            f"Expected values of the shape of the model's output, {_sizes(shape)}, got {_sizes(found)}. "
+            f"Expected values of the shape of the model's output, {_sizes(shape)}, got {_sizes(given)}. "
             "Try labels made for this model."
         )
 

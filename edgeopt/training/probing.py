@@ -128,7 +128,7 @@ class Trials:
             answers = tuple(each[kept] for each in course.answers)
             course = replace(course, part=course.part.subset(kept), answers=answers)
         optimizer, schedule = course.compile(course.training.learning_rate or 0.0, steps=steps)
-        found = Watched(watched, course.trainee, course.aim)
+        found = Watched(watched, course.trainee)
         return cls(course, found, steps, optimizer, schedule, course.trainee.get_weights())
 
     def losses_at(self, rate: float) -> np.ndarray:

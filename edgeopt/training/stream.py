@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,42 @@ from edgeopt.training.augmentation import augmented
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
+    from edgeopt.vocabulary import Batch
 
 # Larger parts are read anew each epoch.
 HOLD_BYTES = 2**29
 _ORDER, _VARIATION = "order of training samples", "augmentation"
+
+
+def _as_they_are(values: Any) -> Any:
+    return values
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one output is trained to give.
+
+    Attributes:
+        output: its name, where several have labels.
+        read: makes what is kept of raw labels [N, ...].
+        spread: makes what a loss takes of it, a tensor of a tensor.
+        given_back: number of the input that is the target itself, as it was augmented; None where labels are.
+    """
+
+    output: str = ""
+    read: Callable[[np.ndarray], np.ndarray] = _as_they_are
+    spread: Callable[[Any], Any] = _as_they_are
+    given_back: int | None = None
+
+    def of(self, batch: Batch) -> np.ndarray:
+        """Returns what is kept of a batch's labels.
+
+        Raises:
+            DataError: a label is none that the output can be trained on.
+        """
+        labels = batch.of_output(self.output).labels
+        assert labels is not None  # who has a target has labels
+        return self.read(labels)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -43,8 +76,7 @@ def stream(
     seed: int = 0,
     first_epoch: int = 0,
     beside: Sequence[np.ndarray] = (),
-    one_hot: int | None = None,
-    labels: bool = True,
+    targets: Sequence[Target] = (),
 ) -> Any:
     """Returns an endless tf.data.Dataset of (inputs, targets), in another order and augmented anew each epoch.
 
@@ -55,15 +87,15 @@ def stream(
         seed: of order and augmentation.
         first_epoch: where to go on, as if the epochs before had been drawn.
         beside: arrays [N, ...] of targets beside the labels, in the part's order; only where the part fits memory.
-        one_hot: number of classes that class labels are spread to.
-        labels: whether labels are among the targets, where there are any.
+        targets: what is made of labels.
 
     Returns:
-        inputs: one tensor, or a tuple in the order of `part.specs`. targets: (labels, *beside), the labels left out
-        where there are none; a target alone is no tuple. With `one_hot` the labels are float32 [N, classes].
+        inputs: one tensor, or a tuple in the order of `part.specs`. targets: (*targets, *beside), a tuple where there
+        is any.
 
     Raises:
         ConfigError: there is nothing to augment.
+        DataError: see `Target.of`.
     """
     tf = load("tensorflow")
     if augment != "none" and all(len(spec.shape) != 3 for spec in part.specs):
@@ -72,31 +104,34 @@ def stream(
             f"Expected images or spectrograms to augment, got samples {shapes}. Try {setting('augment', 'none')}."
         )
     size = min(batch_size, len(part))
-    reconstructs = labels and part.labels.kind == "inputs"
-    given = labels and part.has_labels and not reconstructs
+    read = [target for target in targets if target.given_back is None]
 
-    def prepared(draw: Any, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> tuple[Any, Any]:
+    def prepared(draw: Any, inputs: tuple[Any, ...], kept: tuple[Any, ...]) -> tuple[Any, Any]:
         varied = [
             augmented(augment, tf.ensure_shape(x, [None, *spec.shape]), draw) if len(spec.shape) == 3 else x
             for x, spec in zip(inputs, part.specs)
         ]
-        if reconstructs:
-            # What is reconstructed is what came in, augmented as it was.
-            targets = (varied[0], *targets)
-        if one_hot is not None:
-            targets = (tf.one_hot(targets[0], one_hot), *targets[1:])
-        return _alone(tuple(varied)), _alone(targets)
+        labels = iter(kept[: len(read)])
+        # What is reconstructed is what came in, augmented as it was.
+        wanted = [t.spread(next(labels) if t.given_back is None else varied[t.given_back]) for t in targets]
+        return _alone(tuple(varied)), (*wanted, *kept[len(read) :])
 
     if fits_memory(part, [values.shape[1:] for values in beside]):
-        found = _held(part, size, seed, first_epoch, beside, given, prepared)
+        found = _held(part, size, seed, first_epoch, beside, read, prepared)
     else:
         assert not beside
-        found = _read(part, size, seed, first_epoch, given, prepared)
+        found = _read(part, size, seed, first_epoch, read, prepared)
     return found.prefetch(tf.data.AUTOTUNE)
 
 
 def _held(
-    part: Part, size: int, seed: int, first_epoch: int, beside: Sequence[np.ndarray], given: bool, prepared: Any
+    part: Part,
+    size: int,
+    seed: int,
+    first_epoch: int,
+    beside: Sequence[np.ndarray],
+    read: Sequence[Target],
+    prepared: Any,
 ) -> Any:
     """Returns what `prepared` makes of batches gathered from arrays: no Python works on them."""
     tf = load("tensorflow")
@@ -104,7 +139,7 @@ def _held(
     count, steps = len(part), steps_per_epoch(len(part), size)
     with tf.device("CPU"):
         inputs = [tf.constant(everything.inputs[spec.name]) for spec in part.specs]
-        targets = [tf.constant(values) for values in (*((everything.labels,) if given else ()), *beside)]
+        kept = [tf.constant(values) for values in (*(target.of(everything) for target in read), *beside)]
 
     of_order, of_variation = seed_for(seed, _ORDER), seed_for(seed, _VARIATION)
 
@@ -116,13 +151,13 @@ def _held(
         return tf.data.Dataset.from_tensor_slices((draws, tf.reshape(order[: steps * size], [steps, size])))
 
     def gathered(draw: Any, rows: Any) -> tuple[Any, Any]:
-        return prepared(draw, tuple(tf.gather(x, rows) for x in inputs), tuple(tf.gather(y, rows) for y in targets))
+        return prepared(draw, tuple(tf.gather(x, rows) for x in inputs), tuple(tf.gather(y, rows) for y in kept))
 
     epochs = tf.data.Dataset.counter(start=first_epoch).flat_map(epoch_of)
     return epochs.map(gathered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _read(part: Part, size: int, seed: int, first_epoch: int, given: bool, prepared: Any) -> Any:
+def _read(part: Part, size: int, seed: int, first_epoch: int, read: Sequence[Target], prepared: Any) -> Any:
     """Returns what `prepared` makes of batches read one by one."""
     tf = load("tensorflow")
 
@@ -131,14 +166,16 @@ def _read(part: Part, size: int, seed: int, first_epoch: int, given: bool, prepa
             order = seed_for(seed, _ORDER, epoch)
             for step, batch in enumerate(part.batches(size, shuffle=True, seed=order, drop_remainder=True)):
                 draw = np.asarray((seed_for(seed, _VARIATION), epoch * len(part) + step), np.int64)
-                yield draw, tuple(batch.inputs[spec.name] for spec in part.specs), (batch.labels,) if given else ()
+                inputs = tuple(batch.inputs[spec.name] for spec in part.specs)
+                yield draw, inputs, tuple(target.of(batch) for target in read)
 
     first = next(part.batches(1))
-    some = (first.labels,) if given and first.labels is not None else ()
     signature = (
         tf.TensorSpec([2], tf.int64),
         tuple(tf.TensorSpec([None, *spec.shape], first.inputs[spec.name].dtype) for spec in part.specs),
-        tuple(tf.TensorSpec([None, *labels.shape[1:]], labels.dtype) for labels in some),
+        tuple(
+            tf.TensorSpec([None, *labels.shape[1:]], labels.dtype) for labels in (target.of(first) for target in read)
+        ),
     )
     found = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return found.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

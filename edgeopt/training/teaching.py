@@ -1,4 +1,4 @@
-"""A student, its teachers and data go in; the Distiller and the answers that can be had beforehand come out."""
+"""A student, its teachers and data go in; the Learner and the answers that can be had beforehand come out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from edgeopt import graph, progress
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
-from edgeopt.training.distiller import Distiller, as_logits, softened
 from edgeopt.training.hints import Hint, Hints
-from edgeopt.training.objective import Objective, gives_probabilities
+from edgeopt.training.imitation import Manner, are_probabilities, kind_of
+from edgeopt.training.learner import Learner
+from edgeopt.training.losses import scaled_squared_error
+from edgeopt.training.objective import Objective, some_outputs, spread_of
 from edgeopt.training.stream import fits_memory
 
 if TYPE_CHECKING:
@@ -21,16 +23,16 @@ if TYPE_CHECKING:
     from edgeopt.steps import Training
 
 
-def distiller(
+def learner(
     student: Any,
     part: Part,
     training: Training,
     teachers: Sequence[Any],
-    aim: Objective | None,
+    aims: Objective,
     *,
     hints: Sequence[Hint],
     hint_weight: float,
-) -> tuple[Distiller, tuple[np.ndarray, ...]]:
+) -> tuple[Learner, tuple[np.ndarray, ...]]:
     """Returns what trains `student`, and the teachers' answers to all samples in the part's order.
 
     The answers are had beforehand where samples are not varied and they fit memory; else there are none, and the
@@ -40,33 +42,36 @@ def distiller(
         student: a tf_keras model.
         part: bound to its inputs.
         training: with temperature, alpha and augmentation filled in.
-        teachers: tf_keras models with inputs and outputs as the student's.
-        aim: what is learned from labels, if anything.
+        teachers: tf_keras models with inputs and outputs as the student's; none where it learns from labels alone.
+        aims: what is learned from labels.
         hints, hint_weight: what is learned from the insides of the first teacher.
 
     Raises:
-        ConfigError: a teacher does not fit the student, or a hint neither.
+        ConfigError: a teacher does not fit the student, or a hint neither, or there are hints and nobody to give them.
     """
+    if not teachers:
+        if hints:
+            raise ConfigError("Expected a teacher to take hints from, got none. Try without hints.")
+        return Learner(student, aims), ()
     for teacher in teachers:
         _require_like(student, teacher)
-    count = len(student.outputs)
-    temperature, alpha = training.temperature or 1.0, 0.5 if training.alpha is None else training.alpha
     asked = [_taking_inputs_of(student, teacher) for teacher in teachers]
-    probabilities = [[gives_probabilities(teacher, part, index) for index in range(count)] for teacher in asked]
-    # A teacher's class scores are softened; so are logits where the labels are classes.
-    classes = part.classes is not None and count == 1 and student.outputs[0].shape[-1] not in (1, None)
-    soft = [classes or all(gives[index] for gives in probabilities) for index in range(count)]
-    teach = teaching(asked, soft=soft, probabilities=probabilities, temperature=temperature)
+    theirs = [some_outputs(teacher, part) for teacher in asked]
+    temperature = training.temperature or 1.0
+    manners = tuple(
+        _manner(aims, index, [outputs[index] for outputs in theirs], ours, temperature)
+        for index, ours in enumerate(some_outputs(student, part))
+    )
+    probabilities = [[are_probabilities(m.kind, o) for m, o in zip(manners, outputs)] for outputs in theirs]
+    teach = teaching(asked, manners=manners, probabilities=probabilities)
     shapes = [tuple(output.shape[1:]) for output in student.outputs]
     cached = training.augment == "none" and not hints and fits_memory(part, shapes)
-    trainee = Distiller(
+    trainee = Learner(
         student,
+        aims,
         teach,
-        soft=soft,
-        probabilities=[gives_probabilities(student, part, index) for index in range(count)],
-        temperature=temperature,
-        alpha=alpha,
-        objective=aim,
+        manners=manners,
+        alpha=0.5 if training.alpha is None else training.alpha,
         told=cached,
         hints=Hints(hints, student, asked[0]) if hints else None,
         hint_weight=hint_weight,
@@ -74,27 +79,42 @@ def distiller(
     return trainee, answers(teach, part) if cached else ()
 
 
+def _manner(aims: Objective, index: int, theirs: Sequence[np.ndarray], ours: np.ndarray, temperature: float) -> Manner:
+    """Returns how an output imitates.
+
+    Values are as far apart as the loss that is known for them says; where none is, and there are several outputs, each
+    is measured in its own spread.
+    """
+    task, aim = aims.tasks[index], aims.aim(index)
+    kinds = {kind_of(task, outputs) for outputs in theirs}
+    kind = kinds.pop() if len(kinds) == 1 else "values"
+    distance = None
+    if kind == "values":
+        if aim is not None and aim.known:
+            distance = aim.loss
+        elif len(aims.outputs) > 1:
+            distance = scaled_squared_error(spread_of(theirs[0]))
+    return Manner(kind, are_probabilities(kind, ours), temperature, distance)
+
+
 def teaching(
-    teachers: Sequence[Any], *, soft: Sequence[bool], probabilities: Sequence[Sequence[bool]], temperature: float
+    teachers: Sequence[Any], *, manners: Sequence[Manner], probabilities: Sequence[Sequence[bool]]
 ) -> Callable[[Any], list[Any]]:
-    """Returns the function that answers for `teachers`: the mean of their (softened) outputs, for each output.
+    """Returns the function that answers for `teachers`: the mean of what they tell of each output.
 
     Args:
         teachers: tf_keras models, called in inference.
-        soft: for each output, whether it tells classes apart.
+        manners: how each output is told.
         probabilities: for each teacher and output, whether it gives probabilities.
-        temperature: T.
     """
     tf = load("tensorflow")
 
     def teach(inputs: Any) -> list[Any]:
-        found: list[list[Any]] = [[] for _ in soft]
+        found: list[list[Any]] = [[] for _ in manners]
         for teacher, gives in zip(teachers, probabilities):
             outputs = teacher(inputs, training=False)
             for index, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else [outputs]):
-                if soft[index]:
-                    output = softened(as_logits(output, probabilities=gives[index]), temperature)
-                found[index].append(output)
+                found[index].append(manners[index].told(output, probabilities=gives[index]))
         return [tf.stop_gradient(tf.add_n(each) / len(each)) for each in found]
 
     return teach

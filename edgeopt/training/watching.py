@@ -10,10 +10,10 @@ import numpy as np
 from edgeopt.chance import seed_for
 from edgeopt.data.dataset import share_of_each_class
 from edgeopt.frameworks import load
-from edgeopt.training.objective import Objective
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
+    from edgeopt.training.learner import Learner
 
 # More are scored no more closely than chance lets anything be seen, and take their time after every epoch.
 MOST = 2000
@@ -33,24 +33,17 @@ class Watched:
 
     Args:
         part: bound to the model's inputs.
-        trainee: a Distiller, or a model that learns from labels alone.
-        aim: what is learned from labels; None for nothing.
+        trainee: what learns.
     """
 
-    def __init__(self, part: Part, trainee: Any, aim: Objective | None) -> None:
-        from edgeopt.training.distiller import Distiller
-
+    def __init__(self, part: Part, trainee: Learner) -> None:
         tf = load("tensorflow")
-        self._part, self._one_hot = part, None if aim is None else aim.one_hot
+        self._part, self._targets = part, trainee.objective.targets
 
         @tf.function(reduce_retracing=True)
         def losses_of(inputs: Any, labels: Any) -> Any:
             outputs = trainee(inputs, training=False)
-            several = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-            if isinstance(trainee, Distiller):
-                return trainee.losses_of(inputs, labels, several)
-            assert aim is not None  # who learns from nobody learns from labels
-            return aim.each(labels, several[0])
+            return trainee.losses_of(inputs, labels, tf.nest.flatten(outputs))
 
         self._losses_of = losses_of
 
@@ -60,7 +53,10 @@ class Watched:
         found = []
         for batch in self._part.batches(256):
             inputs = [tf.constant(batch.inputs[spec.name]) for spec in self._part.specs]
-            labels = batch.labels if self._one_hot is None else tf.one_hot(batch.labels, self._one_hot)
+            labels = [
+                target.spread(tf.constant(target.of(batch)) if target.given_back is None else inputs[target.given_back])
+                for target in self._targets
+            ]
             found.append(self._losses_of(inputs[0] if len(inputs) == 1 else tuple(inputs), labels).numpy())
         return np.concatenate(found)
 
