@@ -118,7 +118,7 @@ def test_every_format_becomes_a_flat_tf_keras_model_with_the_same_outputs(folder
 def test_notes_say_who_wrote_it_and_what_was_dropped(folder):
     notes = load_model(folder[0] / "three.keras").notes
     assert notes[0] == f"read from Keras {keras.__version__}"
-    assert notes[1:3] == ("optimizer and loss dropped", f"bridged from Keras 3 to tf_keras {tf_keras.__version__}")
+    assert notes[1:3] == ("optimizer dropped, losses kept", f"bridged from Keras 3 to tf_keras {tf_keras.__version__}")
 
 
 @pytest.mark.parametrize(("file", "other"), [("three.keras", "m.h5"), ("two.h5", "m.keras"), ("two.keras", "model")])
