@@ -127,6 +127,8 @@ WRITERS: dict[str, tuple[Writer, ...]] = {
     "tfrecord": (write_records, write_compressed_records),
     "function": (write_function,),
     "digits": (name_digits,),
+    "masks": (),  # its labels are a class for each pixel
+    "text": (),  # its samples are tokens
     "keras-datasets": (),  # has its own test: it cannot be made to hold other samples
     "arrays": (give_arrays,),
 }
@@ -551,6 +553,86 @@ def test_images_that_are_damaged_missing_or_of_another_size(tmp_path: Path) -> N
         data.load(tmp_path, validation_share=1.0).validation.arrays()
     with pytest.raises(ConfigError, match=r"as --color, got 'gray'. Did you mean 'grayscale'"):
         data.load(tmp_path, color="gray")
+
+
+def write_masks(folder: Path, masks: list[np.ndarray]) -> None:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number, mask in enumerate(masks):
+        Image.new("RGB", mask.shape[::-1], (10 * number, 0, 0)).save(folder / "images" / f"{number}.jpg", quality=100)
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+
+
+def test_masks_are_class_numbers_of_their_pictures(tmp_path: Path) -> None:
+    masks = [np.full((4, 6), number, np.uint8) for number in range(3)]
+    masks[2][:, 3:] = 255
+    write_masks(tmp_path / "train", masks)
+    write_masks(tmp_path / "test", masks[:1])
+    palette = Image.fromarray(masks[1], "P")
+    palette.putpalette([9, 9, 9, 200, 0, 0] + [7] * 750)  # colours that say nothing of the number
+    palette.save(tmp_path / "train" / "masks" / "1.png")
+    loaded = data.load(tmp_path)
+    assert loaded.origins[0].kind == "masks"
+    got = loaded.training.arrays()
+    np.testing.assert_array_equal(got.labels, masks)
+    assert got.inputs["x"].shape == (3, 4, 6, 3)
+    assert [round(float(x) / 10) for x in got.inputs["x"][:, 0, 0, 0]] == [0, 1, 2]
+    assert data.check(loaded, [TensorSpec("x", (None, 4, 6, 3))], [TensorSpec("y", (None, 4, 6, 5))]) is not None
+    resized = data.load(tmp_path, preprocessing=Preprocessing(resize=(8, 3))).training.arrays()
+    assert resized.inputs["x"].shape == (3, 8, 3, 3)
+    np.testing.assert_array_equal(resized.labels[2], np.repeat([[2, 255, 255]], 8, axis=0))
+
+
+def test_masks_of_an_array_are_resized_with_their_pictures() -> None:
+    x, y = np.zeros((2, 4, 4, 3), np.float32), np.arange(2 * 4 * 4).reshape(2, 4, 4)
+    got = data.load((x, y), preprocessing=Preprocessing(resize=(2, 8)), validation_share=1.0).validation.arrays()
+    np.testing.assert_array_equal(got.labels, np.repeat(y[:, 1::2], 2, axis=2))
+
+
+def test_black_and_white_masks_say_yes_and_no(tmp_path: Path) -> None:
+    white = np.array([[0, 255], [255, 255]], np.uint8)
+    write_masks(tmp_path, [white, white[::-1]])
+    loaded = data.load(tmp_path, validation_share=1.0)
+    np.testing.assert_array_equal(loaded.validation.arrays().labels[0], [[0, 1], [1, 1]])
+    assert "masks: 0 and 255 are read as the classes 0 and 1" in loaded.notes
+
+
+def test_masks_that_do_not_fit(tmp_path: Path) -> None:
+    mask = np.ones((4, 6), np.uint8)
+    write_masks(tmp_path, [mask] * 20)
+
+    def read() -> Any:
+        return data.load(tmp_path, validation_share=1.0).validation.arrays()
+
+    file = tmp_path / "masks" / "1.png"
+    for content, words in (
+        (Image.fromarray(mask[1:]), r"Expected a mask of 4x6 pixels as its picture, got 3x6 in .*masks/1.png. Try one"),
+        (Image.new("RGB", (6, 4)), r"Expected a palette or grey picture .* got RGB colours in .*masks/1.png. Try sav"),
+        (Image.fromarray(np.full((4, 6), 300, np.uint16)), r"class numbers from 0 to 255 in .*1.png, got 300 to 300"),
+    ):
+        content.save(file)
+        with pytest.raises(DataError, match=words):
+            read()
+    file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"Expected an image, got .*masks/1.png, which cannot be decoded"):
+        read()
+    file.unlink()
+    with pytest.raises(DataError, match=r"Expected a mask for each picture, got none for .*images/1.jpg. Try adding"):
+        read()
+    Image.fromarray(mask).save(file)
+    Image.fromarray(mask).save(tmp_path / "masks" / "1.bmp")
+    with pytest.raises(DataError, match=r"Expected one mask called 1 in .*masks, got two. Try removing one"):
+        read()
+    (tmp_path / "masks" / "1.bmp").unlink()
+    for number in range(20):
+        Image.fromarray(mask * 255).save(tmp_path / "masks" / f"{number}.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "12.png")  # not among those that are looked at first
+    with pytest.raises(DataError, match=r"Expected 0 and 255 alone in .*12.png, as in other masks, got 1. Try masks"):
+        read()
+    for picture in (tmp_path / "images").iterdir():
+        picture.unlink()
+    with pytest.raises(DataError, match=r"Expected pictures in images/ of .*, got none. Try a PNG"):
+        read()
 
 
 # --- CSV, TFRecord ----------------------------------------------------------------------------------------------------

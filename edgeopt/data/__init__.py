@@ -43,6 +43,11 @@ SOURCES: dict[str, Source] = {
         Source("npz", "edgeopt.data.npz", "F.npz with x_train, y_train, x_test, y_test, or x (and y)", (".npz",)),
         Source("npy", "edgeopt.data.npz", "F.npy: one array of samples without labels", (".npy",)),
         Source("images", "edgeopt.data.images", "a folder of images in class folders, also under train/, test/, val/"),
+        Source(
+            "masks",
+            "edgeopt.data.masks",
+            "a folder with images/ and masks/ of one name each, also under train/, test/, val/",
+        ),
         Source("csv", "edgeopt.data.csv", "F.csv: numbers, one sample a line, and a label column", (".csv", ".tsv")),
         Source(
             "text",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt.data.labels import Labels
-from edgeopt.data.preprocessing import describe_preprocessing, preprocess
+from edgeopt.data.preprocessing import describe_preprocessing, preprocess, resize_nearest
 from edgeopt.data.table import Described, Table, combined, content_hash, joined, pick, table_of
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.vocabulary import Batch, Preprocessing, TensorSpec
@@ -271,9 +271,20 @@ class Part(Described):
         done = {spec.name: preprocess(raw.inputs[spec.name], self._steps(spec)) for spec in self.table.inputs}
         if self.bound:
             done = {b.name: _cast(done[b.source], b) for b in self.bound}
-        labels = next(iter(done.values())) if self.labels.kind == "inputs" else _single(raw.labels)
-        several = {name: array for name, found in raw.several.items() if (array := _single(found)) is not None}
+        labels = next(iter(done.values())) if self.labels.kind == "inputs" else self._label(raw, raw.labels)
+        several = {name: array for name, found in raw.several.items() if (array := self._label(raw, found)) is not None}
         return Batch(done, labels, several)
+
+    def _label(self, raw: Batch, labels: np.ndarray | None) -> np.ndarray | None:
+        """Returns labels as a model takes them, masks resized as the pictures that they belong to."""
+        size = self.preprocessing.resize
+        if labels is None or labels.dtype.kind == "f":
+            return labels if labels is None else labels.astype(np.float32, copy=False)
+        if size is None or labels.ndim < 3 or labels.shape[1:3] == size:
+            return labels
+        if all(array.ndim != 4 or array.shape[1:3] != labels.shape[1:3] for array in raw.inputs.values()):
+            return labels
+        return np.moveaxis(resize_nearest(np.moveaxis(labels, (1, 2), (-2, -1)), size), (-2, -1), (1, 2))
 
 
 @dataclass(frozen=True)
@@ -417,11 +428,6 @@ def _rebatched(chunks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
         waiting = [pick(whole, slice(full, None))] if full < len(whole) else []
     if waiting:
         yield joined(waiting)
-
-
-def _single(labels: np.ndarray | None) -> np.ndarray | None:
-    """Returns numbers that are no whole ones in single precision."""
-    return labels if labels is None or labels.dtype.kind != "f" else labels.astype(np.float32, copy=False)
 
 
 def _cast(array: np.ndarray, bound: Bound) -> np.ndarray:

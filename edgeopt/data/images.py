@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgeopt.vocabulary import Batch, TensorSpec
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # What these are, as Pillow calls it. It would also take a PostScript program under such a name, and run it.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 CHANNELS = {"grayscale": 1, "rgb": 3}
 
 
@@ -34,8 +35,7 @@ def open_source(spec: str, options: Options) -> Splits:
     """
     root = Path(spec).resolve()
     with reading(root):
-        folders = _folders(root)
-        roots = {SPLIT_WORDS[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_WORDS} or {"all": root}
+        roots = split_folders(root)
         names = sorted({f.name for split in roots.values() for f in _folders(split)})
         listed = {split: _listed(root, folder, names) for split, folder in roots.items()}
     found = {split: (files, ids) for split, (files, ids) in listed.items() if files}
@@ -47,7 +47,7 @@ def open_source(spec: str, options: Options) -> Splits:
     height, width, channels = decode(root / first, CHANNELS.get(options.color or "")).shape
     shape = (*(options.resize or (height, width)), channels)
     tables = {split: ImageTable(str(root), files, ids, shape, options.resize) for split, (files, ids) in found.items()}
-    stray = [file for folder in roots.values() for file in _relative(root, folder.iterdir())] if names else []
+    stray = [file for folder in roots.values() for file in image_files(root, folder.iterdir())] if names else []
     notes = (f"not used: {len(stray)} images outside the class folders ({stray[0]} …)",) if stray else ()
     return Splits(tables, tuple(names), notes)
 
@@ -79,7 +79,7 @@ class ImageTable(Table):
         return len(self.files)
 
     def rows(self, numbers: np.ndarray) -> Batch:
-        images = list(_pool().map(self._image, (self.files[n] for n in numbers)))
+        images = list(pool().map(self._image, (self.files[n] for n in numbers)))
         return Batch({"x": np.stack(images)}, None if self.ids is None else self.ids[numbers])
 
     def targets(self, output: str = "") -> np.ndarray | None:
@@ -122,34 +122,43 @@ def decode(file: Path | BinaryIO, channels: int | None, *, name: str = "") -> np
     """
     from PIL import Image, ImageOps
 
+    with decoding(name or file), Image.open(file, formats=FORMATS) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            # Pillow clips 16 bits where decoders of training pipelines drop the lower eight.
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        channels = channels or (1 if upright.mode in ("1", "L", "LA", "F") else 3)
+        pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+@contextlib.contextmanager
+def decoding(what: object) -> Iterator[None]:
+    """Turns what goes wrong while an image is decoded into a DataError that says which."""
+    from PIL import Image
+
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
-                # Pillow clips 16 bits where decoders of training pipelines drop the lower eight.
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            channels = channels or (1 if upright.mode in ("1", "L", "LA", "F") else 3)
-            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
+        yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"Expected an image, got {name or file}, which cannot be decoded ({error}). Try removing it."
+            f"Expected an image, got {what}, which cannot be decoded ({error}). Try removing it."
         ) from error
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _listed(root: Path, folder: Path, names: list[str]) -> tuple[tuple[str, ...], np.ndarray | None]:
     if not names:
-        return tuple(_relative(root, folder.iterdir())), None
+        return tuple(image_files(root, folder.iterdir())), None
     files: list[str] = []
     ids: list[int] = []
     for number, name in enumerate(names):
-        found = _relative(root, (folder / name).rglob("*")) if (folder / name).is_dir() else []
+        found = image_files(root, (folder / name).rglob("*")) if (folder / name).is_dir() else []
         files += found
         ids += [number] * len(found)
     return tuple(files), np.asarray(ids, np.int64)
 
 
-def _relative(root: Path, paths: Iterable[Path]) -> list[str]:
+def image_files(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Returns which of the paths are images, relative to `root`, in order."""
     return sorted(
         p.relative_to(root).as_posix()
         for p in paths
@@ -158,10 +167,16 @@ def _relative(root: Path, paths: Iterable[Path]) -> list[str]:
     )
 
 
+def split_folders(root: Path) -> dict[str, Path]:
+    """Returns the folders of a folder's splits; itself under "all" where it has none."""
+    return {SPLIT_WORDS[f.name.lower()]: f for f in _folders(root) if f.name.lower() in SPLIT_WORDS} or {"all": root}
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
 
 
 @functools.lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """Returns the threads that decode."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="edgeopt-images")

@@ -14,6 +14,7 @@ import numpy as np
 from edgeopt.data import SOURCES, Source
 from edgeopt.data.dataset import Dataset, Origin, Part, share_of_each_class
 from edgeopt.data.labels import recognize
+from edgeopt.data.masks import are_pairs
 from edgeopt.data.table import CONTEXT, Options, Splits, reading
 from edgeopt.errors import ConfigError, DataError, suggestion
 from edgeopt.vocabulary import Preprocessing
@@ -129,7 +130,7 @@ def source_of(spec: Any) -> Source:
     with reading(path):
         if path.is_dir():
             records = any(_has_suffix(child.name, SOURCES["tfrecord"]) for child in path.iterdir())
-            return SOURCES["tfrecord" if records else "images"]
+            return SOURCES["tfrecord" if records else "masks" if are_pairs(path) else "images"]
         exists = path.exists()
     if exists:
         for source in SOURCES.values():
@@ -204,7 +205,7 @@ class _Opener:
         }
         _require_one_layout(parts, str(spec))
         named = str(spec) if isinstance(spec, (str, Path)) else "arrays"
-        path = str(Path(named).resolve()) if source.suffixes or source.name == "images" else None
+        path = str(Path(named).resolve()) if source.suffixes or Path(named).is_dir() else None
         return _Opened(Origin(role, source.name, named, path), parts, splits.notes)
 
 

@@ -67,6 +67,20 @@ def resize_bilinear(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return upper + (line(bottom) - upper) * down[:, None, None]
 
 
+def resize_nearest(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes class numbers, whose mean is another class: each pixel takes what lies at its centre.
+
+    Args:
+        classes: [..., height, width].
+        size: height and width of the result.
+    """
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * (found / wanted)).astype(np.int64)
+        for found, wanted in zip(classes.shape[-2:], size)
+    )
+    return classes[..., rows[:, None], columns]
+
+
 def parse_preprocessing(
     *,
     scale: str | float | None = None,
