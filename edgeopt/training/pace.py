@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt.frameworks import load
 from edgeopt.training.course import Course
-from edgeopt.training.loop import _samples, _trainee
+from edgeopt.training.loop import _samples
 from edgeopt.training.objective import objective
+from edgeopt.training.teaching import learner
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -28,10 +29,10 @@ def sample_seconds(model: Any, data: Dataset, training: Training, *, teachers: t
     part, _ = _samples(model, data, training, seed=0)
     batch = min(training.batch_size or 1, len(part))
     part = part.take(batch * (_FIRST + _STEPS))
-    aim = objective(model, part, training, taught=bool(teachers))
-    trainee, answers = _trainee(model, part, training, teachers, aim, (), 1.0)
+    aims = objective(model, part, training, taught=bool(teachers))
+    trainee, answers = learner(model, part, training, teachers, aims, hints=(), hint_weight=1.0)
     once = replace(training, epochs=1)
-    course = Course(model, trainee, aim, part, answers, once, (), 0, "timing training steps")
+    course = Course(model, trainee, part, answers, once, (), 0, "timing training steps")
     course.compile(training.learning_rate or 0.0)
     ends: list[float] = []
     watch = load("tf_keras").callbacks.LambdaCallback(
