@@ -167,6 +167,8 @@ def main(
         load("keras").utils.set_random_seed(seed)
         model = build(vocabulary, context, width=width, blocks=blocks)
         fit(model, tokens, minutes=minutes, learning_rate=learning_rate, seed=seed, say=click.echo)
+        # A fresh optimizer: the file holds no slots.
+        model.compile("adam", load("keras").losses.SparseCategoricalCrossentropy(from_logits=True))
         with atomic_path(output) as temporary:
             model.save(temporary)
         bpe.save(str(beside[0]))

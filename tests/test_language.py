@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import decoder
 import numpy as np
 import pytest
+from compressed_models import loaded_of
 
-from edgeopt import data
+from edgeopt import data, graph
+from edgeopt.conversion import Converter, ConvertOptions, quantizers
+from edgeopt.data import Part
 from edgeopt.data.tokenizer import BYTES, open_tokenizer
+from edgeopt.equalizing import awareness
 from edgeopt.errors import ConfigError, DataError
+from edgeopt.frameworks import load
+from edgeopt.keras_bridge import to_keras2
+from edgeopt.prospects import ModelFacts
+from edgeopt.rounding.walk import output_error, round_file, stored_in
+from edgeopt.schemes import SCHEMES
+from edgeopt.techniques import Carried, awq
+from edgeopt.tflite.pairing import pair_weights
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
 
 TEXT = "Return the name of a file.\n\nRaises ValueError: naïve 🙂 names.\n" * 40
 
@@ -88,3 +103,148 @@ def test_the_decoder_is_as_large_as_its_parts_and_sees_no_later_token() -> None:
     before, after = (np.asarray(model(t, training=False))[0] for t in (tokens, other))
     np.testing.assert_allclose(before[:9], after[:9], atol=1e-6)
     assert np.abs(before[9:] - after[9:]).max() > 1e-3
+
+
+# --- weights in groups -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Small:
+    """A decoder of nobody's, its float file and samples."""
+
+    model: Any
+    floating: bytes
+    samples: Part
+
+    def converted(self, scheme: str) -> bytes:
+        return quantizers.quantize(Given(self.floating), SCHEMES[scheme])
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a quantizer that needs no data starts from."""
+
+    float_file: bytes
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    load("keras").utils.set_random_seed(0)
+    model, _ = to_keras2(decoder.build(64, 16, width=64, blocks=1, heads=2))
+    tokens = np.random.default_rng(0).integers(0, 64, (40, 16)).astype(np.int32)
+    loaded = loaded_of(model)
+    part = data.bind(data.load(tokens, validation_share=1.0).validation, loaded.inputs)
+    return Small(model, Converter(loaded, ConvertOptions()).to_bytes("float32"), part)
+
+
+def test_dense_layers_have_a_scale_a_group_and_tables_one_a_row(small: Small) -> None:
+    model = read(small.converted("int4-block32"))
+    dense = [layer for layer in layers(model) if layer.weight.elements >= 1024]
+    assert {layer.weight.block_size for layer in dense} == {32}
+    (table,) = (o for o in model.main.operators if o.name == "EMBEDDING_LOOKUP")
+    weights = model.main.operand(table, 1)
+    assert weights is not None
+    assert (weights.dtype, len(weights.quantization.scales)) == ("int8", 64)
+
+
+def test_groups_are_written_as_they_are_read(small: Small) -> None:
+    content = small.converted("int4-block32")
+    model = read(content)
+    layer = next(each for each in layers(model) if each.weight.block_size)
+    stored = stored_weights(model, layer)
+    assert stored is not None
+    turned = replace(stored, values=-stored.values.clip(-7), scales=2 * stored.scales)
+    again = read(with_weights(content, {layer.weight.index: turned}))
+    found = stored_weights(again, next(each for each in layers(again) if each.name == layer.name))
+    assert found is not None
+    np.testing.assert_array_equal(found.dequantized, -2 * stored.scales.repeat(32, 1) * stored.values.clip(-7))
+
+
+def test_rounding_by_what_layers_compute_brings_a_file_in_groups_nearer(small: Small) -> None:
+    content = small.converted("int4-block32")
+    found = round_file(small.floating, content, small.samples)
+    assert found.after < 0.7 * found.before
+    assert len(found.content) - len(content) < 64 * 64  # biases where there were none
+    assert all(layer.weight.block_size == 32 for layer in layers(read(found.content)) if layer.weight.elements >= 1024)
+
+
+def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:
+    content = small.converted("int4-block32")
+    names = [pair.name for pair in pair_weights(small.floating, content).pairs]
+    high = stored_in(small.floating, content, dict.fromkeys(names, 8))
+    assert {layer.weight.dtype for layer in layers(read(high)) if layer.weight.elements >= 1024} == {"int8"}
+    low = stored_in(small.floating, high, dict.fromkeys(names, 4), block=32)
+    assert len(low) == len(content)
+    errors = [output_error(small.floating, each, small.samples) for each in (high, low, content)]
+    assert errors[0] < 0.05 * errors[1]
+    assert errors[1] == pytest.approx(errors[2], rel=0.3)
+
+
+# --- AWQ -------------------------------------------------------------------------------------------------------------
+
+
+def _with_large_channels(model: Any) -> Any:
+    """A copy some of whose activations are forty times larger than the rest, as in large language models."""
+    copy = graph.flatten(model)
+    for layer in copy.layers:
+        if type(layer).__name__ == "LayerNormalization":
+            layer.gamma.assign(np.where(np.arange(64) % 16 == 3, 40.0, 1.0))
+    return copy
+
+
+def test_awq_leaves_the_function_as_it_is_and_what_it_is_made_of_rounds_better(small: Small, tmp_path: Path) -> None:
+    model = _with_large_channels(small.model)
+    tokens = small.samples.arrays().inputs
+    dataset = data.load(next(iter(tokens.values())))
+    made, record = awq.TECHNIQUE.apply(awq.Awq(), model, dataset, Carried(tmp_path))
+    assert all(promise.kept for promise in record.promises)
+    assert {layer.layer for layer in record.layers if layer.done} >= {"attention_norm_0", "feed_forward_norm_0"}
+    errors = []
+    for each in (model, made):
+        floating = Converter(loaded_of(each), ConvertOptions()).to_bytes("float32")
+        quantized = Small(each, floating, small.samples).converted("int4-block32")
+        errors.append(output_error(floating, quantized, small.samples))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_awq_says_what_it_cannot_scale(small: Small, tmp_path: Path) -> None:
+    layers_ = load("tf_keras").layers
+    x = inputs = layers_.Input((6, 8))
+    x = layers_.LayerNormalization(name="read_twice")(x)
+    x = layers_.Add()([layers_.Dense(8, name="one")(x), x])
+    model = load("tf_keras").Model(inputs, layers_.Dense(3, name="other")(x))
+    samples = np.random.default_rng(0).normal(size=(20, 6, 8)).astype(np.float32)
+    _, record = awq.TECHNIQUE.apply(awq.Awq(group=8), model, data.load(samples), Carried(tmp_path))
+    assert [(layer.layer, layer.reason) for layer in record.layers] == [("read_twice", "add (Add) reads it, too")]
+    assert record.notes == ("nothing was scaled: the model has no channels that linear layers alone read",)
+    with pytest.raises(ConfigError, match=r"Expected rows of weights that divide into groups of 48, got rows of 64"):
+        awq.TECHNIQUE.apply(
+            awq.Awq(group=48),
+            small.model,
+            data.load(next(iter(small.samples.arrays().inputs.values()))),
+            Carried(tmp_path),
+        )
+
+
+def test_awq_scales_from_dense_to_dense_where_nothing_bends_between() -> None:
+    layers_ = load("tf_keras").layers
+    x = inputs = layers_.Input((8,))
+    x = layers_.Dense(16, activation="relu", name="straight")(x)
+    x = layers_.Dense(16, activation="gelu", name="bent")(x)
+    model = load("tf_keras").Model(inputs, layers_.Dense(4, name="last")(x))
+    assert [site.name for site in awareness.find(model).values()] == ["straight"]
+
+
+def test_what_awq_brings_to_a_scheme() -> None:
+    facts = ModelFacts("", "", 0, 0, 0, 0.0, (), {"Dense": 2, "LayerNormalization": 3})
+    assert awq.TECHNIQUE.suits(SCHEMES["int4-block32"], facts) == ""
+    assert awq.TECHNIQUE.suits(SCHEMES["float16"], facts) == "nothing is quantized"
+    assert awq.TECHNIQUE.suits(SCHEMES["int8"], facts).startswith("it evens out what weights lose")
+    assert awq.TECHNIQUE.suits(SCHEMES["dynamic"], facts).startswith("of 8 bits with a scale for each channel")
+    assert (
+        awq.TECHNIQUE.suits(SCHEMES["int4-block32"], replace(facts, layers={"Dense": 1}))
+        == "no layer normalizes or attends"
+    )
+    assert awq.TECHNIQUE.predict(awq.Awq(), facts).gain.startswith("less loss")
+    assert awq.TECHNIQUE.predict(awq.Awq(), replace(facts, layers={"Dense": 1})).gain == "little"
+    assert awq.TECHNIQUE.predict(awq.Awq(), replace(facts, layers={})).possible is False

@@ -11,7 +11,7 @@ from c99_graphs import Graph
 
 from edgeopt.rounding.adaround import Activation, learn
 from edgeopt.rounding.arrivals import arrivals
-from edgeopt.rounding.gptq import round_rows, row_errors
+from edgeopt.rounding.gptq import block_steps, round_rows, row_errors
 from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.layout import Layout, layout
 from edgeopt.rounding.moments import Moments, target
@@ -278,3 +278,36 @@ def test_a_file_is_cut_behind_what_is_asked_for() -> None:
         found = opened.values({"t0": samples})
     np.testing.assert_allclose(found[0], 2 * samples)
     np.testing.assert_array_equal(found[1], samples)
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_of_a_row_have_steps_of_their_own_that_float16_holds() -> None:
+    row = np.concatenate([np.full(4, 7.0), np.full(4, 0.7), np.zeros(4)])[None, None]
+    steps = Grid.of(4).widest(row, 4)
+    np.testing.assert_array_equal(steps, np.repeat(np.float16([1.0, 0.1, 1 / 7]), 4)[None, None])
+    assert (Grid.of(4).nearest(row, steps)[0, 0, :8] == 7).all()
+
+
+def test_steps_of_blocks_leave_no_more_error_than_the_widest() -> None:
+    weights, hessian, grid = _weights(8, 64), _correlated(64), Grid.of(4)
+    heed = np.diagonal(hessian, axis1=1, axis2=2)[:, None]
+    found, widest = block_steps(weights, hessian, grid, 16), grid.widest(weights, 16)
+    errors = [np.square(grid.nearest(weights, s) * s - weights) * heed for s in (found, widest)]
+    of_blocks = [error.reshape(8, 4, 16).sum(-1) for error in errors]
+    assert (of_blocks[0] <= of_blocks[1]).all()
+    assert of_blocks[0].sum() < of_blocks[1].sum()
+
+
+def test_columns_may_be_rounded_in_the_order_in_which_they_are_stored() -> None:
+    weights, grid = _weights(8, 32), Grid.of(3)
+    hessian = _correlated(32) * np.geomspace(0.1, 10, 32)[:, None] * np.geomspace(0.1, 10, 32)
+    steps = grid.widest(weights)
+    by_activations, as_stored = (
+        round_rows(weights, hessian, grid, steps=steps, by_activations=each)[0] for each in (True, False)
+    )
+    assert (by_activations != as_stored).any()
+    nearest = row_errors(weights, grid.nearest(weights, steps) * steps, hessian).sum()
+    for found in (by_activations, as_stored):
+        assert row_errors(weights, found * steps, hessian).sum() < nearest

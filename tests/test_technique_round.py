@@ -243,9 +243,7 @@ def test_what_a_plan_says_of_it() -> None:
     assert plan(read_recipe(recipe)).notes == ("steps[1].round: an earlier step rounds the same weights",)
     with pytest.raises(ConfigError, match="got float16: nothing in it is rounded to integers"):
         plan(read_recipe("{schemes: [int8, float16], steps: [round]}"))
-    assert TECHNIQUE.suits(replace(SCHEMES["int8"], granularity="block:32"), _facts()).startswith(
-        "weights with a scale"
-    )
+    assert TECHNIQUE.suits(SCHEMES["int4-block32"], _facts()) == ""
     assert TECHNIQUE.suits(SCHEMES["int4"], _facts()) == ""
 
 

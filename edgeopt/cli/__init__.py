@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "prune": "edgeopt.cli.prune",
     "cluster": "edgeopt.cli.cluster",
     "shrink": "edgeopt.cli.shrink",
+    "awq": "edgeopt.cli.awq",
     "equalize": "edgeopt.cli.equalize",
     "qat": "edgeopt.cli.qat",
     "distill": "edgeopt.cli.distill",

@@ -100,6 +100,8 @@ def cut(content: bytes, wanted: Sequence[int]) -> bytes:
         if needed.intersection(operator.outputs) or not operator.outputs:
             needed.update(operator.inputs)
             kept.append(operator.index)
+    # No operator reads the scales of blocks.
+    needed.update(tensor.block_scales for tensor in graph.tensors if tensor.index in needed)
 
     def change(parsed: Any, schema: Any) -> None:
         main = parsed.subgraphs[0]

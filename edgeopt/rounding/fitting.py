@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeopt.rounding.adaround import Activation, learn
 from edgeopt.rounding.evidence import Evidence, Rows, joined
-from edgeopt.rounding.gptq import DAMPING, round_rows
+from edgeopt.rounding.gptq import DAMPING, block_steps, round_rows
 from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.moments import target
 
@@ -30,7 +30,7 @@ class Rounded:
 
     Attributes:
         integers: as floats, [groups, rows, columns].
-        steps: [groups, rows, 1].
+        steps: [groups, rows, 1 or columns].
         biases: of each use, [groups, rows].
         trace: errors while it was learned; empty where nothing was.
     """
@@ -55,6 +55,8 @@ def fit(
     method: str,
     together: bool = False,
     zeros: np.ndarray | None = None,
+    block: int = 0,
+    by_activations: bool = True,
     iterations: int,
     seed: int,
     told: Callable[[int], None] = lambda done: None,
@@ -69,6 +71,8 @@ def fit(
         method: one of METHODS.
         together: all rows have to share one step.
         zeros: which weights have to stay exactly 0.
+        block: columns that share a step; 0 where all of a row do.
+        by_activations: see `gptq.round_rows`.
         iterations, seed, told: see `adaround.learn`.
     """
     hessian = np.sum([one.moments.hessian() for one in evidence], 0)
@@ -79,9 +83,13 @@ def fit(
     if method == "nearest":
         # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
         diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
-        integers, steps = round_rows(weights, diagonal, grid, zeros=zeros, together=together)
+        fixed = block_steps(weights, hessian, grid, block) if block else None
+        integers, steps = round_rows(weights, diagonal, grid, steps=fixed, zeros=zeros, together=together)
         return Rounded(integers, steps, tuple(use.bias for use in uses))
-    integers, steps = round_rows(wanted, hessian, grid, zeros=zeros, together=together)
+    fixed = block_steps(wanted, hessian, grid, block) if block else None
+    integers, steps = round_rows(
+        wanted, hessian, grid, steps=fixed, zeros=zeros, together=together, by_activations=by_activations
+    )
     trace: tuple[float, ...] = ()
     if method == "adaround":
         use, rows = uses[0], joined([row for one in evidence for row in one.fitted])

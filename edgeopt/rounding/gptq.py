@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeopt.rounding.grid import Grid
+from edgeopt.rounding.grid import Grid, in_float16
 from edgeopt.rounding.moments import damped
 
 DAMPING = 0.01
@@ -33,6 +33,7 @@ def round_rows(
     steps: np.ndarray | None = None,
     zeros: np.ndarray | None = None,
     together: bool = False,
+    by_activations: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns integers, as floats [groups, rows, columns], and their steps [groups, rows, 1 or columns].
 
@@ -43,8 +44,10 @@ def round_rows(
         steps: those to round with; where None each row gets the step that leaves the least error.
         zeros: which weights have to stay exactly 0.
         together: all rows have to share one step.
+        by_activations: columns with the largest inputs come first, as nothing after them could make up for their
+            error; else they come as they are stored.
     """
-    order = _Order.of(hessian)
+    order = _Order.of(hessian, by_activations=by_activations)
     if steps is not None:
         integers = _compensated(weights, order, grid, steps, zeros)
         return _descended(weights, hessian, grid, integers, steps, zeros, fixed=True)
@@ -69,6 +72,22 @@ def round_rows(
         )
     assert best is not None
     return _descended(weights, hessian, grid, best[0], best[1], zeros, fixed=together)
+
+
+def block_steps(weights: np.ndarray, hessian: np.ndarray, grid: Grid, block: int) -> np.ndarray:
+    """Returns a step for each `block` columns of a row, [groups, rows, columns], as float16 holds them.
+
+    Of shares of the widest, the one whose rounding leaves the least error, each column alone.
+    """
+    widest, heed = grid.widest(weights, block), np.einsum("gkk->gk", hessian)[:, None]
+    best, least = widest, np.full((*weights.shape[:2], weights.shape[2] // block), np.inf)
+    for share in _shares(weights.shape):
+        steps = in_float16(widest * share)
+        off = np.square(grid.nearest(weights, steps) * steps - weights) * heed
+        errors = off.reshape(*least.shape, block).sum(-1)
+        best = np.where(np.repeat(errors < least, block, axis=-1), steps, best)
+        least = np.minimum(errors, least)
+    return best
 
 
 def row_errors(weights: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) -> np.ndarray:
@@ -102,9 +121,10 @@ class _Order:
     factor: np.ndarray
 
     @classmethod
-    def of(cls, hessian: np.ndarray) -> _Order:
-        """Returns that of a Hessian: by its diagonal, the largest first."""
-        order = np.argsort(-np.einsum("gkk->gk", hessian), axis=1, kind="stable")
+    def of(cls, hessian: np.ndarray, *, by_activations: bool) -> _Order:
+        """Returns that of a Hessian: by its diagonal, the largest first, or as it is."""
+        diagonal = np.einsum("gkk->gk", hessian)
+        order = np.argsort(-diagonal if by_activations else np.zeros_like(diagonal), axis=1, kind="stable")
         along = order[:, None, :]
         turned = np.take_along_axis(np.take_along_axis(damped(hessian, DAMPING), order[:, :, None], 1), along, 2)
         factor = np.linalg.cholesky(np.linalg.inv(turned)).transpose(0, 2, 1)

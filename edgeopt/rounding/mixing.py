@@ -47,9 +47,11 @@ class _Layer:
     pair: Pair
     elements: int
     macs: int
+    block: int
 
     def size_bytes(self, bits: int) -> int:
-        return -(-(self.elements * bits // 8) // _ALIGNMENT) * _ALIGNMENT
+        scales = 2 * self.elements // self.block if self.block and bits < CHOICES[-1] else 0
+        return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in (self.elements * bits // 8, scales))
 
 
 def mix(
@@ -82,6 +84,7 @@ def mix(
     """
     pairing = pair_weights(floating, quantized)
     there = _layers(pairing, chosen)
+    block = there[0].block
     high = stored_in(floating, quantized, {layer.pair.name: CHOICES[-1] for layer in there})
     rest = len(high) - sum(layer.size_bytes(CHOICES[-1]) for layer in there)
     sizes = np.array([[layer.size_bytes(bits) for bits in CHOICES] for layer in there]).reshape(-1, len(CHOICES))
@@ -95,7 +98,7 @@ def mix(
     for _ in range(_ATTEMPTS):
         picked = allocate(table, budgets, time_limit=time_limit)
         bits_of = {one.pair.name: CHOICES[choice] for one, choice in zip(there, picked)}
-        start = stored_in(floating, quantized, bits_of)
+        start = stored_in(floating, quantized, bits_of, block=block)
         result = round_file(floating, start, samples, settings)
         over = len(result.content) - size
         if over <= 0:
@@ -116,7 +119,9 @@ def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:
         macs = operator_macs(pairing.quantized.main, operator)
         before = found.get(weight.index)
         found[weight.index] = (
-            _Layer(pair, weight.elements, macs) if before is None else replace(before, macs=before.macs + macs)
+            _Layer(pair, weight.elements, macs, weight.block_size)
+            if before is None
+            else replace(before, macs=before.macs + macs)
         )
     if not found:
         raise ModelError(

@@ -44,11 +44,13 @@ class Settings:
         method: one of `fitting.METHODS`.
         iterations: of adaround.
         sparse, clustered: zeros stay zeros, equal weights stay equal.
+        by_activations: see `gptq.round_rows`.
         seed: of every random choice.
     """
 
     method: str = "gptq"
     iterations: int = 1000
+    by_activations: bool = True
     sparse: bool = False
     clustered: bool = False
     seed: int = 0
@@ -116,6 +118,13 @@ class _Job:
     def name(self) -> str:
         return self.uses[0][0].name
 
+    def steps(self, stored: StoredWeights) -> np.ndarray:
+        """Returns the scales of its weights, stored so, as steps: [groups, rows, 1 or columns]."""
+        lies, scales = self.uses[0][1], stored.scales.astype(np.float64)
+        if stored.block:
+            return np.repeat(scales, stored.block, axis=1)[None]
+        return np.broadcast_to(scales, lies.groups * lies.rows).reshape(lies.groups, lies.rows, 1)
+
 
 def round_file(
     floating: bytes,
@@ -165,23 +174,34 @@ def round_file(
     )
 
 
-def stored_in(floating: bytes, quantized: bytes, bits: Mapping[str, int]) -> bytes:
+def stored_in(floating: bytes, quantized: bytes, bits: Mapping[str, int], *, block: int = 0) -> bytes:
     """Returns the file with the weights of some layers in other bits, rounded to the nearest integers.
 
     Args:
         floating, quantized: see `round_file`.
         bits: name of a layer → 2 to 8; it is stored in the next of 2, 4 and 8 that its operator has kernels for.
+        block: numbers in a row that share a scale below eight bits, which have one for each channel; 0: all do.
     """
     pairing = pair_weights(floating, quantized)
     jobs, _ = _jobs(pairing, tuple(bits))
-    return _nearest(quantized, pairing, [_in_bits(job, bits[job.name]) for job in jobs])
+    return _nearest(quantized, pairing, [_in_bits(job, bits[job.name], block) for job in jobs])
 
 
-def _in_bits(job: _Job, bits: int) -> _Job:
+def _in_bits(job: _Job, bits: int, block: int) -> _Job:
     kinds = {pair.quantized.operator.name for pair, _ in job.uses}
     held = next(held for held in STORED_BITS if held >= bits and (held > 2 or kinds == {_TWO_BITS}))
-    stored = replace(job.stored, values=np.zeros_like(job.stored.values), bits=held)
-    return replace(job, stored=stored, grid=Grid.of(bits))
+    grid, block = Grid.of(bits), block if held < STORED_BITS[-1] else 0
+    scales = _scales(grid.widest(job.weights, block), job.stored.axis, block)
+    stored = StoredWeights(np.zeros_like(job.stored.values), scales, held, job.stored.axis, block)
+    return replace(job, stored=stored, grid=grid)
+
+
+def _scales(steps: np.ndarray, axis: int | None, block: int) -> np.ndarray:
+    """Returns steps [groups, rows, 1 or columns] as the scales of stored weights, float32."""
+    if block:
+        return steps[0, :, ::block].astype(np.float32)
+    flat = steps.reshape(-1).astype(np.float32)
+    return flat if axis is not None else flat[:1]
 
 
 def split(samples: Part, *, seed: int) -> tuple[Part, Part]:
@@ -272,7 +292,7 @@ def _why_not(
 def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:
     """Returns the file with the nearest integers of so many bits in all weights that are to be rounded."""
     for job in jobs:
-        steps = job.grid.widest(job.weights)
+        steps = job.grid.widest(job.weights, job.stored.block)
         if job.stored.axis is None:
             steps = np.broadcast_to(steps.max(), steps.shape)
         biases = tuple(_bias(pairing, pair, lies) for pair, lies in job.uses)
@@ -308,6 +328,8 @@ def _rounded(
         method="nearest" if settings.clustered else settings.method,
         together=job.stored.axis is None,
         zeros=zeros,
+        block=job.stored.block,
+        by_activations=settings.by_activations,
         iterations=settings.iterations,
         seed=settings.seed,
         told=lambda done: progress.tell(TASK, *place, f"{_short(job.name)}, step {done} of {settings.iterations}"),
@@ -344,19 +366,18 @@ def _now(content: bytes, job: _Job) -> Rounded:
     stored = stored_weights(model, own[0])
     assert stored is not None
     lies = job.uses[0][1]
-    steps = np.broadcast_to(stored.scales.astype(np.float64), lies.groups * lies.rows)
     biases = tuple(_channels(stored_bias(model, layer), lies) for layer in own)
-    return Rounded(lies.matrix(stored.values).astype(np.float64), steps.reshape(lies.groups, lies.rows, 1), biases)
+    return Rounded(lies.matrix(stored.values).astype(np.float64), job.steps(stored), biases)
 
 
 def _written(content: bytes, job: _Job, rounded: Rounded) -> bytes:
     """Returns the file with other weights and biases in the layers of one weight tensor."""
     lies, stored = job.uses[0][1], job.stored
     values = lies.stored(rounded.integers).astype(np.int8)
-    steps = rounded.steps.reshape(-1) if stored.axis is not None else rounded.steps.reshape(-1)[:1]
+    scales = _scales(rounded.steps, stored.axis, stored.block)
     biases = {pair.quantized.operator.index: bias.reshape(-1) for (pair, _), bias in zip(job.uses, rounded.biases)}
     return with_weights(
-        content, {job.tensor: StoredWeights(values, steps.astype(np.float32), stored.bits, stored.axis)}, biases
+        content, {job.tensor: StoredWeights(values, scales, stored.bits, stored.axis, stored.block)}, biases
     )
 
 

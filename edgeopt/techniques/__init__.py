@@ -6,7 +6,7 @@ The order of the table is the order in which techniques combine: each keeps what
 from __future__ import annotations
 
 from edgeopt.errors import named
-from edgeopt.techniques import calibrate, cluster, correct_bias, distill, equalize, mixed, prune, qat, shrink
+from edgeopt.techniques import awq, calibrate, cluster, correct_bias, distill, equalize, mixed, prune, qat, shrink
 from edgeopt.techniques import round as rounding
 from edgeopt.techniques.contract import Carried, Need, Technique
 
@@ -19,6 +19,7 @@ TECHNIQUES: dict[str, Technique] = {
         shrink.TECHNIQUE,
         prune.TECHNIQUE,
         equalize.TECHNIQUE,
+        awq.TECHNIQUE,
         cluster.TECHNIQUE,
         qat.TECHNIQUE,
         calibrate.TECHNIQUE,

@@ -162,6 +162,6 @@ TECHNIQUE = Technique(
     keeps=frozenset({Property.SPARSE, Property.CLUSTERED, Property.FAKE_QUANTIZED}),
     remarks=remarks,
     weighs=tuple(_WEIGHED.values()),
-    fits=lambda step, scheme: scheme.needs_calibration and not scheme.granularity.startswith("block"),
-    why_unfit="runtimes know layers of 4 bits beside layers of 8 in integer arithmetic alone",
+    fits=lambda step, scheme: scheme.needs_calibration or (scheme.dynamic and scheme.is_low_bit),
+    why_unfit="runtimes know layers of 4 bits beside layers of 8 in integers and in dynamic range alone",
 )

@@ -45,6 +45,9 @@ class Round(Step):
     )
     spare: tuple[str, ...] = option((), "All but these: names, parts of them, operators or globs.", metavar="NAME")
     samples: int = option(512, "Calibration samples to choose by, at most.", low=8, high=100_000)
+    act_order: bool = option(
+        True, "Gptq rounds the columns with the largest inputs first; else in the order in which they are stored."
+    )
     iterations: int = option(1000, "Steps of adaround for each layer.", low=20, high=1_000_000)
 
 
@@ -78,6 +81,7 @@ def apply(
         Settings(
             step.method,
             step.iterations,
+            by_activations=step.act_order,
             sparse=Property.SPARSE in carried.properties,
             clustered=Property.CLUSTERED in carried.properties,
             seed=carried.seed,
@@ -147,8 +151,6 @@ def predict(step: Round, facts: ModelFacts) -> Prospect:
 
 def suits(scheme: Scheme, facts: ModelFacts) -> str:
     """Says why rounding cannot help."""
-    if scheme.granularity.startswith("block"):
-        return "weights with a scale for each block are not known to rounding"
     if scheme.weight_bits == 8 and scheme.granularity == "channel":
         return "of 8 bits with a scale for each channel there is next to nothing to win back"
     return ""

@@ -53,6 +53,7 @@ class Tensor:
         shape: as stored: free dimensions are 1 here and None in `signature`.
         quantization: None for tensors that are not quantized, and for those quantized in blocks.
         block_size: elements that share a scale along the last dimension; 0 when not quantized in blocks.
+        block_scales: index of the tensor that holds these scales; -1 where there are none.
         buffer: index into the model's buffers.
         size_bytes: of its constant data; 0 for what is computed.
         stray_dimension: along which the file says that it is quantized, where it has no such dimension.
@@ -70,6 +71,7 @@ class Tensor:
     is_variable: bool
     sparsity: SparseEncoding | None
     stray_dimension: int | None = None
+    block_scales: int = -1
 
     @property
     def elements(self) -> int:

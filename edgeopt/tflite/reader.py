@@ -233,7 +233,7 @@ class _Reader:
             raise Broken(f"tensor {name!r} has shape {shape}")
         signature = self._numbers(tensor.ShapeSignatureAsNumpy())
         extent = self._buffers[self._index(tensor.Buffer(), len(self._buffers), "buffer")]
-        quantization, block_size = self._quantization(tensor.Quantization(), name, shape)
+        quantization, block_size, block_scales = self._quantization(tensor.Quantization(), name, shape)
         sparsity = self._sparsity(tensor.Sparsity())
         result = Tensor(
             index=index,
@@ -248,6 +248,7 @@ class _Reader:
             is_variable=bool(tensor.IsVariable()),
             sparsity=sparsity,
             stray_dimension=_stray_dimension(tensor.Quantization(), shape),
+            block_scales=block_scales,
         )
         if extent.size and sparsity is None and dtype in BITS:
             needed = -(-result.elements * BITS[dtype] // 8)
@@ -255,17 +256,18 @@ class _Reader:
                 raise Broken(f"tensor {name!r}, {dtype}{list(shape)}, needs {needed} bytes and has {extent.size}")
         return result
 
-    def _quantization(self, table: Any, name: str, shape: tuple[int, ...]) -> tuple[Quantization | None, int]:
+    def _quantization(self, table: Any, name: str, shape: tuple[int, ...]) -> tuple[Quantization | None, int, int]:
+        """Returns the scales of a tensor, or the size of its blocks and the tensor that holds their scales."""
         if table is None:
-            return None, 0
+            return None, 0, -1
         if table.DetailsType() == self._schema.QuantizationDetails.BlockwiseQuantization:
             blockwise = self._schema.BlockwiseQuantization()
             union = table.Details()
             blockwise.Init(union.Bytes, union.Pos)
-            return None, blockwise.BlockSize()
+            return None, blockwise.BlockSize(), blockwise.Scales()
         scales = self._numbers(table.ScaleAsNumpy())
         if not scales:
-            return None, 0
+            return None, 0, -1
         zero_points = tuple(int(z) for z in self._numbers(table.ZeroPointAsNumpy())) or (0,) * len(scales)
         axis = None
         if len(scales) > 1:
@@ -274,7 +276,7 @@ class _Reader:
             axis = self._index(dimension, len(shape), f"quantized dimension of {name!r}")
             if shape[axis] != len(scales) or len(zero_points) not in (1, len(scales)):
                 raise Broken(f"tensor {name!r} of shape {shape} has {len(scales)} scales along dimension {axis}")
-        return Quantization(scales, zero_points, axis), 0
+        return Quantization(scales, zero_points, axis), 0, -1
 
     def _sparsity(self, table: Any) -> SparseEncoding | None:
         if table is None:

@@ -2,11 +2,13 @@
 
 A layer is an operator of the main graph that computes with one stored tensor of weights. Weights of four bits stand two
 in a byte and of two bits four, the first in the lowest bits (`UnpackPackedIntToInt8` of LiteRT's
-`kernels/internal/tensor_utils.cc`); what has one scale for each output channel has them along the layer's axis.
+`kernels/internal/tensor_utils.cc`); what has one scale for each output channel has them along the layer's axis. A
+scale for each block of a row, as FULLY_CONNECTED may have, stands in a tensor of its own, in float16.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,15 +33,17 @@ class StoredWeights:
 
     Attributes:
         values: int8, in the tensor's shape; they may use fewer values than the bits allow, as three bits do in four.
-        scales: float32 [1], or one for each slice along `axis`.
+        scales: float32 [1], or one for each slice along `axis`; of blocks [rows, blocks], numbers that float16 holds.
         bits: in the file: 2, 4 or 8.
         axis: None with one scale.
+        block: numbers in a row that share a scale; 0 where all of them do.
     """
 
     values: np.ndarray
     scales: np.ndarray
     bits: int
     axis: int | None = None
+    block: int = 0
 
     def __post_init__(self) -> None:
         if self.bits not in STORED_BITS:
@@ -50,11 +54,13 @@ class StoredWeights:
                 f"Expected weights of {self.bits} bits from {-highest - 1} to {highest}, got some from "
                 f"{self.values.min()} to {self.values.max()}. Try more bits, or larger scales."
             )
-        slices = 1 if self.axis is None else self.values.shape[self.axis]
-        if self.scales.shape != (slices,) or not (np.isfinite(self.scales).all() and (self.scales > 0).all()):
+        wanted: tuple[int, ...] = (1 if self.axis is None else self.values.shape[self.axis],)
+        if self.block:
+            wanted = (*wanted, -(-self.values.shape[-1] // self.block))
+        if self.scales.shape != wanted or not (np.isfinite(self.scales).all() and (self.scales > 0).all()):
             raise ModelError(
-                f"Expected {slices} scales above 0 for weights of shape {self.values.shape}, got "
-                f"{self.scales.tolist()[:8]}. Try one for all, or one for each channel."
+                f"Expected {math.prod(wanted)} scales above 0 for weights of shape {self.values.shape}, got "
+                f"{self.scales.reshape(-1).tolist()[:8]}. Try one for all, or one for each channel."
             )
 
     @property
@@ -75,6 +81,8 @@ class StoredWeights:
 
     def along(self, rank: int) -> np.ndarray:
         """Returns the scales so that they multiply an array of this rank: float32."""
+        if self.block:
+            return np.repeat(self.scales, self.block, axis=1)[:, : self.values.shape[1]].astype(np.float32)
         return self.scales.reshape([-1 if axis == self.axis else 1 for axis in range(rank)]).astype(np.float32)
 
 
@@ -107,13 +115,28 @@ def layers(model: TFLiteModel) -> tuple[Layer, ...]:
 
 
 def stored_weights(model: TFLiteModel, layer: Layer) -> StoredWeights | None:
-    """Returns the integers that a layer computes with; None for floats, blocks, zero points and other integers."""
+    """Returns the integers that a layer computes with; None for floats, zero points and other integers."""
     tensor = layer.weight
     quantization = tensor.quantization
+    if tensor.block_size and tensor.dtype in ("int2", "int4", "int8"):
+        return _in_blocks(model, tensor)
     if tensor.dtype not in ("int2", "int4", "int8") or quantization is None or any(quantization.zero_points):
         return None
     scales = np.array(quantization.scales, np.float32)
     return StoredWeights(model.values(tensor), scales, BITS[tensor.dtype], quantization.axis)
+
+
+def _in_blocks(model: TFLiteModel, tensor: Tensor) -> StoredWeights | None:
+    """Returns integers with a scale for each block of a row; None where the file does not hold the scales."""
+    tensors = model.main.tensors
+    held = tensors[tensor.block_scales] if 0 <= tensor.block_scales < len(tensors) else None
+    if held is None or not held.is_constant or not held.is_float or len(tensor.shape) != 2:
+        return None
+    rows, columns = tensor.shape
+    if columns % tensor.block_size or held.elements != rows * (columns // tensor.block_size):
+        return None
+    scales = model.values(held).astype(np.float32).reshape(rows, -1)
+    return StoredWeights(model.values(tensor), scales, BITS[tensor.dtype], 0, tensor.block_size)
 
 
 def stored_bias(model: TFLiteModel, layer: Layer) -> np.ndarray | None:
@@ -182,8 +205,11 @@ def with_weights(
             tensor = graph.tensors[index]
             tensor.type = getattr(schema.TensorType, f"INT{new.bits}")
             tensor.sparsity = None
-            tensor.quantization = _quantization(schema, new.scales, new.axis or 0)
             tensor.buffer = _buffer(parsed, schema, new.packed)
+            if new.block:
+                tensor.quantization = _blocks(parsed, schema, graph, index, new)
+            else:
+                tensor.quantization = _quantization(schema, new.scales, new.axis or 0)
         for layer, bias in changes:
             if bias is not None:
                 _write_bias(parsed, schema, layer, bias, alone=bool(layer.bias and readers.count(layer.bias.index) < 2))
@@ -300,6 +326,22 @@ def _quantization(schema: Any, scales: np.ndarray, axis: int) -> Any:
     table.scale = scales.astype(np.float32)
     table.zeroPoint = np.zeros(len(scales), np.int64)
     table.quantizedDimension = axis if len(scales) > 1 else 0
+    return table
+
+
+def _blocks(parsed: Any, schema: Any, graph: Any, index: int, new: StoredWeights) -> Any:
+    """Writes the scales of blocks into a tensor named after that of the weights, and returns what refers to it."""
+    name = graph.tensors[index].name + b"_scales"
+    place = next((i for i, tensor in enumerate(graph.tensors) if tensor.name == name), len(graph.tensors))
+    if place == len(graph.tensors):
+        graph.tensors.append(schema.TensorT())
+    held = graph.tensors[place]
+    held.name, held.shape = name, np.array(new.scales.shape, np.int32)
+    held.type, held.buffer = schema.TensorType.FLOAT16, _buffer(parsed, schema, new.scales.astype("<f2").view(np.uint8))
+    details = schema.BlockwiseQuantizationT()
+    details.scales, details.zeroPoints, details.blockSize = place, -1, new.block
+    table = schema.QuantizationParametersT()
+    table.detailsType, table.details = schema.QuantizationDetails.BlockwiseQuantization, details
     return table
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from edgeopt import frameworks
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
 from edgeopt.errors import ConfigError
 from edgeopt.schemes import BLOCKS, SMALLEST_DYNAMIC
+from edgeopt.tflite.lookups import with_lookups
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import with_truthful_versions
 from edgeopt.tflite.stored_weights import layers
@@ -25,10 +27,13 @@ def make(source: Source, scheme: Scheme) -> bytes:
         ConfigError: the rows of a Dense layer do not divide into the scheme's groups.
     """
     _require_groups(source.float_file, scheme)
-    work = frameworks.load("ai_edge_quantizer").Quantizer(source.float_file)
-    rules = [_rule(scheme, "*", scheme.granularity)]
+    content, rules = source.float_file, [_rule(scheme, "*", scheme.granularity)]
     if scheme.granularity_of_dense != scheme.granularity:
         rules.append(_rule(scheme, "FULLY_CONNECTED", scheme.granularity_of_dense))
+        # A row of a table is added to what all layers after it read, and is a small part of the bytes.
+        content = with_lookups(content)
+        rules.append(_rule(replace(scheme, weights="int8", bits=0), "EMBEDDING_LOOKUP", "channel"))
+    work = frameworks.load("ai_edge_quantizer").Quantizer(content)
     work.load_quantization_recipe(rules)
     # It writes version 1 for every operator, and a runtime that is too old for the file would compute garbage
     # instead of refusing it.

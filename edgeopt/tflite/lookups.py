@@ -1,0 +1,99 @@
+"""A float file goes in; the same, its tables read by EMBEDDING_LOOKUP instead of GATHER, comes out.
+
+Converters write GATHER, whose quantized form knows one scale for a whole table; the other takes one a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeopt.tflite.model import Operator, Subgraph
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed
+
+
+def with_lookups(content: bytes) -> bytes:
+    """Returns the file with each GATHER of rows of a stored float matrix by int32 numbers as an EMBEDDING_LOOKUP.
+
+    The numbers go in flat and what is found gets their shape again, as the operator takes a vector of them. Unchanged
+    where there is none, or where a size is only known while it runs.
+    """
+    model = read(content)
+    found = {operator.index for operator in model.main.operators if _is_look_up(model.main, operator)}
+    if not found:
+        return content
+
+    def change(parsed: Any, schema: Any) -> None:
+        graph = parsed.subgraphs[0]
+        look_up, reshape = (_code(parsed, schema, name) for name in ("EMBEDDING_LOOKUP", "RESHAPE"))
+        operators = []
+        for index, operator in enumerate(graph.operators):
+            if index not in found:
+                operators.append(operator)
+                continue
+            table, numbers = (int(each) for each in operator.inputs[:2])
+            result = int(operator.outputs[0])
+            count, width = int(np.prod(graph.tensors[numbers].shape)), int(graph.tensors[table].shape[1])
+            flat = _tensor(graph, schema, graph.tensors[numbers], (count,), b"_flat")
+            rows = _tensor(graph, schema, graph.tensors[result], (count, width), b"_rows")
+            operators.append(_reshape(parsed, schema, graph, reshape, numbers, flat))
+            operators.append(_operator(schema, look_up, (flat, table), rows))
+            operators.append(_reshape(parsed, schema, graph, reshape, rows, result))
+        graph.operators = operators
+
+    return changed(content, change)
+
+
+def _is_look_up(graph: Subgraph, operator: Operator) -> bool:
+    if operator.name != "GATHER" or any(operator.options.get(key) for key in ("axis", "batch_dims")):
+        return False
+    table, numbers, result = graph.operand(operator, 0), graph.operand(operator, 1), graph.result(operator)
+    if table is None or numbers is None or result is None:
+        return False
+    is_known = None not in (*numbers.signature, *result.signature)
+    is_matrix = table.is_constant and table.dtype == "float32" and len(table.shape) == 2
+    return is_matrix and numbers.dtype == "int32" and is_known
+
+
+def _code(parsed: Any, schema: Any, name: str) -> int:
+    number = getattr(schema.BuiltinOperator, name)
+    for index, code in enumerate(parsed.operatorCodes):
+        if code.builtinCode == number and code.version == 1:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
+    parsed.operatorCodes.append(code)
+    return len(parsed.operatorCodes) - 1
+
+
+def _tensor(graph: Any, schema: Any, like: Any, shape: tuple[int, ...], suffix: bytes) -> int:
+    tensor = schema.TensorT()
+    tensor.name, tensor.type, tensor.shape, tensor.buffer = like.name + suffix, like.type, np.array(shape, np.int32), 0
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _operator(schema: Any, code: int, inputs: tuple[int, ...], output: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex = code
+    operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+    return operator
+
+
+def _reshape(parsed: Any, schema: Any, graph: Any, code: int, source: int, result: int) -> Any:
+    shape = np.array(graph.tensors[result].shape, np.int32)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
+    parsed.buffers.append(buffer)
+    held = schema.TensorT()
+    held.name, held.type, held.shape = graph.tensors[result].name + b"_shape", schema.TensorType.INT32, [len(shape)]
+    held.buffer = len(parsed.buffers) - 1
+    graph.tensors.append(held)
+    operator = _operator(schema, code, (source, len(graph.tensors) - 1), result)
+    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    options = schema.ReshapeOptionsT()
+    options.newShape = shape
+    operator.builtinOptions = options
+    return operator
