@@ -34,7 +34,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	touch $@
 
 demo: setup models/digits.keras ## train a network, measure every scheme of it, write demo/report.html and a C project that tests itself
-	$(EDGEOPT) optimize models/digits.keras --data digits -o demo --max-drop 1.0
+	$(EDGEOPT) optimize models/digits.keras --data digits -o demo --target cortex-m4 --max-drop 1.0 --max-size 40KB --time 30m
 	$(EDGEOPT) export micro demo/variants/digits.int8.tflite -o demo/firmware --runtime c99 --name digits --data digits
 	cmake -S demo/firmware -B demo/firmware/build > /dev/null
 	cmake --build demo/firmware/build > /dev/null

@@ -64,6 +64,7 @@ PAGES = (
     "docs/compression.md",
     "docs/repair.md",
     "docs/recipes.md",
+    "docs/budgets.md",
     "docs/runtimes.md",
     "docs/android.md",
     "docs/web.md",

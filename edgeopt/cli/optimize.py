@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterable
@@ -155,7 +156,9 @@ def command(
             f"Expected --recipe, or a budget, with --{next(iter(training)).replace('_', '-')}: nothing is trained "
             "without."
         )
-    with common.progress_shown(quiet=quiet or as_json):
+    # A recipe has its own words.
+    spoken = common.spoken_as_options() if chosen is None else contextlib.nullcontext()
+    with spoken, common.progress_shown(quiet=quiet or as_json):
         report = edgeopt.optimize(
             model,
             _data(chosen, seed, options),

@@ -44,6 +44,7 @@ AIMS: dict[str, frozenset[Gain]] = {
 }
 # Kept for what is measured and written after the last rung, until it is known what that takes here.
 _LEAST_RESERVE_S = 10.0
+_OVER = "the time was over"
 # What a variant that lacks it is, where the rest follows from its numbers.
 _TOO = {
     Gain.QUALITY: "too much",
@@ -126,7 +127,10 @@ def climb(workspace: Workspace, asked: Recipe, aim: Aim, *, keep: Keep = lambda 
         for rung in RUNGS[1:]:
             if climber.ended:
                 break
-            climber.try_rung(rung)
+            with until(time.monotonic() + climber.left_s()):
+                climber.try_rung(rung)
+    except TimeIsUp:
+        climber.stop("time", _OVER)
     except KeyboardInterrupt:
         climber.stop("interrupted", "it was interrupted")
     return climber.finish()
@@ -158,6 +162,7 @@ class _Climber:
         self._outcome, self._said = measuring.measured(
             self._workspace, outcome, promises=promised(self._asked), target=self._target
         )
+        self._said += _one_label(self._workspace.data.deciding)
         self._recipes = {variant.name: self._asked for variant in self._outcome.variants}
         took = time.monotonic() - began
         made = tuple(variant.name for variant in self._outcome.variants)
@@ -173,6 +178,9 @@ class _Climber:
 
     def try_rung(self, rung: Rung) -> None:
         """Climbs one rung, or notes why not; decides whether to go on."""
+        if self.left_s() <= 0:
+            self.stop("time", _OVER)
+            return
         situation = self._situation()
         if why := self._idle(rung, situation):
             self._records.append(RungRecord(rung.name, rung.summary, skipped=why))
@@ -185,9 +193,9 @@ class _Climber:
             if why := self._missing(recipe) or self._needless(recipe):
                 skipped = why
                 continue
-            fitting = self._costs.shortened(recipe, self._left_s())
+            fitting = self._costs.shortened(recipe, self.left_s())
             if fitting is None:
-                about, left = seconds(self._costs.of(recipe)), seconds(max(0.0, self._left_s()))
+                about, left = seconds(self._costs.of(recipe)), seconds(max(0.0, self.left_s()))
                 skipped = f"{recipe.name} may take {about}, and {left} are left"
                 continue
             cost = self._costs.of(fitting)
@@ -196,12 +204,11 @@ class _Climber:
             began = time.monotonic()
             told += cost
             try:
-                with until(time.monotonic() + self._left_s()):
-                    names, said = self._carried_out(fitting)
+                names, said = self._carried_out(fitting)
             except TimeIsUp:
                 took += time.monotonic() - began
                 came_to.append(f"{recipe.name} was ended when the time was over")
-                self.stop("time", "the time was over")
+                self.stop("time", _OVER)
                 break
             except KeyboardInterrupt:
                 came_to.append(f"{recipe.name} was interrupted")
@@ -242,7 +249,8 @@ class _Climber:
         if self.ended != "interrupted" and len(self._records) - len(rest) > 1:
             chosen = [v for v in self._outcome.variants if v.runtimes and v.file]
             progress.tell("timing")
-            again, self._said = measuring.timed(self._workspace, chosen)
+            again, said = measuring.timed(self._workspace, chosen)
+            self._said += said
             self._outcome = joined(self._outcome, Outcome(tuple(again)))
         return self._climbed(final=True)
 
@@ -262,7 +270,8 @@ class _Climber:
             clocked=self._clocked,
         )
         # The baseline is known from the first rung, with all variants of which it was timed.
-        measured = replace(measured, variants=measured.variants[1:])
+        variants = (v if v.runtimes or not v.file else _scored_only(v) for v in measured.variants[1:])
+        measured = replace(measured, variants=tuple(variants))
         self._outcome = joined(self._outcome, measured)
         names = [variant.name for variant in measured.variants]
         self._recipes |= dict.fromkeys(names, recipe)
@@ -371,18 +380,21 @@ class _Climber:
         report = self._strict()
         if self._gains or all(broken(report, v) for v in report.variants):
             return
-        doubt = self._doubt(report)
+        doubt, best = self._doubt(report), self._recommended().best
+        as_it_is = best != BASELINE and any(v.name == BASELINE and not broken(report, v) for v in report.variants)
+        too = f", as {BASELINE} does" if as_it_is and self._asked.budgets.max_size_bytes is not None else ""
         if doubt is None:
-            self.stop("met", f"{self._recommended().best} keeps every budget, and no more was asked for")
+            self.stop("met", f"{best} keeps every budget{too}, and no more was asked for")
         elif not doubt.can_be_shown:
-            self.stop("met", f"{self._recommended().best} keeps every budget as measured: {doubt.words}")
+            self.stop("met", f"{best} keeps every budget{too} as measured: {doubt.words}")
 
     def _at_the_top(self) -> str:
         report = self._strict()
         if any(not broken(report, v) for v in report.variants):
             doubt = self._doubt(report)
             return "every rung that may gain something was tried" + (f"; {doubt.words}" if doubt else "")
-        return "every rung that may bring what lacks was tried"
+        tried = [record for record in self._records[1:] if not record.skipped]
+        return "every rung that may bring what lacks was tried" if tried else "no rung may bring what lacks"
 
     def _idle(self, rung: Rung, situation: Situation) -> str:
         """Says why a rung is not begun, "" where it is."""
@@ -435,7 +447,7 @@ class _Climber:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
         """Returns the seconds that are left for rungs; what comes after the last one is not among them."""
         if self._aim.time_s is None:
             return float("inf")
@@ -500,6 +512,18 @@ def _point(variant: Variant) -> tuple[Interval, ...]:
     loss = Interval(value, value, value) if drop is None or drop.low is None else Interval(value, drop.low, _high(drop))
     ram = variant.on_target.ram_bytes if variant.on_target else None
     return (loss, exact(variant.size_bytes or 0), exact(variant.macs or 0), exact(ram or 0))
+
+
+def _one_label(part: Part) -> tuple[str, ...]:
+    """Says that no loss can show on samples of which all have the same label."""
+    ids = part.ids()
+    if ids is None or len(set(ids.tolist())) != 1:
+        return ()
+    return (f"all {len(part):,} samples that choices are made on have one label: no loss can show on them",)
+
+
+def _scored_only(variant: Variant) -> Variant:
+    return replace(variant, notes=(*variant.notes, "scored only: it was undone, or what computes alike beats it"))
 
 
 def _shortened_words(whole: Recipe, fitting: Recipe) -> list[str]:

@@ -133,7 +133,8 @@ def _packaged(name: str, situation: Situation, scheme: str, called: str = "", **
     steps = tuple(
         replace(step, **{key: value for key, value in changed.items() if hasattr(step, key)}) for step in recipe.steps
     )
-    return replace(asked, name=called or name, summary=recipe.summary, schemes=(scheme,), steps=steps, formats=())
+    whole = replace(asked, name=called or name, summary=recipe.summary, schemes=(scheme,), steps=steps, formats=())
+    return whole.with_training(asked.training.said())
 
 
 def _schemes(situation: Situation) -> Iterable[Recipe]:

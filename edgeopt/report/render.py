@@ -151,7 +151,9 @@ def _stages(report: Report) -> list[tuple[str, Variant, StepRecord | None]]:
     found: list[tuple[str, Variant, StepRecord | None]] = [] if first is None else [("as it came", first, None)]
     for step in report.steps:
         if after := report.variant(step.after):
-            found.append((f"{step.technique} ({step.variant})" if step.variant else step.technique, after, step))
+            label = f"{step.technique} ({step.variant})" if step.variant else step.technique
+            # A ladder's steps begin at several models.
+            found.append((after.name if report.climb else label, after, step))
     return found
 
 

@@ -48,13 +48,14 @@ def terminal_table(report: Report, *, width: int = 80) -> Table:
 def ladder_lines(report: Report, *, width: int = 80) -> list[str]:
     """Returns one line a rung, what it took and what was the best after it, or why it was not begun; then why no more.
 
-    Empty for a run that climbed none.
+    Rungs above the last one are not told of. Empty for a run that climbed none.
     """
     if report.climb is None:
         return []
-    longest = max((len(rung.name) for rung in report.climb.rungs), default=0)
+    shown = [rung for rung in report.climb.rungs if not rung.skipped or rung.skipped != report.climb.why]
+    longest = max((len(rung.name) for rung in shown), default=0)
     lines = []
-    for rung in report.climb.rungs:
+    for rung in shown:
         took = "skipped" if rung.skipped else seconds(rung.took_s or 0.0)
         told = rung.skipped or f"the best so far: {rung.best}"
         lines.append((begun := f"{rung.name:<{longest}}  {took:>11}  ") + shortened(told, max(20, width - len(begun))))
