@@ -45,13 +45,13 @@ AIMS: dict[str, frozenset[Gain]] = {
 # Kept for what is measured and written after the last rung, until it is known what that takes here.
 _LEAST_RESERVE_S = 10.0
 _OVER = "the time was over"
-# What a variant that lacks it is, where the rest follows from its numbers.
+# What a variant that lacks it is.
 _TOO = {
     Gain.QUALITY: "too much",
     Gain.BYTES: "too large",
     Gain.LATENCY: "too slow",
     Gain.RAM: "too much RAM",
-    Gain.RUNS: "",
+    Gain.RUNS: "does not run there",
 }
 _NEED_WORDS = {
     Need.TRAINING: "there are no training samples (--train-data)",
@@ -438,7 +438,7 @@ class _Climber:
         for variant in report.variants:
             if variant.name not in names or variant.name == BASELINE:
                 continue
-            lacks = [_TOO[one.lacks] or one.text for one in broken(report, variant)]
+            lacks = dict.fromkeys(_TOO[one.lacks] for one in broken(report, variant))
             loss = "" if variant.drop is None else f", loses {numbers.loss_with_doubt(variant.drop)}"
             found.append(
                 f"{variant.name}: {variant.size_bytes:,} bytes{loss}: {'; '.join(lacks) or 'keeps every budget'}"

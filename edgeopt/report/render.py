@@ -140,6 +140,7 @@ def _context(report: Report) -> dict[str, Any]:
         "conditions": _conditions(report),
         "recipe": _yaml(report),
         "climb": report.climb,
+        "above": verdict.rungs_above(report),
         "aims": words.AIMS,
         "left_out": words.LEFT_OUT,
     }

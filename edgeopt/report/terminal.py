@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeopt.report.model import Report
-from edgeopt.report.verdict import broken_budgets, faster, smaller
+from edgeopt.report.verdict import broken_budgets, faster, rungs_above, smaller
 from edgeopt.report.words import ABSENT, SIGNIFICANCE, Numbers, ratio, seconds, shortened, whole
 from edgeopt.vocabulary import Variant
 
@@ -52,7 +52,7 @@ def ladder_lines(report: Report, *, width: int = 80) -> list[str]:
     """
     if report.climb is None:
         return []
-    shown = [rung for rung in report.climb.rungs if not rung.skipped or rung.skipped != report.climb.why]
+    shown = [rung for rung in report.climb.rungs if rung not in rungs_above(report)]
     longest = max((len(rung.name) for rung in shown), default=0)
     lines = []
     for rung in shown:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edgeopt import runtimes
 from edgeopt.report.model import Report
 from edgeopt.report.words import Numbers, clause, ratio, whole
-from edgeopt.vocabulary import Gain, RuntimeResult, Variant
+from edgeopt.vocabulary import Gain, RungRecord, RuntimeResult, Variant
 
 
 class Gap(NamedTuple):
@@ -118,6 +118,12 @@ def target_notes(report: Report) -> list[Gap]:
         for note in variant.on_target.notes if variant.on_target else ():
             found.setdefault(note, []).append(variant.name)
     return [Gap("" if len(names) == len(judged) else ", ".join(names), note) for note, names in found.items()]
+
+
+def rungs_above(report: Report) -> list[RungRecord]:
+    """Returns the rungs of a ladder that lie above where it ended."""
+    climb = report.climb
+    return [] if climb is None else [rung for rung in climb.rungs if rung.skipped and rung.skipped == climb.why]
 
 
 def headline(report: Report) -> str:
