@@ -20,7 +20,7 @@ from edgeopt.plan import plan
 from edgeopt.prospects import ModelFacts as WhatIsKnown
 from edgeopt.prospects import WeightFacts
 from edgeopt.recipe import Recipe, load_recipe, read_recipe, write_recipe
-from edgeopt.report import ModelFacts, Report, ladder_lines
+from edgeopt.report import ModelFacts, Report, ladder_lines, render_html, render_markdown
 from edgeopt.schemes import DEFAULTS
 from edgeopt.statistics import samples_to_show
 from edgeopt.targets import target
@@ -121,7 +121,8 @@ def test_what_brings_nothing_here_says_why(name: str, at_hand: Situation, why: s
 def test_a_training_is_shortened_to_the_time_there_is_and_no_further() -> None:
     recipe = load_recipe("qat")
     costs = Costs(1000, 4, lambda: 0.01, file_s=1.0, tried_s=1.0)
-    files = 1 + len(recipe.schemes) + 2 + 1
+    # Files converted, one measured, and what a training takes before its first epoch.
+    files = 1 + len(recipe.schemes) + 2 + 1 + 30
     epoch = technique("qat").takes * 1000 * 0.01
     assert costs.of(recipe) == pytest.approx(files + 10 * epoch)
     assert costs.shortened(recipe, 1000.0) == recipe
@@ -203,6 +204,31 @@ def climbed(*variants: Variant, climb: Climb = Climb(), **budgets: Any) -> Repor
     return Report(
         "0", "", ModelFacts("m.keras"), budgets=Budgets(**budgets), variants=everything, baseline="float32", climb=climb
     )
+
+
+def test_the_report_shows_the_ladder_as_it_was_climbed() -> None:
+    rungs = (
+        RungRecord("schemes", "convert", None, 12.3, ("int8",), "int8", came_to=("int8: 5 bytes: too <large>",)),
+        RungRecord("repair", "mend", skipped="it brings quality, and what lacks is bytes"),
+        RungRecord("shrink", "cut", 60.0, 90.0, ("shrink.int8",), "int8"),
+        RungRecord("student", "learn", skipped="the time was over"),
+    )
+    climb = Climb("size", 600.0, rungs, "time", "the time was over", ("weights of dense_1 are 61 % of the bytes",))
+    report = climbed(variant("int8", "a"), climb=climb, max_size_bytes=5)
+    page, text = render_html(report), render_markdown(report)
+    for said in (
+        "weights of dense_1 are 61 % of the bytes.",
+        "It ended: the time was over.",
+        "gone on with for the smallest one, within 10 min 0 s",
+        "ot begun: student.",
+        "Pruning and clustering are no rungs",
+    ):
+        assert said in page, said
+        assert said in text, said
+    assert "Not begun: it brings quality, and what lacks is bytes." in page
+    assert "int8: 5 bytes: too &lt;large&gt;" in page
+    assert "| shrink | 1 min 0 s | 1 min 30 s | int8 |" in text
+    assert "The ladder" not in render_html(replace(report, climb=None))
 
 
 def test_the_terminal_shows_a_line_a_rung() -> None:

@@ -18,6 +18,8 @@ _FILE_S, _TRIED_S = 2.0, 4.0
 # fits on and is measured with, in a few passes.
 _PASSES = 4 * 512
 _SAMPLE_S = 1e-4
+# Before a training there are graphs to build and ways to try, for each of its rounds.
+_BEGINNING_S = 30.0
 # Of a training's epochs, the fewest that are worth beginning with.
 LEAST_SHARE = 0.3
 
@@ -89,6 +91,7 @@ class Costs:
             if isinstance(step, TrainedStep):
                 epochs = step.training(recipe.training).epochs or 0
                 seconds += technique(step.technique).takes * epochs * self.samples * self.training_s
+                seconds += _BEGINNING_S * getattr(step, "rounds", 1)
             else:
                 seconds += self.layers * _PASSES * self.answering_s
         return seconds
