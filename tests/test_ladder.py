@@ -213,11 +213,11 @@ def test_the_report_shows_the_ladder_as_it_was_climbed() -> None:
         RungRecord("shrink", "cut", 60.0, 90.0, ("shrink.int8",), "int8"),
         RungRecord("student", "learn", skipped="the time was over"),
     )
-    climb = Climb("size", 600.0, rungs, "time", "the time was over", ("weights of dense_1 are 61 % of the bytes",))
+    climb = Climb("size", 600.0, rungs, "time", "the time was over", ("weights of head are 61 % of the bytes",))
     report = climbed(variant("int8", "a"), climb=climb, max_size_bytes=5)
     page, text = render_html(report), render_markdown(report)
     for said in (
-        "weights of dense_1 are 61 % of the bytes.",
+        "weights of head are 61 % of the bytes.",
         "It ended: the time was over.",
         "gone on with for the smallest one, within 10 min 0 s",
         "ot begun: student.",
