@@ -7,6 +7,8 @@ at a time, bit for bit: for every file a batch is compared with its samples run 
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import queue
 import time
@@ -25,6 +27,7 @@ from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.metrics import Rows
 from edgeopt.metrics.breakdown import Sums, breakdown, sums
+from edgeopt.metrics.several import Scored, naive, together
 from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.numbers import dequantize, quantize
@@ -52,6 +55,23 @@ _TELL_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
+class OutputScore:
+    """The score of one of several outputs.
+
+    Attributes:
+        output: its name.
+        metric: value and interval.
+        rows: see `Evaluation`.
+        naive: the value of who answers the same to every sample.
+    """
+
+    output: str
+    metric: MetricValue
+    rows: Rows
+    naive: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The score of one model on some samples.
 
@@ -64,6 +84,8 @@ class Evaluation:
         seconds: from the first sample to the last, without opening the file.
         notes: what should be known about how the score came about.
         breakdown: the score by class or target, where there are some.
+        outputs: of each output that has labels, where several have; `metric` is then of all of them together, and
+            decisions go by it: see `metrics.several`.
     """
 
     metric: MetricValue
@@ -74,6 +96,7 @@ class Evaluation:
     seconds: float
     notes: tuple[str, ...] = ()
     breakdown: Breakdown | None = None
+    outputs: tuple[OutputScore, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -92,7 +115,10 @@ class Evaluation:
                 f"Expected two scores by one metric, got {reference.metric.name} and {self.metric.name}. "
                 f"Try --metric {reference.metric.name} for both."
             )
-        return metrics.metric(self.metric.name).difference(reference.rows, self.rows)
+        if not self.outputs:
+            return metrics.metric(self.metric.name).difference(reference.rows, self.rows)
+        found = [Scored(metrics.metric(one.metric.name), len(one.rows), one.naive) for one in reference.outputs]
+        return together(found).difference(reference.rows, self.rows)
 
 
 def evaluate(
@@ -112,8 +138,9 @@ def evaluate(
     Args:
         file: the model; float samples are quantized to what its inputs store, its outputs dequantized.
         part: samples and labels; read once, in order, a batch at a time.
-        metric: see `metrics.metric`; chosen from outputs and labels when None.
-        output: which output is scored, where the model has several.
+        metric: see `metrics.metric`; of one output "OUTPUT=NAME", of several with commas between; chosen from outputs
+            and labels when None.
+        output: which output is scored, where the model has several; those that have labels of their own when None.
         runtime: "NAME" or "NAME==VERSION" as in `--runtime`; the main one of the file's format when None.
         threads: how many interpreters work at the same time, one thread each; all cores when None. With a delegate
             it is one interpreter with as many threads.
@@ -149,27 +176,42 @@ def evaluate_here(
 ) -> Evaluation:
     """As `evaluate`, in this process."""
     with Predictor(file, part, runtime, threads=threads, batch_size=batch_size, delegate=delegate) as predictor:
-        name = chosen([spec.name for spec in predictor.outputs], output)
-        one = metrics.metric(metric or predictor.default_metric(name))
+        said = metrics.for_outputs(metric)
+        names = _labelled([spec.name for spec in predictor.outputs], part, output)
+        used = {n: metrics.metric(said.get(n) or said.get("") or predictor.default_metric(n)) for n in names}
         start = time.perf_counter()
-        pieces = in_threads(
-            lambda batch: _scored(one, predictor.values(batch)[name], batch),
-            predictor.part.batches(predictor.chunk_size),
-            threads=predictor.threads,
-        )
-        rows, odd, total = _collected(pieces, len(part))
+
+        def scored(batch: Batch) -> list[_Piece]:
+            values = predictor.values(batch)
+            return [_scored(one, values[name], batch.of_output(name)) for name, one in used.items()]
+
+        batches = predictor.part.batches(predictor.chunk_size)
+        collected = _collected(in_threads(scored, batches, threads=predictor.threads), len(part))
         seconds = time.perf_counter() - start
-        settled = one.settle(*rows)
-        notes = (*predictor.notes, *_odd_note(odd))
+        notes = (*predictor.notes, *_odd_note(max(odd for _, odd, _ in collected)))
+        settled = {name: one.settle(*piece[0]) for (name, one), piece in zip(used.items(), collected)}
+        if len(used) > 1:
+            outputs = tuple(
+                OutputScore(name, one.value(settled[name]), settled[name], predictor.naive(name, one))
+                for name, one in used.items()
+            )
+            everything = tuple(row for one in outputs for row in one.rows)
+            all_of_them = together([Scored(used[o.output], len(o.rows), o.naive) for o in outputs])
+            value, table = all_of_them.value(everything), None
+        else:
+            (name,), outputs = names, ()
+            everything = settled[name]
+            value, table = used[name].value(everything), breakdown(collected[0][2], part.of_output(name).class_names)
         return Evaluation(
-            one.value(settled),
-            settled,
+            value,
+            everything,
             runtime.name,
             predictor.batch_size,
             predictor.threads,
             seconds,
             notes,
-            breakdown(total, part.class_names),
+            table,
+            outputs,
         )
 
 
@@ -252,8 +294,13 @@ class Predictor:
         Raises:
             DataError: no metric suits them.
         """
-        outputs = self.values(self._head(_DECIDING_OUTPUTS))[output]
-        return metric_of(outputs, _deciding(self.part), classes=self.part.classes)
+        outputs, part = self.values(self._head(_DECIDING_OUTPUTS))[output], self.part.of_output(output)
+        return metric_of(outputs, _deciding(part), classes=part.classes)
+
+    def naive(self, output: str, metric: metrics.Metric) -> float:
+        """Returns the value of who answers the same to every sample; see `metrics.several.naive`."""
+        part = self.part.of_output(output).head(_DECIDING_LABELS)
+        return naive(metric, self.values(self._head(1))[output], next(part.batches(len(part))))
 
     def close(self) -> None:
         """Frees the interpreters."""
@@ -413,25 +460,52 @@ def _rows(array: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> tuple[Rows, int, Sums | None]:
+# Rows of a batch of one output, how many of its samples gave outputs that are not finite, and sums for the table.
+_Piece = tuple[Rows, int, "Sums | None"]
+
+
+def _labelled(names: Sequence[str], part: Part, wanted: str | None) -> list[str]:
+    """Returns the outputs to score: the one that is said, those with labels of their own, or the only one.
+
+    Raises:
+        ConfigError: it cannot be told which they are.
+        DataError: there are labels for an output that is not there.
+    """
+    own = list(part.labels.outputs)
+    if wanted is not None or not own:
+        return [chosen(names, wanted)]
+    for name in own:
+        if name not in names:
+            raise DataError(
+                f"Expected labels for the outputs {', '.join(names)}, got some for {name!r}.{suggestion(name, names)}"
+            )
+    return [name for name in names if name in own]
+
+
+def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> _Piece:
     """Returns the rows of a batch, how many of its samples gave outputs that are not finite, and sums for the table."""
     finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
     return one.per_sample(outputs, batch), int((~finite).sum()), sums(outputs, batch, one.by)
 
 
-def _collected(pieces: Iterable[tuple[Rows, int, Sums | None]], total: int) -> tuple[Rows, int, Sums | None]:
-    kept, odd, done, told = [], 0, 0, 0.0
-    added: Sums | None = None
+def _collected(pieces: Iterable[list[_Piece]], total: int) -> list[_Piece]:
+    """Returns for each output what its pieces are together, unsettled."""
+    kept, done, told = [], 0, 0.0
     progress.tell("evaluate", 0, total)
-    for rows, not_finite, some in pieces:
-        kept.append(rows)
-        added = some if added is None or some is None else added + some
-        odd += not_finite
-        done += len(rows[0])
+    for piece in pieces:
+        kept.append(piece)
+        done += len(piece[0][0][0])
         if done == total or time.monotonic() > told + _TELL_EVERY_S:
             told = time.monotonic()
             progress.tell("evaluate", done, total)
-    return tuple(np.concatenate(column) for column in zip(*kept)), odd, added
+    return [_joined(each) for each in zip(*kept)]
+
+
+def _joined(pieces: Sequence[_Piece]) -> _Piece:
+    rows = tuple(np.concatenate(column) for column in zip(*(rows for rows, _, _ in pieces)))
+    tables = [table for _, _, table in pieces]
+    added = None if any(table is None for table in tables) else functools.reduce(operator.add, tables)
+    return rows, sum(odd for _, odd, _ in pieces), added
 
 
 def _odd_note(odd: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from edgeopt.errors import ConfigError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
 from edgeopt.ladder import AIMS, Aim, climb
 from edgeopt.ladder.climbing import Climbed
-from edgeopt.metrics import metric
+from edgeopt.metrics import for_outputs
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, to_values, write_recipe
@@ -152,7 +152,7 @@ def optimize(
         has_calibration=len(data.calibration) > 0,
     )
     if settings.metric is not None:
-        metric(settings.metric)
+        for_outputs(settings.metric)
     if recipe.target is not None:
         settings = replace(settings, processor=targets.target(recipe.target).processor)
     with Workspace(model, data, output, settings) as workspace:

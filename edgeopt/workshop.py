@@ -138,7 +138,14 @@ def survey(model: Path, *, layers: bool = True, trust: bool = False, custom_obje
 
 
 def pace(
-    model: Path, data: Dataset, training: Training, *, trust: bool = False, custom_objects: Path | None = None
+    model: Path,
+    data: Dataset,
+    training: Training,
+    *,
+    tasks: Mapping[str, str],
+    output_name: str | None = None,
+    trust: bool = False,
+    custom_objects: Path | None = None,
 ) -> float:
     """Returns the seconds that a sample takes in training the model in a file, with itself as the teacher.
 
@@ -150,7 +157,8 @@ def pace(
 
     loaded, teacher = (_loaded(model, trust, custom_objects) for _ in range(2))
     teachers = () if training.teacher == "none" else (teacher.keras,)
-    return sample_seconds(loaded.keras, datasets.bind(data, loaded.inputs), training, teachers=teachers)
+    goal = _goal(loaded, tasks, output_name)
+    return sample_seconds(loaded.keras, datasets.bind(data, loaded.inputs), training, teachers=teachers, goal=goal)
 
 
 def work(job: Job) -> Done:
@@ -174,7 +182,7 @@ def work(job: Job) -> Done:
             job.trust,
             job.custom_objects,
             keep_8bit=job.keep_8bit,
-            goal=Goal(tuple(spec.name for spec in first.outputs), job.tasks, first.compiled, job.output_name),
+            goal=_goal(first, job.tasks, job.output_name),
         )
         start = time.perf_counter()
         changed, record = row.apply(job.step, loaded.keras, datasets.bind(job.data, loaded.inputs), carried)
@@ -239,6 +247,11 @@ def _distinct(kernel: Any) -> int:
     if channels.shape[1] <= MOST_CLUSTERS:
         return len(np.unique(kernel))
     return min(len(np.unique(kernel)), max(len(np.unique(channel)) for channel in channels))
+
+
+def _goal(loaded: LoadedModel, tasks: Mapping[str, str], output_name: str | None) -> Goal:
+    """Returns what is known of the outputs of the model that came in; its successors have the same ones."""
+    return Goal(tuple(spec.name for spec in loaded.outputs), tasks, loaded.compiled, output_name)
 
 
 def _loaded(path: Path, trust: bool, custom_objects: Path | None) -> LoadedModel:

@@ -279,6 +279,8 @@ class Workspace:
             self.original.file,
             self.data.without_validation(),
             training,
+            tasks=self.conditions.tasks,
+            output_name=self.conditions.output_name,
             trust=self.conditions.trust,
             custom_objects=self.conditions.custom_objects,
         )
@@ -669,10 +671,8 @@ class Workspace:
     @functools.cached_property
     def metric_content(self) -> Any:
         """What is scored by what; for a user's own metric the code of its module: one that was edited scores anew."""
-        name = self.conditions.metric
-        if name is not None:
-            metrics.metric(name)  # whether there is such a one
-        return [self.conditions.output_name, name, user_code.digest(name or "")]
+        names = metrics.for_outputs(self.conditions.metric)  # whether there are such
+        return [self.conditions.output_name, names, [user_code.digest(name) for name in names.values()]]
 
     @property
     def trainer(self) -> workers.Worker:

@@ -20,6 +20,8 @@ from edgeopt.recipe import Recipe, steps_from
 from edgeopt.schemes import SCHEMES
 from edgeopt.showing.values import Shown
 from edgeopt.steps import Step, Training
+from edgeopt.tasks.finding import metric_said
+from edgeopt.tasks.losses import by_output
 from edgeopt.techniques import Technique, technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
@@ -57,6 +59,7 @@ def compress(
     keep_8bit: Sequence[str] = ("auto",),
     training: Training | None = None,
     metric: str | None = None,
+    tasks: Sequence[str] = (),
     output_name: str | None = None,
     seed: int = 0,
     custom_objects: Path | None = None,
@@ -76,6 +79,7 @@ def compress(
         keep_8bit: see `convert`.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
+        tasks: what the model is for, keys of TASKS, "OUTPUT=NAME" of one output; found from model and labels if empty.
         output_name: which output the labels are for, where the model has several.
         seed: of every random choice.
         custom_objects, trust: see `loading.load_model`.
@@ -103,7 +107,11 @@ def compress(
     )
     dataset, work = datasets.load(data, seed=seed), output.with_name(f".{output.name}.edgeopt")
     plan(recipe, has_labels=dataset.training.has_labels, has_training=len(dataset.training) > 0)
-    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
+    said = by_output(tasks, "--task")
+    metric = metric or metric_said(said)
+    conditions = Conditions(
+        metric=metric, output_name=output_name, tasks=said, custom_objects=custom_objects, trust=trust
+    )
     with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:
         progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
         warnings = workspace.warnings

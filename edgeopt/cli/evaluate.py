@@ -23,6 +23,7 @@ _MOST_MISTAKES = 10
 @click.argument("file", type=click.Path(path_type=Path))
 @common.data_options(required=True)
 @common.metric_option
+@common.task_option
 @common.output_name_option
 @common.one_runtime_option
 @click.option("--threads", type=click.IntRange(1), help="Interpreters at the same time; all cores if not given.")
@@ -36,6 +37,7 @@ _MOST_MISTAKES = 10
 def command(
     file: Path,
     metric: str | None,
+    tasks: tuple[str, ...],
     output_name: str | None,
     runtime: str,
     threads: int | None,
@@ -55,6 +57,8 @@ def command(
     """
     import edgeopt
     from edgeopt.metrics.breakdown import LARGEST_TABLE
+    from edgeopt.tasks.finding import metric_said
+    from edgeopt.tasks.losses import by_output
 
     if trust:
         common.allow_code([file])
@@ -64,7 +68,7 @@ def command(
         result = edgeopt.evaluate(
             file,
             dataset.validation,
-            metric=metric,
+            metric=metric or metric_said(by_output(tasks, "--task")),
             output=output_name,
             runtime=runtime,
             threads=threads,
@@ -73,7 +77,8 @@ def command(
         )
     if as_json:
         plain = to_plain(result)
-        del plain["rows"]  # a number or more for each sample, for paired tests
+        for each in (plain, *plain["outputs"]):
+            del each["rows"]  # a number or more for each sample, for paired tests
         common.print_json({"file": file, **plain, "preprocessing": dataset.validation.preprocessing})
         return
     console = common.console()
@@ -81,6 +86,10 @@ def command(
         f"{file}: {common.describe_metric(result.metric)} on {result.runtime} "
         f"({result.seconds:.2f} s, batches of {result.batch_size}, {common.counted(result.threads, 'thread')})"
     )
+    for one in result.outputs:
+        console.print(f"  {one.output}: {common.describe_metric(one.metric)}")
+    if result.outputs:
+        console.print("  outputs: their mean, errors as the part that the labels' mean alone leaves")
     for note in result.notes:
         console.print(f"  note: {note}")
     if details:

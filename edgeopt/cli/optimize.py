@@ -76,6 +76,7 @@ def _recipes() -> Iterable[str]:
 )
 @common.keep_8bit_option
 @common.metric_option
+@common.task_option
 @common.output_name_option
 @common.threads_option
 @common.delegate_options
@@ -101,6 +102,7 @@ def command(
     formats: tuple[str, ...],
     keep_8bit: tuple[str, ...],
     metric: str | None,
+    tasks: tuple[str, ...],
     output_name: str | None,
     threads: int,
     delegate: Path | None,
@@ -133,7 +135,10 @@ def command(
       edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe --target cortex-m4
     """
     import edgeopt
+    from edgeopt.tasks.finding import metric_said
+    from edgeopt.tasks.losses import by_output
 
+    said_tasks = by_output(tasks, "--task")
     common.conversion_begins()
     training = said(Training, options)
     chosen = None if recipe is None else edgeopt.load_recipe(recipe)
@@ -175,7 +180,8 @@ def command(
             training=Training(**training) if chosen is None else Training(),
             seed=seed or 0,
             runtime=runtimes[0] if runtimes else "litert",
-            metric=metric,
+            metric=metric or metric_said(said_tasks),
+            tasks=said_tasks,
             output_name=output_name,
             threads=threads,
             delegate=common.delegate_from(delegate, delegate_settings),

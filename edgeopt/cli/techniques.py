@@ -37,6 +37,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
     )
     @common.keep_8bit_option
     @common.metric_option
+    @common.task_option
     @common.output_name_option
     @click.option("--logs", type=click.Path(path_type=Path), help="A folder for TensorBoard's logs.")
     @common.model_options
@@ -50,6 +51,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
         scheme: str | None,
         keep_8bit: tuple[str, ...],
         metric: str | None,
+        tasks: tuple[str, ...],
         output_name: str | None,
         logs: Path | None,
         custom_objects: Path | None,
@@ -73,6 +75,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
                 scheme=scheme,
                 keep_8bit=keep_8bit or ("auto",),
                 metric=metric,
+                tasks=tasks,
                 output_name=output_name,
                 seed=seed,
                 custom_objects=custom_objects,

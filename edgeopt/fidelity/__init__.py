@@ -196,8 +196,8 @@ class _Pair:
         part = self._left.part
         if not (part.has_labels or name):
             return None
-        if len(self._outputs) > 1 and output is None and name is None:
-            self.notes += (f"not scored: the labels are for one output (--output-name {next(iter(self._outputs))})",)
+        if len(self._outputs) > 1 and output is None and (name is None or "=" in name or part.labels.outputs):
+            self.notes += (f"not scored: that takes one output (--output-name {next(iter(self._outputs))})",)
             return None
         self._scored = chosen(list(self._outputs), output)
         try:

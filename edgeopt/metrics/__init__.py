@@ -14,8 +14,9 @@ from edgeopt.metrics import boxes, classes, embeddings, positions, values
 from edgeopt.metrics.contract import Metric, Rows, share
 from edgeopt.metrics.own import own
 from edgeopt.metrics.reading import class_scores, decide
+from edgeopt.tasks.losses import by_output
 
-__all__ = ["METRICS", "NUMBERED", "Metric", "Rows", "class_scores", "decide", "metric"]
+__all__ = ["METRICS", "NUMBERED", "Metric", "Rows", "class_scores", "decide", "for_outputs", "metric"]
 
 METRICS: dict[str, Metric] = {
     one.name: one
@@ -137,6 +138,18 @@ METRICS: dict[str, Metric] = {
 }
 # Families of metrics: what stands before the number, and what makes one of it.
 NUMBERED: dict[str, Callable[[int], Metric]] = {"top": classes.top, "recall@": embeddings.recall_at}
+
+
+def for_outputs(words: str | None) -> dict[str, str]:
+    """Returns what is said of metrics, "NAME" or "OUTPUT=NAME,OUTPUT=NAME", by output, "" for all.
+
+    Raises:
+        ConfigError: there is no such metric, or two for one output.
+    """
+    found = by_output(words.split(","), "--metric") if words else {}
+    for name in found.values():
+        metric(name)
+    return found
 
 
 def metric(name: str) -> Metric:

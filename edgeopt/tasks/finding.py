@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgeopt.data.labels import is_one_hot
@@ -56,6 +58,21 @@ def found(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said
         f"Expected labels that fit outputs {shape}, got {labels.dtype} labels {labels.shape[1:]}. "
         "Try class numbers from 0, or --metric module:function."
     )
+
+
+def metric_said(tasks: Mapping[str, str]) -> str | None:
+    """Returns the metrics of tasks that were said, "NAME" or "OUTPUT=NAME,..."; None where samples have to tell.
+
+    Args:
+        tasks: keys of TASKS by output, "" for all.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    rows = {output: task(name) for output, name in tasks.items()}
+    words = [f"{output}={row.metric}" if output else row.metric for output, row in rows.items()]
+    told = [word for word, row in zip(words, rows.values()) if row.metric and not row.unlabelled_metric]
+    return ",".join(told) or None
 
 
 def metric_of(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said: str | None = None) -> str:

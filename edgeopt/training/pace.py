@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.frameworks import load
+from edgeopt.tasks.losses import UNSAID, Goal
 from edgeopt.training.course import Course
 from edgeopt.training.loop import _samples
 from edgeopt.training.objective import objective
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _STEPS, _FIRST = 6, 2
 
 
-def sample_seconds(model: Any, data: Dataset, training: Training, *, teachers: tuple[Any, ...] = ()) -> float:
+def sample_seconds(
+    model: Any, data: Dataset, training: Training, *, teachers: tuple[Any, ...] = (), goal: Goal = UNSAID
+) -> float:
     """Returns the seconds that one training sample takes, by a few steps; `model` is trained by them.
 
     Raises:
@@ -29,7 +32,7 @@ def sample_seconds(model: Any, data: Dataset, training: Training, *, teachers: t
     part, _ = _samples(model, data, training, seed=0)
     batch = min(training.batch_size or 1, len(part))
     part = part.take(batch * (_FIRST + _STEPS))
-    aims = objective(model, part, training, taught=bool(teachers))
+    aims = objective(model, part, training, goal, taught=bool(teachers))
     trainee, answers = learner(model, part, training, teachers, aims, hints=(), hint_weight=1.0)
     once = replace(training, epochs=1)
     course = Course(model, trainee, part, answers, once, (), 0, "timing training steps")
