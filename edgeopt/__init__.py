@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeopt.api.device import benchmark_on_device
     from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
+    from edgeopt.api.language import decoder, generate
     from edgeopt.api.optimize import optimize
     from edgeopt.api.repair import Repaired, repair
     from edgeopt.api.sensitivity import sensitivity
@@ -45,9 +46,11 @@ _HOMES = {
     "compare": "edgeopt.comparison",
     "compress": "edgeopt.api.compress",
     "convert": "edgeopt.api.convert",
+    "decoder": "edgeopt.api.language",
     "evaluate": "edgeopt.evaluation",
     "examine": "edgeopt.doctor",
     "export": "edgeopt.api.export",
+    "generate": "edgeopt.api.language",
     "inspect": "edgeopt.api.inspect",
     "load_data": "edgeopt.data.loading",
     "load_recipe": "edgeopt.recipe",
@@ -70,9 +73,11 @@ __all__ = [
     "compare",
     "compress",
     "convert",
+    "decoder",
     "evaluate",
     "examine",
     "export",
+    "generate",
     "inspect",
     "load_data",
     "load_recipe",

@@ -41,6 +41,8 @@ FRAMEWORKS: dict[str, Framework] = {
     # The parts of TFLiteConverter that quantize a float file which is there already.
     "tf_lite_convert": Framework("tensorflow.lite.python.convert", "tensorflow"),
     "tf_calibrator": Framework("tensorflow.lite.python.optimize.calibrator", "tensorflow"),
+    # The only door to DYNAMIC_UPDATE_SLICE.
+    "tf_xla_ops": Framework("tensorflow.compiler.tf2xla.ops.gen_xla_ops", "tensorflow"),
     "tf_op_registry": Framework("tensorflow.python.framework.op_def_registry", "tensorflow"),
     "tf_saved_model_proto": Framework("tensorflow.core.protobuf.saved_model_pb2", "tensorflow"),
     "tf_keras": Framework("tf_keras", "tf-keras"),
@@ -76,6 +78,10 @@ FRAMEWORKS: dict[str, Framework] = {
     "ray": Framework("ray", "ray", extra="ray"),
     "sklearn": Framework("sklearn", "scikit-learn"),
     "tokenizers": Framework("tokenizers", "tokenizers", extra="language"),
+    "litert_lm_builder": Framework("litert_lm_builder", "litert-lm-builder", extra="language"),
+    "litert_lm_metadata": Framework(
+        "litert_lm_builder.runtime.proto.llm_metadata_pb2", "litert-lm-builder", extra="language"
+    ),
     "netron": Framework("netron", "netron", extra="view"),
 }
 # Distributions that are TensorFlow or import it.

@@ -24,7 +24,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("doctor", "rounding"),
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
-    ("techniques", "comparison"),
+    ("techniques", "comparison", "language"),
     ("advice", "recipe", "workshop", "report", "store", "fidelity"),
     ("plan", "outlook", "recommendation"),
     ("workspace",),

@@ -39,6 +39,8 @@ COMMANDS: dict[str, str] = {
     "evaluate": "edgeopt.cli.evaluate",
     "benchmark": "edgeopt.cli.benchmark",
     "compare": "edgeopt.cli.compare",
+    "decoder": "edgeopt.cli.decoder",
+    "generate": "edgeopt.cli.generate",
     "export": "edgeopt.cli.export",
     "recipe": "edgeopt.cli.recipe",
     "targets": "edgeopt.cli.targets",

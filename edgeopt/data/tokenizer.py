@@ -29,6 +29,7 @@ class Tokenizer:
         encode: text → int32 [tokens].
         streamed: tokens, one by one → text in pieces that may be printed at once; a character that is not whole yet
             waits for its last token.
+        ends: tokens that end a text: those that the file calls special.
         content: of its file; None where it has none.
     """
 
@@ -36,6 +37,7 @@ class Tokenizer:
     vocabulary: int
     encode: Callable[[str], np.ndarray]
     streamed: Callable[[Iterable[int]], Iterator[str]]
+    ends: frozenset[int] = frozenset()
     content: bytes | None = None
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -93,7 +95,8 @@ def open_tokenizer(spec: Path | str) -> Tokenizer:
             if piece := stream.step(found, int(token)):
                 yield piece
 
-    return Tokenizer(str(spec), _size(found), encode, streamed, content)
+    ends = frozenset(number for number, token in found.get_added_tokens_decoder().items() if token.special)
+    return Tokenizer(str(spec), _size(found), encode, streamed, ends, content)
 
 
 def _size(found: Any) -> int:

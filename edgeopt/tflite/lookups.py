@@ -21,29 +21,39 @@ def with_lookups(content: bytes) -> bytes:
     where there is none, or where a size is only known while it runs.
     """
     model = read(content)
-    found = {operator.index for operator in model.main.operators if _is_look_up(model.main, operator)}
+    found = {
+        (graph.index, operator.index)
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if _is_look_up(graph, operator)
+    }
     if not found:
         return content
 
     def change(parsed: Any, schema: Any) -> None:
-        graph = parsed.subgraphs[0]
-        look_up, reshape = (_code(parsed, schema, name) for name in ("EMBEDDING_LOOKUP", "RESHAPE"))
-        operators = []
-        for index, operator in enumerate(graph.operators):
-            if index not in found:
-                operators.append(operator)
-                continue
-            table, numbers = (int(each) for each in operator.inputs[:2])
-            result = int(operator.outputs[0])
-            count, width = int(np.prod(graph.tensors[numbers].shape)), int(graph.tensors[table].shape[1])
-            flat = _tensor(graph, schema, graph.tensors[numbers], (count,), b"_flat")
-            rows = _tensor(graph, schema, graph.tensors[result], (count, width), b"_rows")
-            operators.append(_reshape(parsed, schema, graph, reshape, numbers, flat))
-            operators.append(_operator(schema, look_up, (flat, table), rows))
-            operators.append(_reshape(parsed, schema, graph, reshape, rows, result))
-        graph.operators = operators
+        for place, graph in enumerate(parsed.subgraphs):
+            operators = []
+            for index, operator in enumerate(graph.operators):
+                taken = (place, index) in found
+                operators += _look_up(parsed, schema, graph, operator) if taken else [operator]
+            graph.operators = operators
 
     return changed(content, change)
+
+
+def _look_up(parsed: Any, schema: Any, graph: Any, gather: Any) -> list[Any]:
+    """Returns what computes as a GATHER of rows does."""
+    look_up, reshape = (_code(parsed, schema, name) for name in ("EMBEDDING_LOOKUP", "RESHAPE"))
+    table, numbers = (int(each) for each in gather.inputs[:2])
+    result = int(gather.outputs[0])
+    count, width = int(np.prod(graph.tensors[numbers].shape)), int(graph.tensors[table].shape[1])
+    flat = _tensor(graph, schema, graph.tensors[numbers], (count,), b"_flat")
+    rows = _tensor(graph, schema, graph.tensors[result], (count, width), b"_rows")
+    return [
+        _reshape(parsed, schema, graph, reshape, numbers, flat),
+        _operator(schema, look_up, (flat, table), rows),
+        _reshape(parsed, schema, graph, reshape, rows, result),
+    ]
 
 
 def _is_look_up(graph: Subgraph, operator: Operator) -> bool:
