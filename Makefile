@@ -17,7 +17,7 @@ JOBS   ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow lint types bench docs models clean \
-        quantize inspect evaluate benchmark report firmware android doctor
+        language quantize inspect evaluate benchmark report firmware android doctor
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ models: setup models/digits.keras ## train the digits model; `make models/resnet
 
 models/%.keras: models/%.py models/training.py | $(VENV)/.ready
 	$(BIN)/python $< --data $(DATA) -o $@ --force
+
+models/decoder.keras: models/decoder.py models/training.py | $(VENV)/.ready
+	$(BIN)/python models/decoder.py -o $@ --force
+
+language: setup models/decoder.keras ## train a small language model, quantize it four ways, let each write, renew docs/language-models.md
+	$(BIN)/python -m bench.language --model models/decoder.keras --page
 
 test: setup ## all tests but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeopt import frameworks
 from edgeopt.errors import ConfigError, ModelError
+from edgeopt.native_log import native_log
 from edgeopt.tflite.reader import read
 
 _NEEDED = ("prefill", "decode")
@@ -165,8 +166,10 @@ def open_generator(file: Path, *, threads: int = 1) -> Generator:
         )
     litert = frameworks.load("litert")
     try:
-        interpreter = litert.Interpreter(model_path=str(file), num_threads=threads)
-        runners = [interpreter.get_signature_runner(name) for name in _NEEDED]
+        with native_log():
+            interpreter = litert.Interpreter(model_path=str(file), num_threads=threads)
+            interpreter.allocate_tensors()
+            runners = [interpreter.get_signature_runner(name) for name in _NEEDED]
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"Expected a file that LiteRT runs, got {file}: {error}. Try converting it again.") from error
     return Generator(
