@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeopt.api.compress import Compressed, compress
     from edgeopt.api.convert import Conversion, convert
     from edgeopt.api.device import benchmark_on_device
+    from edgeopt.api.draw import draw
     from edgeopt.api.export import export
     from edgeopt.api.inspect import inspect
     from edgeopt.api.language import decoder, generate
@@ -47,6 +48,7 @@ _HOMES = {
     "compress": "edgeopt.api.compress",
     "convert": "edgeopt.api.convert",
     "decoder": "edgeopt.api.language",
+    "draw": "edgeopt.api.draw",
     "evaluate": "edgeopt.evaluation",
     "examine": "edgeopt.doctor",
     "export": "edgeopt.api.export",
@@ -74,6 +76,7 @@ __all__ = [
     "compress",
     "convert",
     "decoder",
+    "draw",
     "evaluate",
     "examine",
     "export",

@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from edgeopt import __version__, files, formats, machine, measuring, progress, targets
+from edgeopt import __version__, drawing, files, formats, machine, measuring, progress, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
 from edgeopt.compilers import COMPILERS
 from edgeopt.data import Dataset
+from edgeopt.drawing.colouring import by_bytes, by_error
 from edgeopt.errors import ConfigError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
 from edgeopt.ladder import AIMS, Aim, climb
@@ -187,7 +188,17 @@ def write_up(
     for variant in report.variants:
         if variant.primary and variant.name in (best, f"{best}-{variant.primary.format}"):
             files.link(output / variant.primary.file, output / f"best{FORMATS[variant.primary.format].suffix}")
+    best = report.variant(report.best)
+    if best is not None and best.file is not None:
+        files.atomic_write(output / "best.svg", _drawn(output / best.file, best))
     return report
+
+
+def _drawn(file: Path, variant: Variant) -> str:
+    """Returns the graph of a variant's file, coloured by the error of its layers where that was measured."""
+    facts = formats.facts(file)
+    shown = by_error(facts, variant.layer_errors) if variant.layer_errors else by_bytes(facts)
+    return drawing.svg(facts, file.name, shown)
 
 
 def _warned(workspace: Workspace) -> tuple[str, ...]:

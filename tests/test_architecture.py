@@ -23,7 +23,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("metrics", "targets", "repairing", "equalizing"),
     ("doctor", "rounding"),
     ("loading",),
-    ("conversion", "evaluation", "benchmarking", "parity", "inspection", "exporters"),
+    ("conversion", "evaluation", "benchmarking", "parity", "inspection", "drawing", "exporters"),
     ("techniques", "comparison", "language"),
     ("advice", "recipe", "workshop", "report", "store", "fidelity"),
     ("plan", "outlook", "recommendation"),

@@ -127,6 +127,7 @@ def test_the_best_file_is_the_recommended_variant(finished: tuple[Report, Path])
     best = report.variant(report.best)
     assert best is not None
     assert files.sha256(folder / "best.tflite") == best.sha256
+    assert "signal to quantization noise" in (folder / "best.svg").read_text("utf-8")
     assert best.name not in ("float32", "int16x8")  # both are larger and slower than int8
 
 

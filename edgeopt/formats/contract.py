@@ -30,6 +30,8 @@ class OperatorFacts:
         kind: "convolution", "pointwise", "depthwise", "transposed", "dense", "attention", "embedding", "recurrent",
             "loop" or "other".
         graph: which graph of the file it is in; 0 is the one that runs.
+        reads, writes: what it takes of other operators or of the inputs, and what it makes; each tensor under a name
+            of its own in the graph, which need not be the one that people know it by.
     """
 
     name: str
@@ -41,6 +43,8 @@ class OperatorFacts:
     version: int | None = None
     graph: int = 0
     kind: str = "other"
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class FileFacts:
         is_quantized: whether anything in it, stored or computed, has a scale.
         read: returns the stored values of one of `weights` as `values` says.
         parameters_in_code: trained numbers that no tensor holds, as in compiled code.
+        input_tensors, output_tensors: `inputs` and `outputs` as operators read and write them.
     """
 
     format: str
@@ -78,6 +83,8 @@ class FileFacts:
     runtime: RuntimeNeed | None = None
     notes: tuple[str, ...] = ()
     parameters_in_code: int = 0
+    input_tensors: tuple[str, ...] = ()
+    output_tensors: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:

@@ -155,6 +155,8 @@ def facts_here(path: Path) -> FileFacts:
         read=partial(_values, path),
         computes=_in_words(graph, operators),
         notes=tuple(_notes(graph)),
+        input_tensors=tuple(spec.name for spec in graph.inputs),
+        output_tensors=tuple(spec.name for spec in graph.outputs),
     )
 
 
@@ -468,6 +470,8 @@ class _Graph:
                 macs=self._macs(node),
                 weights=tuple(self.stored[name] for name in weights if name in self.stored),
                 kind=self._kind(node),
+                reads=tuple(name for name in node.input if name and name not in self._initializers),
+                writes=tuple(name for name in node.output if name),
             )
 
     def _in_floats(self, node: Any) -> bool:

@@ -59,6 +59,8 @@ def facts(path: Path) -> FileFacts:
         computes=arithmetic.in_words(model),
         runtime=minimum_runtime(model),
         notes=tuple(_notes(model, weights, macs.loops)),
+        input_tensors=tuple(map(str, model.main.inputs)),
+        output_tensors=tuple(map(str, model.main.outputs)),
     )
 
 
@@ -76,6 +78,8 @@ def _operators(graph: Subgraph, stored: dict[int, WeightTensor]) -> Iterator[Ope
             version=operator.version,
             graph=graph.index,
             kind=_kind(graph, operator),
+            reads=tuple(str(i) for i in operator.inputs if i >= 0 and not graph.tensors[i].is_constant),
+            writes=tuple(map(str, operator.outputs)),
         )
 
 
