@@ -188,9 +188,9 @@ def write_up(
     for variant in report.variants:
         if variant.primary and variant.name in (best, f"{best}-{variant.primary.format}"):
             files.link(output / variant.primary.file, output / f"best{FORMATS[variant.primary.format].suffix}")
-    best = report.variant(report.best)
-    if best is not None and best.file is not None:
-        files.atomic_write(output / "best.svg", _drawn(output / best.file, best))
+    chosen = report.variant(best)
+    if chosen is not None and chosen.file is not None:
+        files.atomic_write(output / "best.svg", _drawn(output / chosen.file, chosen))
     return report
 
 
