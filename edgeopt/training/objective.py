@@ -198,11 +198,12 @@ def some_outputs(model: Any, part: Part) -> list[np.ndarray]:
 
 def spread_of(values: np.ndarray) -> np.ndarray:
     """Returns the variance of each target [N, targets], or the mean of all where values have places; never zero."""
-    found = np.var(values.astype(np.float64), axis=0)
+    values = values.astype(np.float64)
+    spread, square = np.var(values, axis=0), np.square(values).mean(axis=0)
     if values.ndim != 2:
-        found = np.mean(found, keepdims=True).reshape(1)
-    # What hardly changes would be weighed without bound.
-    return np.maximum(found, max(1e-4 * float(found.max()), 1e-12))
+        spread, square = (np.mean(each, keepdims=True).reshape(1) for each in (spread, square))
+    # What never changes has no spread to be measured in: its size stands for it.
+    return np.where(spread > 1e-8 * square, spread, np.where(square > 0, square, 1.0))
 
 
 def _labelled(
