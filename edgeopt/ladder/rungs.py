@@ -16,8 +16,12 @@ from edgeopt.vocabulary import Gain, Variant
 
 FOUR_BITS = "int4"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
-_ROOM = 0.97
-# Of the bytes or the time that there are; a deeper cut in one go than the last leaves a model that cannot recover.
+_ROOM = 0.95
+# What is left of a file's graph, scales and biases after a cut: fewer channels have fewer scales.
+_GRAPH_LEFT = 0.7
+# The second cut, in parts of the first.
+_DEEPER = 0.7
+# Of weights or arithmetic, the least and the most that a cut keeps.
 _DEEPEST, _MILDEST = 0.15, 0.9
 
 
@@ -70,8 +74,7 @@ class Situation:
         """What a cut should keep of which count, "bytes" of weights or "macs": as the budgets need, else a half."""
         shares = {"macs": 0.5}
         if self.wants(Gain.BYTES) and self.size_share is not None:
-            # The graph stays as large as it is; what it says of channels shrinks with them.
-            rest = (1 - self.weights_share) / 2
+            rest = _GRAPH_LEFT * (1 - self.weights_share)
             shares = {"bytes": (self.size_share * _ROOM - rest) / max(self.weights_share, 0.1)}
         limit = self.asked.budgets.max_latency_ms
         if self.wants(Gain.LATENCY) and limit is not None and self.latency_ms:
@@ -170,7 +173,7 @@ def _trained(situation: Situation) -> Iterable[Recipe]:
 
 def _shrunk(situation: Situation) -> Iterable[Recipe]:
     count, share = situation.cut
-    for kept in dict.fromkeys((share, _share(share / 2))):
+    for kept in dict.fromkeys((share, _share(_DEEPER * share))):
         yield _cut(situation, situation.scheme, count, kept)
 
 
@@ -225,8 +228,7 @@ def _too_large(situation: Situation, least: float, how: str) -> str:
 
 
 def _not_cut(situation: Situation) -> str:
-    # What is no weight is the graph, which stays, and what it says of channels, of which half may go.
-    if why := _too_large(situation, (1 - situation.weights_share) / 2, "without one weight"):
+    if why := _too_large(situation, _GRAPH_LEFT * (1 - situation.weights_share), "without one weight"):
         return why
     if not any(weight.kind != "depthwise" for weight in situation.facts.weights):
         return "there are no layers with channels to cut"
