@@ -346,10 +346,15 @@ class _Climber:
         return next(plain[name] for name in order if name in plain)
 
     def _lacking(self, report: Report) -> frozenset[Gain]:
-        """Returns what the nearest variants lack, and what the aim goes on gaining."""
-        broken_by = [frozenset(found.lacks for found in broken(report, v)) for v in report.variants]
-        least = [one for one in broken_by if not any(other < one for other in broken_by)]
+        """Returns what the nearest variants lack, and what the aim goes on gaining.
+
+        What is made on the next rungs begins at the base: while something lacks, what that lacks does as well.
+        """
+        broken_by = {v.name: frozenset(found.lacks for found in broken(report, v)) for v in report.variants}
+        least = [one for one in broken_by.values() if not any(other < one for other in broken_by.values())]
         lacking = frozenset[Gain]().union(*least)
+        if lacking:
+            lacking |= broken_by[self._base(report).name]
         return lacking | self._gains | (frozenset({Gain.QUALITY}) if self._doubt(report) else frozenset())
 
     def _doubt(self, report: Report) -> Doubt | None:
