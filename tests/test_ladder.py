@@ -20,7 +20,7 @@ from edgeopt.plan import plan
 from edgeopt.prospects import ModelFacts as WhatIsKnown
 from edgeopt.prospects import WeightFacts
 from edgeopt.recipe import Recipe, load_recipe, read_recipe, write_recipe
-from edgeopt.report import ModelFacts, Report, ladder_lines, render_html, render_markdown
+from edgeopt.report import ModelFacts, Report, broken_budgets, ladder_lines, render_html, render_markdown
 from edgeopt.schemes import DEFAULTS
 from edgeopt.statistics import samples_to_show
 from edgeopt.targets import target
@@ -32,6 +32,7 @@ from edgeopt.vocabulary import (
     Climb,
     Gain,
     MetricValue,
+    OnTarget,
     RungRecord,
     StepRecord,
     Variant,
@@ -204,6 +205,15 @@ def climbed(*variants: Variant, climb: Climb = Climb(), **budgets: Any) -> Repor
     return Report(
         "0", "", ModelFacts("m.keras"), budgets=Budgets(**budgets), variants=everything, baseline="float32", climb=climb
     )
+
+
+def test_a_budget_for_ram_says_how_it_was_found() -> None:
+    measured = variant("int8", "a", on_target=OnTarget(ram_bytes=5000, memory_how="measured"))
+    report = replace(climbed(measured, max_ram_bytes=4000), target="cortex-m4")
+    assert broken_budgets(report, measured) == ("takes 5,000 (measured) on cortex-m4, more than 4,000 bytes of RAM",)
+    assert broken_budgets(report, variant("int8", "a")) == ("RAM not known (at most 4,000 bytes of RAM allowed)",)
+    assert broken_budgets(replace(report, budgets=Budgets(max_ram_bytes=5000)), measured) == ()
+    assert read_recipe("version: 1\nbudgets: {max_ram: 4KB}").budgets.max_ram_bytes == 4000
 
 
 def test_the_report_shows_the_ladder_as_it_was_climbed() -> None:
