@@ -38,11 +38,18 @@ class Training(Choices):
         "a function f(labels, outputs) that gives a number for each sample; of one output with its name before it.",
         metavar="[OUTPUT=]NAME|module:function",
     )
+    class_weight: str | None = option(
+        None,
+        "How much each class counts: balanced (all the same together), or weights by name or number; 1 if not named.",
+        metavar="balanced|CLASS=N,…",
+    )
     label_smoothing: float | None = option(None, "Share of a label's weight spread over all classes.", low=0, below=1)
     augment: str | None = option(
         None,
-        "How training samples are varied.",
-        choices=("none", "shift", "image", "spectrogram"),
+        "How training samples are varied, masks with their pictures: none, shift, image (flipped and shifted), "
+        "spectrogram, or a function f(inputs, labels), or f(inputs, labels, seed), that returns both; auto is image or "
+        "spectrogram where a teacher answers for what is varied, else none.",
+        metavar="auto|none|shift|image|spectrogram|module:function",
     )
     patience: int | None = option(
         None, "Stop after so many epochs without a better loss on the tuning samples, and keep the best weights.", low=1
@@ -75,7 +82,7 @@ DEFAULTS = Training(
     warmup=0.05,
     weight_decay=0.0,
     label_smoothing=0.0,
-    augment="none",
+    augment="auto",
     teacher="original",
     temperature=4.0,
     alpha=0.5,

@@ -44,15 +44,17 @@ class Batch:
         inputs: arrays [N, ...] by the input's name.
         labels: [N, ...]; None where there are none, or several.
         several: arrays [N, ...] by the output's name, where each output has labels of its own.
+        weights: how much each sample counts in training, [N]; None where all count alike.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None = None
     several: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def of_output(self, name: str) -> Batch:
         """Returns the samples with the labels of one output alone; labels without a name are every output's."""
-        return Batch(self.inputs, self.several.get(name)) if self.several else self
+        return replace(self, labels=self.several.get(name), several={}) if self.several else self
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -23,7 +23,9 @@ from edgeopt.training.objective import Objective, objective
 from edgeopt.training.teaching import answers, learner, teaching
 
 RATE = 0.1
-TRAINING = replace(DEFAULTS, epochs=1, batch_size=12, learning_rate=RATE, optimizer="sgd", decay="constant", warmup=0.0)
+TRAINING = replace(
+    DEFAULTS, augment="none", epochs=1, batch_size=12, learning_rate=RATE, optimizer="sgd", decay="constant", warmup=0.0
+)
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ from edgeopt.data import Dataset
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError, EdgeoptError
 from edgeopt.frameworks import load
-from edgeopt.steps import DEFAULTS, Training
-from edgeopt.training import Hint, augmentation, fit, probing, steps_per_epoch
+from edgeopt.steps import DEFAULTS
+from edgeopt.training import Hint, fit, probing, steps_per_epoch
 from edgeopt.training import stream as streams
 from edgeopt.training.augmentation import AUGMENTATIONS, augmented
 
@@ -218,13 +218,6 @@ def test_augmentation_repeats_with_its_seed_and_keeps_the_shape(name: str) -> No
     np.testing.assert_array_equal(once, again)
     assert once.shape == x.shape
     assert not np.array_equal(once, other)
-
-
-def test_the_choices_of_augmentation_are_those_there_are() -> None:
-    from edgeopt.choices import keys
-
-    (augment,) = [key for key in keys(Training) if key.name == "augment"]
-    assert augment.option.choices == tuple(augmentation.AUGMENTATIONS)
 
 
 def test_vectors_cannot_be_augmented(tmp_path: Path) -> None:

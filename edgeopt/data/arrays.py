@@ -20,7 +20,7 @@ from edgeopt.data.table import (
 )
 from edgeopt.errors import DataError
 
-_EXPECTED = "x, (x, y), ((x_train, y_train), (x_test, y_test)), or a dict named as in an .npz"
+_EXPECTED = "x, (x, y), (x, y, weights), ((x_train, y_train), (x_test, y_test)), or a dict named as in an .npz"
 
 
 def open_source(spec: Any, options: Options) -> Splits:
@@ -58,8 +58,10 @@ def assemble(
         inputs = tuple((name, _input(member, column(member), where)) for name, member in sorted(found.inputs.items()))
         labels = tuple((name, _labels(member, column(member), where)) for name, member in found.labels.items())
         member_names = [*dict(sorted(found.inputs.items())).values(), *found.labels.values()]
-        _require_equal_lengths(dict(zip(member_names, (c for _, c in (*inputs, *labels)))), where)
-        tables[split] = ColumnTable(inputs, labels)
+        weights = None if found.weights is None else _weights(found.weights, column(found.weights), where)
+        columns = dict(zip(member_names, (c for _, c in (*inputs, *labels))))
+        _require_equal_lengths(columns if weights is None else {**columns, str(found.weights): weights}, where)
+        tables[split] = ColumnTable(inputs, labels, weights)
     notes = (f"not used in {where}: {', '.join(unused)}",) if unused else ()
     return Splits(tables, class_names, notes)
 
@@ -74,6 +76,8 @@ def _named(spec: Any) -> dict[str, Any]:
         if len(spec) == 2:
             x, y = spec
             return _pair(x, y)
+        if len(spec) == 3:
+            return {**_pair(spec[0], spec[1]), "w": spec[2]}
         if len(spec) == 1:
             return _pair(spec[0], None)
         raise DataError(f"Expected {_EXPECTED}, got a {type(spec).__name__} of {len(spec)}. Try (x, y).")
@@ -119,6 +123,16 @@ def _labels(member: str, column: Column, where: str) -> Column:
         _require_size(f"one sample of {member}", column.row_bytes, LARGEST_SAMPLE_BYTES, where)
     else:
         _require_size(member, column.row_bytes * math.prod(column.shape[:1]), LARGEST_LABELS_BYTES, where)
+    return column
+
+
+def _weights(member: str, column: Column, where: str) -> Column:
+    if len(column.shape) != 1 or column.dtype.kind not in "fiub":
+        raise DataError(
+            f"Expected a number for each sample as {member} in {where}, got {column.dtype} of shape {column.shape}. "
+            "Try weights [samples], or another name for what they are."
+        )
+    _require_size(member, column.row_bytes * math.prod(column.shape), LARGEST_LABELS_BYTES, where)
     return column
 
 

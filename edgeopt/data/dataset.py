@@ -67,6 +67,11 @@ class Part(Described):
         return self.labels.kind != "none"
 
     @property
+    def has_weights(self) -> bool:
+        """Whether batches say how much each sample counts."""
+        return self.table.weighted
+
+    @property
     def classes(self) -> int | None:
         """How many classes the labels tell apart; None where they are not class numbers."""
         return self.labels.classes
@@ -216,10 +221,10 @@ class Part(Described):
                 for name, one in self.labels.outputs.items()
                 if one.kind != "none"
             }
-            return Batch(raw.inputs, None, each)
+            return replace(raw, labels=None, several=each)
         if self.labels.ids is not None:
-            return Batch(raw.inputs, self.labels.ids[rows])
-        return raw.of_output(self.output) if self.labels.kind == "values" else Batch(raw.inputs)
+            return replace(raw, labels=self.labels.ids[rows], several={})
+        return raw.of_output(self.output) if self.labels.kind == "values" else replace(raw, labels=None, several={})
 
     def _scan(self) -> Iterator[Batch]:
         """Yields the wanted rows in one pass over the source, in its order."""
@@ -273,7 +278,7 @@ class Part(Described):
             done = {b.name: _cast(done[b.source], b) for b in self.bound}
         labels = next(iter(done.values())) if self.labels.kind == "inputs" else self._label(raw, raw.labels)
         several = {name: array for name, found in raw.several.items() if (array := self._label(raw, found)) is not None}
-        return Batch(done, labels, several)
+        return Batch(done, labels, several, None if raw.weights is None else _checked_weights(raw.weights))
 
     def _label(self, raw: Batch, labels: np.ndarray | None) -> np.ndarray | None:
         """Returns labels as a model takes them, masks resized as the pictures that they belong to."""
@@ -428,6 +433,16 @@ def _rebatched(chunks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
         waiting = [pick(whole, slice(full, None))] if full < len(whole) else []
     if waiting:
         yield joined(waiting)
+
+
+def _checked_weights(weights: np.ndarray) -> np.ndarray:
+    found = weights.astype(np.float32)
+    if not np.isfinite(found).all() or found.min(initial=0) < 0:
+        odd = found[~np.isfinite(found) | (found < 0)][0]
+        raise DataError(
+            f"Expected weights of samples from 0, got {odd:g}. Try 0 for samples that are not to count, 1 for others."
+        )
+    return found
 
 
 def _cast(array: np.ndarray, bound: Bound) -> np.ndarray:

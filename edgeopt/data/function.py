@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -160,13 +160,22 @@ def _batches(spec: str, result: Any) -> Iterator[Batch]:
 
 def _batch(spec: str, item: Any) -> tuple[Batch, bool]:
     """Returns an item as a batch, and whether it was a single sample."""
-    x, y = item if isinstance(item, tuple) and len(item) == 2 else (item[0] if isinstance(item, tuple) else item, None)
+    x, y, weights = (*item, None, None)[:3] if isinstance(item, tuple) else (item, None, None)
     if isinstance(x, Mapping):
         inputs = {str(name): np.asarray(value) for name, value in x.items()}
     elif isinstance(x, list) and len(x) > 1:
         inputs = {f"x{number}": np.asarray(value) for number, value in enumerate(x)}
     else:
         inputs = {"x": np.asarray(x[0] if isinstance(x, list) and x else x)}
+    if weights is not None:
+        batch, single = _batch(spec, (x, y))
+        weights = np.atleast_1d(np.asarray(weights))
+        if weights.shape != (len(batch),):
+            raise DataError(
+                f"Expected a weight for each of {len(batch)} samples from {spec}, got shape {weights.shape}. "
+                "Try (x, y, weights) with weights [samples]."
+            )
+        return replace(batch, weights=weights), single
     if isinstance(y, Mapping):
         return _of_outputs(spec, inputs, {str(name): np.asarray(value) for name, value in y.items()})
     labels = None if y is None else np.asarray(y)

@@ -18,15 +18,16 @@ SPLIT_WORDS: dict[str, str] = {
     "testing": "test",
 }
 CLASS_NAMES = "class_names"
-_NAME = re.compile(rf"([xy])(?:_({'|'.join(SPLIT_WORDS)}))?(?:_(.+))?", re.IGNORECASE)
+_NAME = re.compile(rf"([xyw])(?:_({'|'.join(SPLIT_WORDS)}))?(?:_(.+))?", re.IGNORECASE)
 
 
 @dataclass
 class Members:
-    """The arrays of one split: input's name → array's name, and output's name → array's name, "" the only one."""
+    """The arrays of one split: input's name → array's name, output's name → array's name ("" the only one), weights."""
 
     inputs: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    weights: str | None = None
 
 
 def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], list[str]]:
@@ -34,7 +35,7 @@ def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], li
 
     `x_train`, `y_train`, `x_test` … as in Keras; `x` and `y` alone; `x_train_left`, `x_train_right` (or `x_left`,
     `x_right`) for the inputs `left` and `right` of one model, `y_train_left` and `y_test_left` for the labels of its
-    output `left`. A single array of any name is taken as `x`.
+    output `left`; `w_train` (or `w`) says how much each sample counts. A single array of any name is taken as `x`.
 
     Args:
         where: what holds the arrays, for messages.
@@ -47,12 +48,15 @@ def sort_names(names: Iterable[str], where: str) -> tuple[dict[str, Members], li
     unused = []
     for name in names:
         match = _NAME.fullmatch(name)
-        if match is None:
+        # A lone array is what samples are, whatever its name.
+        if match is None or (match[1] in "wW" and (match[3] or len(names) == 1)):
             unused.append(name)
             continue
         kind, split, input_name = match.groups()
         members = splits.setdefault(SPLIT_WORDS[split.lower()] if split else "all", Members())
-        if kind.lower() == "x":
+        if kind.lower() == "w":
+            members.weights = name
+        elif kind.lower() == "x":
             members.inputs[input_name or "x"] = name
         elif (input_name or "") in members.labels or (members.labels and "" in {input_name or "", *members.labels}):
             before = ", ".join(members.labels.values())

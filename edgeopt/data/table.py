@@ -113,6 +113,11 @@ class Table(Described, abc.ABC):
         return ()
 
     @property
+    def weighted(self) -> bool:
+        """Whether samples come with weights."""
+        return False
+
+    @property
     def has_targets(self) -> bool:
         """Whether samples come with labels."""
         return self.targets() is not None
@@ -269,13 +274,14 @@ class InMemory(Column):
 
 @dataclass(frozen=True, eq=False)
 class ColumnTable(Table):
-    """A table of columns: one per input, and one for the labels, or one per output that has any.
+    """A table of columns: one per input, one for the labels, or one per output that has any, and one of weights.
 
     The labels' columns go by the name of their output, "" where there is one.
     """
 
     columns: tuple[tuple[str, Column], ...]
     labels: tuple[tuple[str, Column], ...] = ()
+    weights: Column | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
@@ -299,7 +305,8 @@ class ColumnTable(Table):
 
     @property
     def _all(self) -> list[Column]:
-        return [column for _, column in (*self.columns, *self.labels)]
+        named = [column for _, column in (*self.columns, *self.labels)]
+        return named if self.weights is None else [*named, self.weights]
 
     def __len__(self) -> int:
         return self.columns[0][1].shape[0]
@@ -314,7 +321,8 @@ class ColumnTable(Table):
     def _batch(self, arrays: Sequence[np.ndarray]) -> Batch:
         inputs = dict(zip((name for name, _ in self.columns), arrays))
         labels = dict(zip((name for name, _ in self.labels), arrays[len(inputs) :]))
-        return Batch(inputs, labels.pop("", None), labels)
+        weights = None if self.weights is None else arrays[-1]
+        return Batch(inputs, labels.pop("", None), labels, weights)
 
     def targets(self, output: str = "") -> np.ndarray | None:
         column = dict(self.labels).get(output)
@@ -331,9 +339,14 @@ class ColumnTable(Table):
     def has_targets(self) -> bool:
         return bool(self.labels)
 
+    @property
+    def weighted(self) -> bool:
+        return self.weights is not None
+
     def digest(self) -> str:
         labels = (f"labels {name}:{column.digest()}" for name, column in self.labels)
-        return combined(*(f"{name}:{column.digest()}" for name, column in self.columns), *labels)
+        weights = () if self.weights is None else (f"weights {self.weights.digest()}",)
+        return combined(*(f"{name}:{column.digest()}" for name, column in self.columns), *labels, *weights)
 
 
 # --- helpers of all sources ---------------------------------------------------------------------------------------
@@ -343,14 +356,14 @@ def table_of(batch: Batch) -> ColumnTable:
     """Returns arrays in memory as a table."""
     labels = batch.several if batch.labels is None else {"": batch.labels}
     inputs, outputs = (tuple((name, InMemory(a)) for name, a in each.items()) for each in (batch.inputs, labels))
-    return ColumnTable(inputs, outputs)
+    return ColumnTable(inputs, outputs, None if batch.weights is None else InMemory(batch.weights))
 
 
 def pick(batch: Batch, numbers: np.ndarray | slice) -> Batch:
     """Returns the samples of a batch with these numbers."""
     labels = None if batch.labels is None else batch.labels[numbers]
     inputs, several = ({n: a[numbers] for n, a in each.items()} for each in (batch.inputs, batch.several))
-    return Batch(inputs, labels, several)
+    return Batch(inputs, labels, several, None if batch.weights is None else batch.weights[numbers])
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -360,10 +373,14 @@ def joined(batches: Sequence[Batch]) -> Batch:
     labels = None
     if batches[0].labels is not None:
         labels = np.concatenate([b.labels for b in batches if b.labels is not None])
+    weights = None
+    if batches[0].weights is not None:
+        weights = np.concatenate([b.weights for b in batches if b.weights is not None])
     return Batch(
         {name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
         labels,
         {name: np.concatenate([b.several[name] for b in batches]) for name in batches[0].several},
+        weights,
     )
 
 

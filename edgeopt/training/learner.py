@@ -32,6 +32,7 @@ class Learner(keras.Model):
         told: whether batches bring the teachers' answers as targets after the labels, so that `teach` is not asked.
         hints: what is learned from the insides of a teacher; None for nothing.
         hint_weight: of all hints together.
+        weighted: whether batches bring how much each sample counts as the last target.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Learner(keras.Model):
         told: bool = False,
         hints: Hints | None = None,
         hint_weight: float = 1.0,
+        weighted: bool = False,
     ) -> None:
         super().__init__(name=student.name)
         self.student, self.objective = student, objective
@@ -52,6 +54,7 @@ class Learner(keras.Model):
         self.teach, self.hints = teach, hints
         self.adapters = hints.adapters if hints is not None else []
         self.manners, self.alpha, self.told, self.hint_weight = tuple(manners), alpha, told, hint_weight
+        self.weighted = weighted
         names = ["loss"]
         names += ["teacher_loss"] if teach is not None else []
         names += ["hint_loss"] if hints is not None else []
@@ -71,6 +74,7 @@ class Learner(keras.Model):
         tf = load("tensorflow")
         inputs, targets = data
         parts = tf.nest.flatten(targets)
+        samples = parts.pop() if self.weighted else None
         labels = parts[: len(self.objective.aims)]
         answers = parts[len(labels) :] if self.told or self.teach is None else self.teach(inputs)
         wanted = [] if self.hints is None else self.hints.wanted(inputs)
@@ -79,9 +83,10 @@ class Learner(keras.Model):
             losses = {}
             loss = tf.constant(0.0)
             if self.objective.aims:
-                loss += (1 - self.alpha) * self.objective.mean(labels, outputs)
+                loss += (1 - self.alpha) * self.objective.mean(labels, outputs, samples)
             if self.teach is not None:
-                losses["teacher_loss"] = tf.reduce_mean(self.imitation(answers, outputs))
+                imitated = self.imitation(answers, outputs)
+                losses["teacher_loss"] = tf.reduce_mean(imitated if samples is None else imitated * samples)
                 loss += self.alpha * losses["teacher_loss"]
             if self.hints is not None:
                 losses["hint_loss"] = self.hints.loss(wanted, features)

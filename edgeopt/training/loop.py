@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from edgeopt.chance import seed_for
 from edgeopt.errors import DataError
 from edgeopt.frameworks import load
 from edgeopt.tasks.losses import UNSAID, Goal
+from edgeopt.training.augmentation import AUTO, resolved
 from edgeopt.training.course import Course, held_out
 from edgeopt.training.hints import Hint
-from edgeopt.training.objective import objective
+from edgeopt.training.objective import Objective, objective
 from edgeopt.training.probing import Trials, choose
+from edgeopt.training.stream import can_follow
 from edgeopt.training.watching import Watched, some
 
 if TYPE_CHECKING:
@@ -102,9 +104,10 @@ def fit(
     part, watched = _samples(model, data, training, seed)
     load("tf_keras").utils.set_random_seed(seed_for(seed, "dropout and new weights"))
     aims = objective(model, part, training, goal, taught=bool(teachers))
-    trainee, answers = learner(model, part, training, teachers, aims, hints=hints, hint_weight=hint_weight)
-    course = Course(model, trainee, part, answers, training, callbacks, seed, what)
-    key = _key(model, part, training, seed, [len(teachers), [asdict(hint) for hint in hints], hint_weight, free_rate])
+    how, varied = varying(training, part, aims, taught=bool(teachers))
+    trainee, answers = learner(model, part, how, teachers, aims, hints=hints, hint_weight=hint_weight)
+    course = Course(model, trainee, part, answers, how, callbacks, seed, what)
+    key = _key(model, part, how, seed, [len(teachers), [asdict(hint) for hint in hints], hint_weight, free_rate])
     rate, notes = _rate(course, watched, folder, key) if free_rate else (training.learning_rate, ())
     optimizer, _ = course.compile(rate)
 
@@ -125,8 +128,23 @@ def fit(
             settled_epoch=None if settled_epoch is None else min(settled_epoch, training.epochs - 1),
         )
         course.run(watch, first_epoch=len(keeper.state.history))
-    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes, *aims.notes)
+    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes, *aims.notes, *varied)
     return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes)
+
+
+def varying(training: Training, part: Part, aims: Objective, *, taught: bool) -> tuple[Training, tuple[str, ...]]:
+    """Returns the training with the augmentation that is meant, and what is to be said about it.
+
+    Raises:
+        ConfigError: there is no such augmentation, or nothing to augment.
+    """
+    asked = training.augment or "none"
+    meant = resolved(asked, part.specs, taught=taught)
+    if asked != AUTO or meant == "none":
+        return replace(training, augment=meant), ()
+    if not can_follow(part, aims.targets):
+        return replace(training, augment="none"), ()
+    return replace(training, augment=meant), (f"samples varied as {meant}, since a teacher answers for them",)
 
 
 def _samples(model: Any, data: Dataset, training: Training, seed: int) -> tuple[Part, Part | None]:

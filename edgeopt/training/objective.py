@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgeopt.tasks.losses import LOSSES, UNSAID, Goal, LossSpec, by_output, said
 from edgeopt.training.imitation import gives_odds, gives_probabilities
 from edgeopt.training.losses import Computed, keras_loss, own_loss, require_per_sample, scaled_squared_error
 from edgeopt.training.stream import Target
+from edgeopt.training.weighing import class_weights
 from edgeopt.vocabulary import Batch
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Samples that tell what the labels of all are, and how far values spread; and those whose outputs are looked at.
 _LOOKED_AT, _ANSWERED = 1000, 32
+_SHOWN = 10
 _COMPILED = "as the model was compiled with"
 
 
@@ -42,6 +44,7 @@ class Aim:
         words: which loss, and why.
         known: whether the loss is Keras' or ours, so that it is known what targets are.
         middle: of one unit that tells two classes apart, above which it is the second.
+        class_weights: how much each class counts; None where all count alike.
     """
 
     index: int
@@ -53,6 +56,7 @@ class Aim:
     words: str
     known: bool = True
     middle: float = 0.5
+    class_weights: np.ndarray | None = None
 
     @property
     def measure(self) -> str:
@@ -71,12 +75,19 @@ class Aim:
         mask = getattr(outputs, "_keras_mask", None)
         if mask is not None and mask.shape.rank == losses.shape.rank:
             weights *= tf.cast(mask, losses.dtype)
+        if self.class_weights is not None:
+            of_class = (
+                tf.cast(targets[..., 0] > 0.5, tf.int32) if outputs.shape[-1] == 1 else tf.argmax(targets, axis=-1)
+            )
+            losses *= tf.gather(self.class_weights, of_class)
         return losses, weights
 
-    def mean(self, targets: Any, outputs: Any) -> Any:
-        """Returns the mean loss of a batch over all that counts."""
+    def mean(self, targets: Any, outputs: Any, samples: Any = None) -> Any:
+        """Returns the mean loss of a batch over all that counts; `samples` are weights of samples, [N]."""
         tf = load("tensorflow")
         losses, weights = self.values(targets, outputs)
+        if samples is not None:
+            losses *= tf.reshape(samples, [-1, *[1] * (losses.shape.rank - 1)])
         return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
 
     def each(self, targets: Any, outputs: Any) -> Any:
@@ -120,9 +131,11 @@ class Objective:
         """What labels become, in the order of aims."""
         return tuple(aim.target for aim in self.aims)
 
-    def mean(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        """Returns the mean loss of a batch, summed over outputs by their weights."""
-        return sum(aim.weight * aim.mean(target, outputs[aim.index]) for aim, target in zip(self.aims, targets))
+    def mean(self, targets: Sequence[Any], outputs: Sequence[Any], samples: Any = None) -> Any:
+        """Returns the mean loss of a batch, summed over outputs by their weights; `samples` are weights of samples."""
+        return sum(
+            aim.weight * aim.mean(target, outputs[aim.index], samples) for aim, target in zip(self.aims, targets)
+        )
 
     def each(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Returns the loss of each sample of a batch, [N]."""
@@ -184,6 +197,12 @@ def objective(model: Any, part: Part, training: Training, goal: Goal = UNSAID, *
         raise DataError(
             f"Expected something to learn from labels, got outputs that learn from their teacher alone. "
             f"Try {setting('teacher', 'original')}, or --loss."
+        )
+    if training.class_weight is not None and all(aim.class_weights is None for aim in aims):
+        what = ", ".join(sorted({task.name for task in tasks if task is not None})) or "a teacher alone"
+        raise DataError(
+            f"Expected one class for each sample or position to weigh, got {what}. Try without, or weights of "
+            "samples (w_train)."
         )
     return Objective(tuple(aims), tuple(tasks), names)
 
@@ -320,6 +339,10 @@ class _Output:
             known,
             middle=0.5 if gives_odds(self.outputs) else 0.0,
         )
+        if training.class_weight is not None and task.classes and known:
+            weighed = class_weights(training.class_weight, self._class_counts(target), self.part.class_names)
+            shown = ", ".join(f"{value:.3g}" for value in weighed[:_SHOWN]) + (" …" if len(weighed) > _SHOWN else "")
+            found = replace(found, class_weights=weighed, words=f"{words}, classes weighed {shown}")
         count = len(self.outputs)
         if target.given_back is not None:
             tried = list(batch.inputs.values())[target.given_back][:count]
@@ -327,6 +350,15 @@ class _Output:
             tried = target.of(Batch(batch.inputs, batch.of_output(self.name).labels))[:count]
         require_per_sample(loss, spec.name, target.spread(load("tensorflow").constant(tried)), self.outputs)
         return [found]
+
+    def _class_counts(self, target: Target) -> np.ndarray:
+        """Returns how many labels each class has: of all samples, or where each has many of those looked at."""
+        assert self.part is not None
+        classes = max(2, self.outputs.shape[-1])
+        numbers = self.part.ids()
+        if numbers is None:
+            numbers = target.of(self.batch).reshape(-1)
+        return np.bincount(numbers[numbers >= 0].astype(np.int64), minlength=classes)
 
     def _loss(self, task: Task, goal: Goal, losses: Mapping[str, str]) -> tuple[LossSpec | None, str]:
         """Returns its loss and why that one; None where the task has none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeopt.frameworks import load
 from edgeopt.tasks.losses import UNSAID, Goal
 from edgeopt.training.course import Course
-from edgeopt.training.loop import _samples
+from edgeopt.training.loop import _samples, varying
 from edgeopt.training.objective import objective
 from edgeopt.training.teaching import learner
 
@@ -33,8 +33,8 @@ def sample_seconds(
     batch = min(training.batch_size or 1, len(part))
     part = part.take(batch * (_FIRST + _STEPS))
     aims = objective(model, part, training, goal, taught=bool(teachers))
-    trainee, answers = learner(model, part, training, teachers, aims, hints=(), hint_weight=1.0)
-    once = replace(training, epochs=1)
+    once, _ = varying(replace(training, epochs=1), part, aims, taught=bool(teachers))
+    trainee, answers = learner(model, part, once, teachers, aims, hints=(), hint_weight=1.0)
     course = Course(model, trainee, part, answers, once, (), 0, "timing training steps")
     course.compile(training.learning_rate or 0.0)
     ends: list[float] = []

@@ -13,7 +13,7 @@ import numpy as np
 from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
-from edgeopt.training.augmentation import augmented
+from edgeopt.training.augmentation import AUGMENTATIONS, Own, augmented, moved
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Larger parts are read anew each epoch.
 HOLD_BYTES = 2**29
+# Samples that a function of one's own is tried on.
+_TRIED = 32
 _ORDER, _VARIATION = "order of training samples", "augmentation"
 
 
@@ -83,35 +85,31 @@ def stream(
     Args:
         part: bound to the model's inputs.
         batch_size: samples a batch; all of them where there are fewer.
-        augment: key of AUGMENTATIONS; done to every input of rank 4.
+        augment: key of AUGMENTATIONS, done to every input of rank 4 and to labels that have its pixels; or
+            "module:function", see `augmentation.Own`.
         seed: of order and augmentation.
         first_epoch: where to go on, as if the epochs before had been drawn.
         beside: arrays [N, ...] of targets beside the labels, in the part's order; only where the part fits memory.
         targets: what is made of labels.
 
     Returns:
-        inputs: one tensor, or a tuple in the order of `part.specs`. targets: (*targets, *beside), a tuple where there
-        is any.
+        inputs: one tensor, or a tuple in the order of `part.specs`. targets: (*targets, *beside), and the weights of
+        samples where they have some.
 
     Raises:
-        ConfigError: there is nothing to augment.
+        ConfigError: labels cannot follow what is varied, or a function of one's own does not do as it should.
         DataError: see `Target.of`.
     """
     tf = load("tensorflow")
-    if augment != "none" and all(len(spec.shape) != 3 for spec in part.specs):
-        shapes = ", ".join(str(spec.shape) for spec in part.specs)
-        raise ConfigError(
-            f"Expected images or spectrograms to augment, got samples {shapes}. Try {setting('augment', 'none')}."
-        )
     size = min(batch_size, len(part))
     read = [target for target in targets if target.given_back is None]
 
+    vary = _varying(augment, part, read)
+
     def prepared(draw: Any, inputs: tuple[Any, ...], kept: tuple[Any, ...]) -> tuple[Any, Any]:
-        varied = [
-            augmented(augment, tf.ensure_shape(x, [None, *spec.shape]), draw) if len(spec.shape) == 3 else x
-            for x, spec in zip(inputs, part.specs)
-        ]
-        labels = iter(kept[: len(read)])
+        whole = tuple(tf.ensure_shape(x, [None, *spec.shape]) for x, spec in zip(inputs, part.specs))
+        varied, followed = vary(draw, whole, kept[: len(read)])
+        labels = iter(followed)
         # What is reconstructed is what came in, augmented as it was.
         wanted = [t.spread(next(labels) if t.given_back is None else varied[t.given_back]) for t in targets]
         return _alone(tuple(varied)), (*wanted, *kept[len(read) :])
@@ -122,6 +120,58 @@ def stream(
         assert not beside
         found = _read(part, size, seed, first_epoch, read, prepared)
     return found.prefetch(tf.data.AUTOTUNE)
+
+
+def can_follow(part: Part, targets: Sequence[Target]) -> bool:
+    """Whether labels stay true when pictures are flipped or shifted: they say nothing of places, or of every pixel."""
+    first = next(part.batches(1))
+    read = [target.of(first) for target in targets if target.given_back is None]
+    return all(_places(labels, part) != "others" for labels in read)
+
+
+def _places(labels: np.ndarray, part: Part) -> str:
+    """Returns what labels [N, ...] are said of: "none" (the sample), "pixels" of an input, or "others"."""
+    if labels.ndim < 3 and not (labels.ndim == 2 and labels.dtype.kind in "iu"):
+        return "none"
+    pictures = [spec.shape[:2] for spec in part.specs if len(spec.shape) == 3]
+    return "pixels" if labels.ndim > 2 and labels.shape[1:3] in pictures else "others"
+
+
+def _varying(augment: str, part: Part, read: Sequence[Target]) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
+    """Returns what makes varied inputs and labels of a seed, inputs and labels."""
+    tf = load("tensorflow")
+    first = next(part.batches(min(_TRIED, len(part))))
+    labels = [target.of(first) for target in read]
+    if ":" in augment:
+        own = Own(augment)
+        inputs = [first.inputs[spec.name] for spec in part.specs]
+        own(inputs, labels, 0)
+        own.require_masks_to_follow(inputs, labels)
+        count = len(inputs)
+
+        def vary_in_python(draw: Any, inputs: Sequence[Any], kept: Sequence[Any]) -> Any:
+            def called(draw: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+                varied, followed = own(arrays[:count], arrays[count:], int(draw[1]))
+                return [*varied, *followed]
+
+            found = tf.numpy_function(called, [draw, *inputs, *kept], [x.dtype for x in (*inputs, *kept)])
+            shaped = [tf.ensure_shape(y, x.shape) for x, y in zip((*inputs, *kept), found)]
+            return shaped[:count], shaped[count:]
+
+        return vary_in_python
+    places = [_places(array, part) for array in labels]
+    if "others" in places and any(variation.moves for variation in AUGMENTATIONS[augment]):
+        shapes = ", ".join(str(array.shape[1:]) for array in labels)
+        raise ConfigError(
+            f"Expected labels of samples or of each pixel to augment with {augment}, got labels {shapes}, whose places "
+            f"cannot follow. Try {setting('augment', 'none')}, or a function of your own that moves both."
+        )
+
+    def vary(draw: Any, inputs: Sequence[Any], kept: Sequence[Any]) -> Any:
+        varied = [augmented(augment, x, draw) if x.shape.rank == 4 else x for x in inputs]
+        return varied, [moved(augment, y, draw) if where == "pixels" else y for y, where in zip(kept, places)]
+
+    return vary
 
 
 def _held(
@@ -139,7 +189,8 @@ def _held(
     count, steps = len(part), steps_per_epoch(len(part), size)
     with tf.device("CPU"):
         inputs = [tf.constant(everything.inputs[spec.name]) for spec in part.specs]
-        kept = [tf.constant(values) for values in (*(target.of(everything) for target in read), *beside)]
+        weights = () if everything.weights is None else (everything.weights,)
+        kept = [tf.constant(values) for values in (*(target.of(everything) for target in read), *beside, *weights)]
 
     of_order, of_variation = seed_for(seed, _ORDER), seed_for(seed, _VARIATION)
 
@@ -167,15 +218,17 @@ def _read(part: Part, size: int, seed: int, first_epoch: int, read: Sequence[Tar
             for step, batch in enumerate(part.batches(size, shuffle=True, seed=order, drop_remainder=True)):
                 draw = np.asarray((seed_for(seed, _VARIATION), epoch * len(part) + step), np.int64)
                 inputs = tuple(batch.inputs[spec.name] for spec in part.specs)
-                yield draw, inputs, tuple(target.of(batch) for target in read)
+                yield draw, inputs, kept_of(batch)
+
+    def kept_of(batch: Batch) -> tuple[np.ndarray, ...]:
+        weights = () if batch.weights is None else (batch.weights,)
+        return (*(target.of(batch) for target in read), *weights)
 
     first = next(part.batches(1))
     signature = (
         tf.TensorSpec([2], tf.int64),
         tuple(tf.TensorSpec([None, *spec.shape], first.inputs[spec.name].dtype) for spec in part.specs),
-        tuple(
-            tf.TensorSpec([None, *labels.shape[1:]], labels.dtype) for labels in (target.of(first) for target in read)
-        ),
+        tuple(tf.TensorSpec([None, *kept.shape[1:]], kept.dtype) for kept in kept_of(first)),
     )
     found = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return found.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

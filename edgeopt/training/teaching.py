@@ -52,7 +52,7 @@ def learner(
     if not teachers:
         if hints:
             raise ConfigError("Expected a teacher to take hints from, got none. Try without hints.")
-        return Learner(student, aims), ()
+        return Learner(student, aims, weighted=part.has_weights), ()
     for teacher in teachers:
         _require_like(student, teacher)
     asked = [_taking_inputs_of(student, teacher) for teacher in teachers]
@@ -75,6 +75,7 @@ def learner(
         told=cached,
         hints=Hints(hints, student, asked[0]) if hints else None,
         hint_weight=hint_weight,
+        weighted=part.has_weights,
     )
     return trainee, answers(teach, part) if cached else ()
 

@@ -57,7 +57,8 @@ class Watched:
                 target.spread(tf.constant(target.of(batch)) if target.given_back is None else inputs[target.given_back])
                 for target in self._targets
             ]
-            found.append(self._losses_of(inputs[0] if len(inputs) == 1 else tuple(inputs), labels).numpy())
+            losses = self._losses_of(inputs[0] if len(inputs) == 1 else tuple(inputs), labels).numpy()
+            found.append(losses if batch.weights is None else losses * batch.weights)
         return np.concatenate(found)
 
 
