@@ -29,6 +29,8 @@ from pathlib import Path
 
 import click
 
+from edgeopt.advising import RULES
+from edgeopt.advising import SOURCES as SOURCES_CITED
 from edgeopt.choices import Key, keys
 from edgeopt.cli import COMMANDS, cli
 from edgeopt.cli.targets import size_in_words
@@ -63,6 +65,7 @@ PAGES = (
     "docs/schemes.md",
     "docs/compression.md",
     "docs/repair.md",
+    "docs/choosing.md",
     "docs/recipes.md",
     "docs/budgets.md",
     "docs/runtimes.md",
@@ -317,7 +320,25 @@ def _flow() -> tuple[tuple[str, ...], ...]:
     return ast.literal_eval(next(value for value in values if value is not None))
 
 
+def rules_table() -> str:
+    """Returns the rules that advice goes by."""
+    verdicts = {"do": "do it", "try": "worth trying", "skip": "leave it", "unknown": "not known"}
+    rows = (
+        ["all" if rule.step == "*" else f"`{rule.step}`", rule.condition or "", verdicts[rule.verdict]]
+        + [re.sub(r"\{(\w+)\}", r"*{\1}*", rule.why), ", ".join(rule.cites)]
+        for rule in RULES
+    )
+    return table(("step", "when", "advice", "because", "cites"), rows)
+
+
+def cited_table() -> str:
+    """Returns the documents that advice cites."""
+    return table(("cited as", "says"), ([name, f"[{one.says}]({one.url})"] for name, one in SOURCES_CITED.items()))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "rules": rules_table,
+    "sources": cited_table,
     "schemes": schemes_table,
     "recipes": recipes_table,
     "techniques": techniques_table,

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeopt.api.advise import advise
     from edgeopt.api.compress import Compressed, compress
     from edgeopt.api.convert import Conversion, convert
     from edgeopt.api.device import benchmark_on_device
@@ -42,6 +43,7 @@ _HOMES = {
     "Recipe": "edgeopt.recipe",
     "Repaired": "edgeopt.api.repair",
     "Settings": "edgeopt.pipeline",
+    "advise": "edgeopt.api.advise",
     "benchmark": "edgeopt.benchmarking",
     "benchmark_on_device": "edgeopt.api.device",
     "compare": "edgeopt.comparison",
@@ -70,6 +72,7 @@ __all__ = [
     "Repaired",
     "Settings",
     "__version__",
+    "advise",
     "benchmark",
     "benchmark_on_device",
     "compare",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from edgeopt.conversion import eight_bits
 from edgeopt.conversion.unconvertible import in_no_scheme, unconvertible
@@ -61,7 +62,7 @@ def of_scheme(scheme: Scheme, facts: ModelFacts) -> Prospect:
     prospect = make(scheme, facts)
     if prospect.possible and facts.foreign:
         doubt = f"whether the converter takes {', '.join(facts.foreign)}, which is not Keras's own, is not known"
-        return Prospect(prospect.gain, f"{doubt}; {prospect.reason}", possible=None)
+        return replace(prospect, reason=f"{doubt}; {prospect.reason}", possible=None)
     return prospect
 
 
@@ -79,6 +80,7 @@ def _narrow_floats(scheme: Scheme, facts: ModelFacts) -> Prospect:
     return Prospect(
         f"{change(facts.float_bytes, after)}; no faster on a CPU",
         "weights are stored as float16 and widened when the file is loaded; a GPU computes with them as they are",
+        size_bytes=after,
     )
 
 
@@ -129,11 +131,9 @@ def _zero_points(weights: Iterable[WeightFacts]) -> int:
 def _weights_alone(scheme: Scheme, facts: ModelFacts) -> Prospect:
     channels = sum(w.channels for w in facts.weights)
     after = facts.float_bytes - 4 * facts.elements + _bytes(scheme, facts) + channels * _SCALE_BYTES
-    after += _zero_points(facts.weights)
+    after += _zero_points(facts.weights) + _WIDENING_BYTES * len(facts.weights)
     reasons = [*_stay(scheme, facts), "weights are widened to float32 at each inference; needs no data"]
-    return Prospect(
-        f"{change(facts.float_bytes, after + _WIDENING_BYTES * len(facts.weights))}; no faster", "; ".join(reasons)
-    )
+    return Prospect(f"{change(facts.float_bytes, after)}; no faster", "; ".join(reasons), size_bytes=after)
 
 
 def _dynamic(scheme: Scheme, facts: ModelFacts) -> Prospect:
@@ -168,7 +168,8 @@ def _dynamic(scheme: Scheme, facts: ModelFacts) -> Prospect:
             "of the MACs) rarely win back: measure it"
         )
     reasons.append("needs no data")
-    return Prospect(change(facts.float_bytes, facts.float_bytes - saved), "; ".join(reasons))
+    after = facts.float_bytes - saved
+    return Prospect(change(facts.float_bytes, after), "; ".join(reasons), size_bytes=after)
 
 
 def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
@@ -179,14 +180,16 @@ def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
     channels = sum(w.channels for w in facts.weights)
     weights = 4 * facts.elements - _bytes(scheme, facts)
     added = channels * (2 * _SCALE_BYTES + bias_bytes - 4) + _zero_points(facts.weights)
-    sizes = change(facts.float_bytes, facts.float_bytes - weights + added)
+    after = facts.float_bytes - weights + added
+    sizes = change(facts.float_bytes, after)
     stays = "".join(f"; {words}" for words in _stay(scheme, facts))
     if wide:
         if facts.fused_lstm and facts.untrainable:
             reason = "there is no 16x8 form of the fused LSTM operator: the Keras model's is unrolled for it"
             return Prospect("none", reason, possible=False)
         reason = "XNNPACK has no int16 kernels: much slower than int8 on phones and desktops; needs calibration data"
-        return Prospect(sizes if scheme.is_low_bit else f"{sizes}; nearly float accuracy", f"{reason}{stays}")
+        gain = sizes if scheme.is_low_bit else f"{sizes}; nearly float accuracy"
+        return Prospect(gain, f"{reason}{stays}", size_bytes=after)
     reason = "needs calibration data; the only scheme for most microcontrollers and NPUs"
     gain = f"{sizes}; integer kernels, usually the fastest"
     if scheme.is_low_bit:
@@ -198,4 +201,4 @@ def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
             "no quantizer takes: the Keras model's are unrolled" if facts.untrainable else "are unrolled: a larger file"
         )
         reason = f"{loops} become loops, which {way}; {reason}"
-    return Prospect(gain, reason)
+    return Prospect(gain, reason, size_bytes=after)

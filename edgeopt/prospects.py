@@ -92,11 +92,15 @@ class Prospect:
         gain: in words, "none" where there is none.
         reason: why it will or will not help here.
         possible: whether it can be done to this very model; None where that is not known.
+        size_bytes: of the file in a scheme; None where that is not told.
+        left: share of the weights that are left.
     """
 
     gain: str
     reason: str
     possible: bool | None = True
+    size_bytes: int | None = None
+    left: float = 1.0
 
     @property
     def words(self) -> str:

@@ -29,7 +29,10 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("plan", "outlook", "recommendation"),
     ("workspace",),
     ("carry_out", "sensitivities"),
-    ("measuring",),
+    (
+        "measuring",
+        "advising",
+    ),
     ("ladder",),
     ("pipeline",),
     ("search",),

@@ -23,6 +23,7 @@ from edgeopt.showing.safe import visible_lines
 COMMANDS: dict[str, str] = {
     "optimize": "edgeopt.cli.optimize",
     "tune": "edgeopt.cli.tune",
+    "advise": "edgeopt.cli.advise",
     "convert": "edgeopt.cli.convert",
     "repair": "edgeopt.cli.repair",
     "prune": "edgeopt.cli.prune",

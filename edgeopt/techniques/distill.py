@@ -140,17 +140,19 @@ def predict(step: Distill, facts: ModelFacts) -> Prospect:
         f"this model is the teacher, with {facts.parameters:,} parameters; how well the student answers depends on the "
         "data and the epochs: it starts far below the teacher"
     )
+    left = 1.0
     if step.width is not None:
-        linear = facts.macs_share("depthwise")
-        left = step.width * linear + step.width**2 * (1 - linear)
-        gain = f"about {left:.0%} of the {facts.macs:,} multiply-accumulates, and smaller and faster everywhere"
+        linear, depthwise = facts.macs_share("depthwise"), facts.share("depthwise")
+        macs = step.width * linear + step.width**2 * (1 - linear)
+        left = step.width * depthwise + step.width**2 * (1 - depthwise)
+        gain = f"about {macs:.0%} of the {facts.macs:,} multiply-accumulates, and smaller and faster everywhere"
     elif step.macs is not None:
         gain = f"{step.macs:.0%} of the {facts.macs:,} multiply-accumulates, and smaller and faster everywhere"
     elif step.depth is not None:
         gain = f"at most {step.depth:.0%} of the residual blocks: smaller and faster by what the others cost"
     else:
         gain = f"as small and as fast as the student in {step.student}"
-    return Prospect(gain, reason)
+    return Prospect(gain, reason, left=left)
 
 
 # --- the student -----------------------------------------------------------------------------------------------------

@@ -228,7 +228,8 @@ def predict(step: Shrink, facts: ModelFacts) -> Prospect:
         reason += "; less where channel counts are no multiples of 8 (XNNPACK)"
     if step.rounds == 1 and share < 0.75:
         reason += "; a cut this deep loses less in several rounds"
-    return Prospect(f"{said}, and smaller files", reason)
+    depthwise = facts.share("depthwise")
+    return Prospect(f"{said}, and smaller files", reason, left=depthwise * width + (1 - depthwise) * width**2)
 
 
 def epochs_of_rounds(epochs: int, rounds: int) -> list[int]:
