@@ -324,8 +324,13 @@ def rules_table() -> str:
     """Returns the rules that advice goes by."""
     verdicts = {"do": "do it", "try": "worth trying", "skip": "leave it", "unknown": "not known"}
     rows = (
-        ["all" if rule.step == "*" else f"`{rule.step}`", rule.condition or "", verdicts[rule.verdict]]
-        + [re.sub(r"\{(\w+)\}", r"*{\1}*", rule.why), ", ".join(rule.cites)]
+        [
+            "all" if rule.step == "*" else f"`{rule.step}`",
+            rule.condition,
+            verdicts[rule.verdict],
+            re.sub(r"\{(\w+)\}", r"*{\1}*", rule.why),
+            ", ".join(rule.cites),
+        ]
         for rule in RULES
     )
     return table(("step", "when", "advice", "because", "cites"), rows)
