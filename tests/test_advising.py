@@ -173,6 +173,7 @@ def test_what_is_foretold_comes_out(guide: Guide, folder: Path, digits_model: Pa
         assert foretold is not None
         assert size is not None
         assert abs(foretold - size) < 0.1 * size
+    assert (items["int8"].most_lost, items["shrink"].most_lost) == (0.5, None)
     assert items["int8"].verdict == "do"
     assert f"its int8 file has {made['int8']:,} bytes" in items["int8"].why
     assert "on cortex-m4" in items["int8"].why

@@ -17,6 +17,14 @@ from edgeopt.workspace import Workspace
 
 __all__ = ["RULES", "SOURCES", "Cited", "Fact", "Guide", "Item", "Known", "Rule", "advise", "gather", "named", "steps"]
 
+# Which fact says how much noise a step leaves at least.
+_NOISE = {
+    **dict.fromkeys(("int8", "calibrate", "correct-bias", "equalize", "qat", "dynamic"), "int8_error"),
+    **dict.fromkeys(("int4", "round", "mixed"), "int4_error"),
+}
+_NEARLY_FLOAT = ("float16", "int16x8")
+# From so many dB on, at most so much of a score is lost: what was measured on a few networks, see `bench.advice`.
+_LOSSES = ((30.0, 0.5), (20.0, 2.0), (10.0, 10.0))
 _NAMES = re.compile(r"\{(\w+)\}")
 
 
@@ -30,6 +38,7 @@ class Item:
         why: in words.
         gain: what it will bring here, in words.
         size_bytes: of the file then, in its scheme, foretold; None where that is not told.
+        most_lost: of the score, in points or per cent, foretold; None where that is not known before it is tried.
         condition: the rule's own, in words.
         facts: what `why` rests on.
         sources: documents that it cites.
@@ -40,6 +49,7 @@ class Item:
     why: str
     gain: str
     size_bytes: int | None
+    most_lost: float | None
     condition: str
     facts: tuple[Fact, ...]
     sources: tuple[Cited, ...]
@@ -111,10 +121,19 @@ def _item(step: str, known: Known) -> Item:
         "; ".join((rule.why.format(**{fact.name: fact.words for fact in facts}), *(fact.words for fact in also))),
         prospect.gain,
         size,
+        _most_lost(step, known),
         rule.condition,
         facts,
         tuple(SOURCES[name] for name in rule.cites),
     )
+
+
+def _most_lost(step: str, known: Known) -> float | None:
+    """Returns what a step may cost of the score, by the noise that is left in the outputs."""
+    if step in _NEARLY_FLOAT:
+        return _LOSSES[0][1]
+    left = known.number(_NOISE[step]) if step in _NOISE else None
+    return None if left is None else next((most for limit, most in _LOSSES if left >= limit), None)
 
 
 def _command(

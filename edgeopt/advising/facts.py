@@ -163,6 +163,9 @@ def _of_model(add: Add, model: ModelFacts, file: FileFacts | None, floating: Var
     add("depthwise", f"depthwise layers do {depthwise:.0%} of the multiply-accumulates", read, depthwise)
     pointwise = model.macs_share("pointwise")
     add("pointwise", f"1x1 convolutions do {pointwise:.0%} of the multiply-accumulates", read, pointwise)
+    attending = sorted(kind for kind in model.kinds if "Attention" in kind)
+    words = f"it attends ({', '.join(attending)})" if attending else "it has no attention"
+    add("attention", words, read, bool(attending))
     known = [weight.unevenness for weight in model.weights if weight.unevenness is not None]
     if known:
         words = f"a layer's largest weight is {max(known):.3g} times a typical channel's where they differ most"

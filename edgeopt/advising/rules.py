@@ -43,6 +43,10 @@ SOURCES: dict[str, Cited] = {
     "gptq": Cited(
         "weights are rounded one after another, each making up for those before", "https://arxiv.org/abs/2210.17323"
     ),
+    "awq": Cited(
+        "a few channels of a language model's activations are far larger: scaled, their weights lose less in few bits",
+        "https://arxiv.org/abs/2306.00978",
+    ),
     "qat": Cited(
         "trained with simulated int8: MobileNetV1 71.03 to 71.06 %, MobileNetV2 70.77 to 70.01 %",
         "https://www.tensorflow.org/model_optimization/guide/quantization/training",
@@ -224,6 +228,17 @@ RULES: tuple[Rule, ...] = (
         "every channel has a scale of its own in int8, and {unevenness}",
         ("equalization",),
     ),
+    Rule("awq", SKIP, _impossible("awq"), "it cannot be done here", "{trainable}; {attention}"),
+    Rule("awq", SKIP, _no_samples, "there are no samples", "what weights meet is measured on samples, and {samples}"),
+    Rule(
+        "awq",
+        TRY,
+        lambda k: k.has("attention"),
+        "the model attends",
+        "{attention}; for weights of few bits in groups (`int4-block32`), without labels",
+        ("awq",),
+    ),
+    Rule("awq", SKIP, _always, "the model does not attend", "{attention}, and it is for language models", ("awq",)),
     Rule("qat", SKIP, _impossible("qat"), "it cannot be done here", "{trainable}"),
     Rule("qat", SKIP, lambda k: not k.has("training"), "there is no training set", "{training}", ("qat",)),
     Rule(

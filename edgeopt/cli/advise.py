@@ -121,7 +121,10 @@ def _gain(item: Item) -> str:
     if item.verdict == "skip" or item.gain.startswith("none"):
         return ""
     size = f", about {item.size_bytes:,} bytes" if item.size_bytes is not None and "→" not in item.gain else ""
-    return f". Will bring: {item.gain}{size}"
+    risk = (
+        "not known before it is tried" if item.most_lost is None else f"{item.most_lost:g} points or per cent at most"
+    )
+    return f". Will bring: {item.gain}{size}. May cost: {risk}"
 
 
 def _show_why(item: Item) -> None:
