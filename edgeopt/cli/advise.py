@@ -114,7 +114,8 @@ def _show(guide: Guide) -> None:
             mark = f"{number}." if verdict in ("do", "try") else "-"
             console.print(f"{mark} {item.step}: {item.why}{_gain(item)}")
     console.print(f"\nWhy, in full: edgeopt advise … --why {guide.items[0].step}")
-    console.print(f"Type: {shlex.join(guide.command)}")
+    # In one line, to be copied.
+    console.print(f"Type: {shlex.join(guide.command)}", soft_wrap=True)
 
 
 def _gain(item: Item) -> str:
