@@ -52,6 +52,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "tfmot": Framework("tensorflow_model_optimization", "tensorflow-model-optimization"),
     "ai_edge_quantizer": Framework("ai_edge_quantizer.quantizer", "ai-edge-quantizer"),
     "litert": Framework("ai_edge_litert.interpreter", "ai-edge-litert"),
+    "litert_compiled_model": Framework("ai_edge_litert.compiled_model", "ai-edge-litert"),
     "litert_schema": Framework("ai_edge_litert.schema_py_generated", "ai-edge-litert"),
     "tflite_runtime": Framework(
         "tflite_runtime.interpreter",

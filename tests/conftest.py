@@ -14,10 +14,14 @@ import pytest
 
 from edgeopt import frameworks
 from edgeopt.errors import UnavailableError
+from edgeopt.runtimes.litert_gpu import SOFTWARE
 
 # It has to be in a process before TensorFlow, whatever the order of the tests.
 with contextlib.suppress(UnavailableError):
     frameworks.load("tflite_runtime")
+# Workers of every test see a GPU, where there is only chromium's in software.
+if SOFTWARE.exists():
+    os.environ.setdefault("VK_ICD_FILENAMES", str(SOFTWARE))
 # What is started in a background job inherits that SIGINT is ignored; the commands under test have to hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -62,6 +62,8 @@ FAMILIES: dict[str, Family] = {
         Family("tflm"),
         Family("mlas"),
         Family("tvm"),
+        # float16 where the GPU has it, and integers computed in floats.
+        Family("gpu", float_tolerance=1e-2),
     )
 }
 
@@ -144,6 +146,16 @@ RUNTIMES: dict[str, Runtime] = {
             "reference",
             "LiteRT's reference kernels",
             _LITERT,
+        ),
+        Runtime(
+            "litert-gpu",
+            "edgeopt.runtimes.litert_gpu",
+            "litert-gpu",
+            "gpu",
+            "LiteRT's CompiledModel on a GPU, through WebGPU and Vulkan",
+            frozenset({"time", "resize", "series"}),
+            accelerator="gpu",
+            by_default=False,
         ),
         Runtime(
             "tflite-runtime",
