@@ -202,6 +202,7 @@ def test_verdicts_on_a_keras_model(folder: Path) -> None:
     found = _advice(_inspect_keras(folder, models.cnn()))
     assert tuple(found) == (*SCHEMES_ADVISED, *TECHNIQUES)
     assert all(verdict.possible for verdict in found.values())
+    assert all(verdict.reason.isprintable() for verdict in found.values()), "a mark of a setting is for errors alone"
     kernels = 8 * 3 * 3 * 3 + 8 * 3 * 3 + 160 * 8 + 10 * 160
     assert f"depthwise kernels ({8 * 3 * 3 / kernels:.1%} of the weights) are pruned" in found["prune"].reason
     macs = 16 * 16 * 8 * 27 + 14 * 14 * 8 * 9 + 14 * 14 * 160 * 8 + 160 * 10

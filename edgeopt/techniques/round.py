@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeopt.choices import option
-from edgeopt.errors import setting
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import Step
 from edgeopt.techniques import repairs
@@ -145,7 +144,7 @@ def predict(step: Round, facts: ModelFacts) -> Prospect:
     return Prospect(
         "less loss of accuracy; as many bytes, as fast",
         "most of what 4 bits and fewer lose comes back; of 8 bits there is little to win back. Without labels or "
-        f"training; seconds a layer, with {setting('method', 'adaround')} minutes",
+        "training; seconds a layer, minutes by AdaRound",
     )
 
 
