@@ -141,6 +141,14 @@ def test_operators_that_no_runtime_has(tmp_path: Path) -> None:
     assert (need.version, need.litert, [r.operator for r in need.because]) == ("", None, ["Erfinv"])
 
 
+def test_operators_of_mediapipe_run_where_xnnpack_is() -> None:
+    """Nothing registers them: an interpreter without XNNPACK says so itself when it opens the file."""
+    code = OperatorCode("Convolution2DTransposeBias", 1, custom=True)
+    model = replace(read(op_versions_update.model_that_names(0, 1)), codes=(code,))
+    assert unsupported_by(model, "litert") == ()
+    assert unsupported_by(model, "tflm") == ("custom operator 'Convolution2DTransposeBias' is not part of tflm",)
+
+
 def test_tflm_runs_every_custom_operator_that_a_project_registers() -> None:
     for name in operators.CUSTOM:
         code = OperatorCode(name, 1, custom=True)

@@ -51,10 +51,13 @@ _SIGNAL = (
     "Stacker",
     "Window",
 )
-# Registered by every full interpreter beside the builtin operators, and by TFLM's with all operators.
+# Registered by every full interpreter; and those of MediaPipe's models, which XNNPACK takes and nothing else has.
+_REGISTERED = frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"})
+_XNNPACK_S = frozenset({"Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"})
+# Beside the builtin operators; TFLM's are those of a build with all operators.
 _CUSTOM_OPERATORS: dict[str, frozenset[str]] = {
-    "tflite": frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}),
-    "litert": frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}),
+    "tflite": _REGISTERED | _XNNPACK_S,
+    "litert": _REGISTERED | _XNNPACK_S,
     "tflm": frozenset(
         {"CIRCULAR_BUFFER", "TFLM_DECODE", "TFLite_Detection_PostProcess", "ethos-u"} | {f"Signal{s}" for s in _SIGNAL}
     ),
