@@ -126,7 +126,8 @@ def _scored_on(workspace: Workspace, variants: Sequence[Variant], part: Part) ->
             return replace(variant, notes=(*variant.notes, f"not scored: {score}"))
         compared = isinstance(baseline, Evaluation) and score is not baseline
         drop = score.difference(baseline) if compared and isinstance(baseline, Evaluation) else None
-        return replace(variant, metric=score.metric, drop=drop, notes=(*variant.notes, *score.notes))
+        notes = (*variant.notes, *score.notes)
+        return replace(variant, metric=score.metric, drop=drop, notes=notes, breakdown=score.breakdown)
 
     return [add(variant) for variant in variants]
 

@@ -432,6 +432,7 @@ class Variant:
         on_target: None where the run is for no device in particular.
         fidelity: how faithful it is to the same model in float32; None for that itself, and where it was not measured.
         tuning_metric, tuning_drop: what it was chosen by; None where the data have no tuning part.
+        breakdown: its score by class or target on the validation samples, where there are several.
     """
 
     name: str
@@ -451,6 +452,7 @@ class Variant:
     fidelity: Fidelity | None = None
     tuning_metric: MetricValue | None = None
     tuning_drop: Difference | None = None
+    breakdown: Breakdown | None = None
 
     @property
     def primary(self) -> Artifact | None:

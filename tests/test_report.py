@@ -334,6 +334,7 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "problem": vocabulary.Problem,
         "interval": vocabulary.Interval,
         "climb": vocabulary.Climb,
+        "breakdown": vocabulary.Breakdown,
         "rung": vocabulary.RungRecord,
     }
     assert set(definitions) == set(kinds)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgeopt.files import atomic_write
-from edgeopt.report import fidelity, figures, verdict, words
+from edgeopt.report import fidelity, figures, parts, verdict, words
 from edgeopt.report.model import Report, from_json, to_json
 from edgeopt.schemes import SCHEMES
 from edgeopt.vocabulary import Budgets, LayerError, StepRecord, Variant
@@ -143,6 +143,8 @@ def _context(report: Report) -> dict[str, Any]:
         "above": verdict.rungs_above(report),
         "aims": words.AIMS,
         "left_out": words.LEFT_OUT,
+        "parts": parts.parts(report),
+        "parts_svg": parts.svg,
     }
 
 
