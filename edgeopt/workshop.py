@@ -191,7 +191,7 @@ def work(job: Job) -> Done:
         fake_quantization.save_fake_quantized(changed, job.output)
         return Done(job.output, replace(record, seconds=seconds))
     output = job.output.with_name(f"{job.output.name}.keras")
-    notes = _save(changed, output)
+    notes = _save(changed, output, first)
     return Done(output, replace(record, seconds=seconds, notes=record.notes + notes))
 
 
@@ -265,10 +265,10 @@ def _loaded(path: Path, trust: bool, custom_objects: Path | None) -> LoadedModel
     return loaded
 
 
-def _save(model: Any, output: Path) -> tuple[str, ...]:
+def _save(model: Any, output: Path, like: LoadedModel) -> tuple[str, ...]:
     """Writes a Keras 3 file, or one of Keras 2 where Keras 3 has no such layers, and says so."""
     try:
-        save_keras3(model, output)
+        save_keras3(model, output, like=like)
     except Unbridgeable as error:
         layers = ", ".join(problem.layer for problem in error.problems)
         with files.atomic_path(output) as temporary:

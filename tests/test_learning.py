@@ -12,7 +12,7 @@ import pytest
 from edgeopt.data import load as load_data
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
-from edgeopt.loading import load_model
+from edgeopt.loading import load_model, save_keras3
 from edgeopt.loading.compiled import compiled
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.tasks import TASKS
@@ -146,6 +146,26 @@ def test_losses_come_from_files_of_either_keras(library: str, suffix: str, tmp_p
     )
     assert found.losses["1"].name == "mean_absolute_error"
     assert found.weights == {"0": 1.0, "1": 0.25}
+
+
+def test_a_model_that_was_made_of_another_is_compiled_as_that_was(tmp_path: Path) -> None:
+    keras = load("keras")
+    x = keras.Input((4,))
+    model = keras.Model(x, {"a": keras.layers.Dense(3, name="a")(x), "b": keras.layers.Dense(1, name="b")(x)})
+    losses = {"a": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "b": "mae"}
+    model.compile("adam", loss=losses, loss_weights={"a": 2.0, "b": 0.25})
+    model.save(tmp_path / "model.keras")
+    first = load_model(tmp_path / "model.keras")
+    save_keras3(first.keras, tmp_path / "again.keras", like=first)
+    again = load_model(tmp_path / "again.keras")
+    for loaded in (first, again):
+        assert loaded.compiled is not None
+        told = [loaded.compiled.loss(spec.name, index) for index, spec in enumerate(loaded.outputs)]
+        assert [(one.name, one.settings.get("sparse"), one.settings.get("from_logits")) for one in told if one] == [
+            ("categorical_crossentropy", True, True),
+            ("mean_absolute_error", None, None),
+        ]
+        assert [loaded.compiled.weight(spec.name, n) for n, spec in enumerate(loaded.outputs)] == [2.0, 0.25]
 
 
 def test_the_loss_is_the_one_said_else_the_compiled_one_else_the_task_s() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from edgeopt import files, frameworks, graph, keras_bridge
 from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.loading import formats, proof, safety
-from edgeopt.loading.compiled import compiled
+from edgeopt.loading.compiled import compile_with, compiled
 from edgeopt.tasks.losses import Compiled
 from edgeopt.tflite import reader
 from edgeopt.vocabulary import TensorSpec
@@ -147,8 +147,13 @@ def load_model(
     return replace(_brought_in(source.path, source.format, model, keras_version, notes, probe), compiled=losses)
 
 
-def save_keras3(model: Any, path: Path | str) -> None:
+def save_keras3(model: Any, path: Path | str, *, like: LoadedModel | None = None) -> None:
     """Writes a tf_keras model as a `.keras` archive that opens in plain Keras 3 and gives the same outputs.
+
+    Args:
+        model: a tf_keras model.
+        path: of the file.
+        like: the model that it was made of, whose losses of Keras' own it is compiled with.
 
     Raises:
         Unbridgeable: layers that Keras 3 cannot express, by name.
@@ -160,6 +165,8 @@ def save_keras3(model: Any, path: Path | str) -> None:
         raise ModelError(f"Expected a file name that ends in .keras, got {path.name}. Try {path.stem}.keras.")
     twin = keras_bridge.to_keras3(model)
     proof.prove(model, twin)
+    if like is not None and like.compiled is not None:
+        compile_with(twin, like.compiled, [spec.name for spec in like.outputs])
     with files.atomic_path(path) as temporary:
         twin.save(temporary)
 

@@ -1,4 +1,4 @@
-"""The config that a model was compiled with goes in; its losses and their weights, by output, come out.
+"""The config that a model was compiled with goes in; its losses and their weights, by output, come out, and go back.
 
 Nothing of it is run or imported: Keras' own losses are known by name, and all others are looked for among the user's
 own objects when they are needed.
@@ -6,11 +6,14 @@ own objects when they are needed.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeopt.tasks.losses import LOSSES, Compiled, LossSpec, canonical
+from edgeopt import graph
+from edgeopt.frameworks import load
+from edgeopt.tasks.losses import LOSSES, Compiled, LossSpec, canonical, keras_spec
 
 # A model has few outputs; a file may claim any number.
 _MOST = 1000
@@ -42,17 +45,16 @@ def _by_output(value: Any) -> dict[str, Any]:
 
 def _loss(value: Any) -> LossSpec | None:
     if isinstance(value, str) and value:
-        return LossSpec(canonical(value))
+        return keras_spec(value, {})
     if not isinstance(value, Mapping) or "class_name" not in value:
         return None
     kind, config = str(value["class_name"]), value.get("config")
     if kind == "function":
-        return LossSpec(canonical(str(config)))
-    name = canonical(kind)
-    if name not in LOSSES:
+        return keras_spec(str(config), {})
+    if canonical(kind) not in LOSSES:
         # A registered name has its package before it: what a user calls his class is the last part.
         return LossSpec(kind.rpartition(">")[2], _plain(config))
-    return LossSpec(name, _plain(config))
+    return keras_spec(kind, _plain(config))
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -64,3 +66,30 @@ def _plain(config: Any) -> dict[str, Any]:
         return isinstance(item, (bool, int, float)) or (isinstance(item, list) and all(map(is_plain, item[:_MOST])))
 
     return {str(key): item for key, item in config.items() if is_plain(item)}
+
+
+def compile_with(model: Any, found: Compiled, outputs: Sequence[str]) -> None:
+    """Compiles a Keras 3 model with the losses of Keras' own that another one had.
+
+    Args:
+        model: with outputs in the order of the other one's.
+        found: what that was compiled with.
+        outputs: the names of its outputs.
+    """
+    library = load("keras").losses
+    names = [name for name, _ in graph.output_names(model)]
+    losses = {}
+    for index, (name, was) in enumerate(zip(names, outputs)):
+        spec = found.loss(was, index)
+        row = LOSSES.get(spec.name) if spec is not None else None
+        if spec is None or row is None or not row.kind:
+            return  # code of its author's, which the file cannot hold
+        kind = getattr(library, f"Sparse{row.kind}" if spec.settings.get("sparse") else row.kind)
+        known = set(inspect.signature(kind).parameters) - {"reduction", "name", "dtype"}
+        losses[name] = kind(**{key: value for key, value in spec.settings.items() if key in known})
+    weights = {name: found.weight(was, index) for index, (name, was) in enumerate(zip(names, outputs))}
+    model.compile(
+        "adam",
+        loss=losses if len(losses) > 1 else next(iter(losses.values())),
+        loss_weights=weights if len(losses) > 1 and found.weights else None,
+    )

@@ -60,7 +60,7 @@ class LossSpec:
 
     Attributes:
         name: key of LOSSES, "module:function", or what a user's own code calls it.
-        settings: numbers and flags of Keras' own losses.
+        settings: numbers and flags of Keras' own losses; "sparse" where it was the one that takes class numbers.
     """
 
     name: str
@@ -78,6 +78,14 @@ class Compiled:
 
     losses: Mapping[str, LossSpec] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    def loss(self, output: str, index: int) -> LossSpec | None:
+        """Returns the loss of an output, by its name or number."""
+        return self.losses.get(output, self.losses.get(str(index), self.losses.get("")))
+
+    def weight(self, output: str, index: int) -> float:
+        """Returns the weight of an output, by its name or number."""
+        return self.weights.get(output, self.weights.get(str(index), self.weights.get("", 1.0)))
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,12 @@ def canonical(name: str) -> str:
     """Returns the key of LOSSES that Keras means by the name of a function or class; any other name as it is."""
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition(">")[2]).lower()
     return _NAMES.get(snake.replace("kldivergence", "kl_divergence"), name)
+
+
+def keras_spec(name: str, settings: Mapping[str, Any]) -> LossSpec:
+    """Returns the loss that a model file calls `name`."""
+    sparse = {"sparse": True} if name.rpartition(">")[2].lower().startswith("sparse") else {}
+    return LossSpec(canonical(name), {**settings, **sparse})
 
 
 def said(name: str) -> LossSpec:

@@ -319,8 +319,7 @@ class _Output:
         spec, why = self._loss(task, goal, losses)
         if spec is None:
             return []
-        weights = {} if goal.compiled is None else goal.compiled.weights
-        weight = weights.get(self.name, weights.get(str(self.index), weights.get("", 1.0)))
+        weight = 1.0 if goal.compiled is None else goal.compiled.weight(self.name, self.index)
         known = spec.name in LOSSES
         words = f"loss{f' of {self.name}' if len(goal.outputs) > 1 else ''}: "
         words += f"{spec.name.replace('_', ' ') if known else spec.name}, {why}"
@@ -365,8 +364,7 @@ class _Output:
         named = losses.get(self.name, losses.get(""))
         if named is not None:
             return said(named), "as was said"
-        held = {} if goal.compiled is None else goal.compiled.losses
-        compiled = held.get(self.name, held.get(str(self.index), held.get("")))
+        compiled = None if goal.compiled is None else goal.compiled.loss(self.name, self.index)
         if compiled is not None and task.loss:
             return compiled, _COMPILED
         own = task.loss_for(self.shape[-1] if self.shape else 1)
