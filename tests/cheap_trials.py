@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import deque
 from collections.abc import Callable
 
+from edgeopt.errors import ConfigError
 from edgeopt.front import exact
 from edgeopt.recipe import Recipe
 from edgeopt.search.hands import Ended
 from edgeopt.search.settings import Search, SearchSettings, checked
 from edgeopt.search.space import Known
 from edgeopt.search.study import Study
-from edgeopt.search.trying import Measured, Rule
+from edgeopt.search.trying import Address, Measured, Rule
 from edgeopt.store import digest
 from edgeopt.techniques.prune import Prune
 from edgeopt.vocabulary import Difference, Interval, MetricValue
@@ -23,8 +27,8 @@ SPACE = {
 }
 DATA = Known(has_labels=True, has_training=True, has_calibration=True)
 IDENTITY = {"model": "a", "data": "b"}
-_BYTES = {"float16": 2.0, "int8": 1.0, "int4": 0.5}
-_LOST = {"float16": 0.0, "int8": 0.5, "int4": 4.0}
+_BYTES = {"float16": 2.0, "int8": 1.0, "int4": 0.5, "dynamic": 1.1, "int16x8": 1.2}
+_LOST = {"float16": 0.0, "int8": 0.5, "int4": 4.0, "dynamic": 0.3, "int16x8": 0.1}
 
 
 def measured(recipe: Recipe) -> Measured:
@@ -75,3 +79,27 @@ def search(**settings: object) -> Search:
 def study(url: str, name: str = "cheap", folder: str = "here", **identity: str) -> Study:
     """Returns the study of cheap trials in a database."""
     return Study(url, name, identity={**IDENTITY, **identity}, objectives=("quality", "size"), folder=folder)
+
+
+class Mortal:
+    """A bench of a process of its own, which a recipe may kill: the first time that its file is not in the folder."""
+
+    def __init__(self, address: Address, share: tuple[int, int]) -> None:
+        self._folder = address.folder
+
+    def ready(self) -> None:
+        """See `Bench`."""
+        if not self._folder.is_dir():
+            raise ConfigError(f"Expected {self._folder} to be a folder that this machine reaches too")
+
+    def measure(self, recipe: Recipe, rule: Rule) -> Measured:
+        """Returns what a recipe comes to, after a while; int8 kills once, and float16 fails."""
+        (scheme,) = recipe.schemes
+        mark = self._folder / f"{scheme}-{os.getpid()}"
+        mark.touch()
+        time.sleep(0.2)
+        if scheme == "int8" and len(list(self._folder.glob("int8-*"))) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if scheme == "float16":
+            raise ConfigError("Expected another scheme, got float16.")
+        return measured(recipe)

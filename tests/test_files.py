@@ -80,3 +80,29 @@ def test_a_temporary_file_has_its_name_and_content_and_is_gone_afterwards():
     with files.temporary(b"content", "model.tflite") as file:
         assert (file.name, file.read_bytes()) == ("model.tflite", b"content")
     assert not file.parent.exists()
+
+
+def test_a_file_that_nobody_touched_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_TICK_NS", 0)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    file = folder / "weights"
+    file.write_bytes(b"first")
+    before, of_folder = files.sha256_once(file), files.sha256_once(folder)
+    assert (before, of_folder) == (files.sha256(file), files.sha256(folder))
+    read: list[Path] = []
+    monkeypatch.setattr(files, "sha256", lambda path, **_: read.append(path) or "read")
+    assert files.sha256_once(file) == before
+    assert read == []
+    # Other bytes of the same number, with the time of the last change set back: the inode's own is none to be set.
+    times = file.stat()
+    file.write_bytes(b"other")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert files.sha256_once(file) == "read"
+
+
+def test_a_file_that_may_change_within_a_tick_of_the_clock_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        assert files.sha256_once(file) == files.sha256(file)

@@ -54,13 +54,16 @@ class Choice:
 def chosen(trials: Sequence[Trial], objectives: Sequence[str], budgets: Budgets) -> Choice:
     """Returns the front of the trials that are done, the smallest file first.
 
-    Of several recipes that come to the same file the one with the fewest steps stands for all.
+    Of several recipes that come to the same file, or to the same costs, the one with the fewest steps stands for all.
     """
     done = [t for t in trials if t.outcome.state == "done" and all(o in _measured(t).costs for o in objectives)]
     files: dict[str, Trial] = {}
+    costs: dict[tuple[float, ...], Trial] = {}
     for trial in sorted(done, key=lambda t: (len(t.recipe.get("steps", ())), t.number)):
         files.setdefault(_measured(trial).sha256, trial)
-    different = sorted(files.values(), key=lambda t: t.number)
+    for trial in files.values():
+        costs.setdefault(tuple(_measured(trial).costs[name].value for name in objectives), trial)
+    different = sorted(costs.values(), key=lambda t: t.number)
     keeping = [t for t in different if all(over <= 0 for over in excesses(_measured(t), budgets).values())]
     some = keeping or different
     found = front([[_measured(t).costs[name] for name in objectives] for t in some])

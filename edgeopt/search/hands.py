@@ -13,6 +13,8 @@ from edgeopt.errors import EdgeoptError
 from edgeopt.recipe import Recipe
 from edgeopt.search.trying import Address, Measured, Rule
 
+BENCH = "edgeopt.search.trying:Bench"
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -47,11 +49,17 @@ class Hands(Protocol):
 
 
 class Here:
-    """Worker processes of this machine, each with its share of the cores."""
+    """Worker processes of this machine, each with its share of the cores.
 
-    def __init__(self, address: Address, count: int) -> None:
+    Args:
+        address: of the workspace.
+        count: how many.
+        bench: what takes the trials in a process, "package.module:name".
+    """
+
+    def __init__(self, address: Address, count: int, *, bench: str = BENCH) -> None:
         self.count = count
-        self._address = address
+        self._address, self._bench = address, bench
         self._workers = [workers.Worker("trials") for _ in range(count)]
         self._benches: dict[int, workers.Remote] = {}
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
@@ -73,9 +81,7 @@ class Here:
     def _outcome(self, hand: int, recipe: Recipe, rule: Rule) -> Ended:
         try:
             if hand not in self._benches:
-                self._benches[hand] = self._workers[hand].create(
-                    "edgeopt.search.trying:Bench", self._address, (hand, self.count)
-                )
+                self._benches[hand] = self._workers[hand].create(self._bench, self._address, (hand, self.count))
             return Ended(hand, self._benches[hand].call("measure", recipe, rule))
         except EdgeoptError as error:
             return Ended(hand, failed=str(error))

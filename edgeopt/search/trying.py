@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,21 +107,21 @@ class Bench:
     Args:
         address: of the workspace.
         share: number of this process and how many there are: each takes its share of the cores.
-
-    Raises:
-        ConfigError: the folder is not to be reached from here.
     """
 
     def __init__(self, address: Address, share: tuple[int, int] = (0, 1)) -> None:
-        if not (address.folder / MARKER).is_dir():
-            raise ConfigError(
-                f"Expected {address.folder} to be a folder that this process reaches too, got none on "
-                f"{os.uname().nodename if hasattr(os, 'uname') else 'its machine'}. Try -o on a file system that all "
-                "machines share."
-            )
         take_share(*share)
         self._address = address
         self._workspace = Workspace(address.model, address.data, address.folder, address.conditions, held=_MODELS_HELD)
+
+    def ready(self) -> None:
+        """Raises ConfigError where the workspace's folder is not to be reached from this process."""
+        folder = self._address.folder
+        if not (folder / MARKER).is_dir():
+            raise ConfigError(
+                f"Expected {folder} to be a folder that {platform.node()} reaches too, got none there. Try -o on a "
+                "file system that all machines share."
+            )
 
     def measure(self, recipe: Recipe, rule: Rule) -> Measured:
         """Carries out a recipe of one scheme, step by step, and measures the file that comes out.

@@ -24,6 +24,7 @@ from edgeopt.pipeline import write_up
 from edgeopt.recipe import Recipe, from_values, to_values, write_recipe
 from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limits
 from edgeopt.search.hands import Ended, Hands, Here
+from edgeopt.search.on_ray import OnRay
 from edgeopt.search.result import Point, Tuned, write_tuned
 from edgeopt.search.settings import Search, SearchSettings, checked
 from edgeopt.search.space import Known, Space
@@ -71,7 +72,8 @@ def tune(
     """
     began = time.monotonic()
     search = checked(settings)
-    frameworks.load("optuna")
+    for needed in ("optuna",) if search.settings.ray is None else ("optuna", "ray"):
+        frameworks.load(needed)
     files.require_free(output, force=force, made_by_us=MARKER)
     files.require_writable(output)
     model, output = model.absolute(), output.absolute()
@@ -92,7 +94,7 @@ def tune(
         study.first(space.plain(), space)
         progress.tell("loading", 1, 1)
         address = Address(model, data, output, _conditions(search), search.settings.objectives, search.target)
-        ended = Leader(search, study, space, began).lead(Here(address, search.settings.workers))
+        ended = Leader(search, study, space, began).lead(_hands(search, address))
         choice = chosen(study.trials, search.settings.objectives, search.budgets)
         if not choice.front:
             raise ModelError(f"Not one trial could be made and measured. {_why(study)}")
@@ -161,6 +163,11 @@ def _identity(search: Search, space: Space, workspace: Workspace) -> dict[str, s
 def _conditions(search: Search) -> SearchSettings:
     """Returns the conditions of trials: all that is said of a search but what only its leader needs."""
     return replace(search.settings, recipe=None)
+
+
+def _hands(search: Search, address: Address) -> Hands:
+    workers, cluster = search.settings.workers, search.settings.ray
+    return Here(address, workers) if cluster is None else OnRay(address, workers, cluster)
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------
@@ -353,7 +360,7 @@ def _notes(study: Study, choice: Choice, ended: str) -> tuple[str, ...]:
     notes = []
     if is_constant(study.trials):
         notes.append(
-            "the metric gave every file the same score: it tells nothing apart, and the front is by the rest alone"
+            "every file has the same score: quality tells nothing apart here, and the front is by the rest alone"
         )
     if ended == "space":
         notes.append(f"every recipe that was found in the space was tried: {study.tried} of them")
