@@ -359,9 +359,7 @@ def _some(names: Sequence[str]) -> set[str]:
 def _notes(study: Study, choice: Choice, ended: str) -> tuple[str, ...]:
     notes = []
     if is_constant(study.trials):
-        notes.append(
-            "every file has the same score: quality tells nothing apart here, and the front is by the rest alone"
-        )
+        notes.append("every file has the same score: quality tells nothing apart, the front is by the rest")
     if ended == "space":
         notes.append(f"every recipe that was found in the space was tried: {study.tried} of them")
     if len(choice.front) > MOST_TIMED:
