@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -147,10 +147,16 @@ class Bar(NamedTuple):
     segments: list[Segment]
 
 
-def size_scatter(report: Report) -> Scatter | None:
-    """Returns file size against the metric, or None for fewer than two points."""
+def size_scatter(report: Report, *, named: Collection[str] | None = None) -> Scatter | None:
+    """Returns file size against the metric, or None for fewer than two points.
+
+    Args:
+        report: its variants are the points.
+        named: of those that have a label; all if None.
+    """
     costs = {v.name: (float(v.size_bytes),) * 3 for v in report.variants if v.size_bytes}
-    return _scatter(report, costs, "Size and quality", "file size", size, limit=report.budgets.max_size_bytes)
+    limit = report.budgets.max_size_bytes
+    return _scatter(report, costs, "Size and quality", "file size", size, limit=limit, named=named)
 
 
 def latency_scatter(report: Report) -> Scatter | None:
@@ -242,6 +248,7 @@ def _scatter(
     x_text: Callable[[float], str],
     *,
     limit: float | None,
+    named: Collection[str] | None = None,
 ) -> Scatter | None:
     numbers = Numbers.of(report)
     shown = [(v, v.metric) for v in report.variants if v.name in costs and v.metric and math.isfinite(v.metric.value)]
@@ -274,7 +281,7 @@ def _scatter(
         y_label=f"{numbers.metric_name}{unit}{', log scale' if y.log else ''}",
         x_ticks=x.ticks(x_text),
         y_ticks=y.ticks(_plain),
-        marks=_labelled(marks, frame),
+        marks=_labelled(marks, frame, named),
         front=" ".join(corners),
         front_names=[shown[i][0].name for i in best],
         x_budget=x(limit) if limit is not None and x.holds(limit) else None,
@@ -352,8 +359,10 @@ class _Box(NamedTuple):
         return max(width, 0) * max(height, 0)
 
 
-def _labelled(marks: list[Mark], frame: Scatter) -> list[Mark]:
+def _labelled(marks: list[Mark], frame: Scatter, named: Collection[str] | None = None) -> list[Mark]:
     """Places every label where it hides least; the recommended variant and the baseline choose first."""
+    others = [mark for mark in marks if named is not None and mark.name not in named]
+    marks = [mark for mark in marks if named is None or mark.name in named]
     taken = [_Box(m.x - 6, m.y - 6, m.x + 6, m.y + 6) for m in marks]
     taken += [_Box(m.x - 2, min(m.y_bar), m.x + 2, max(m.y_bar)) for m in marks]
     inside = _Box(frame.left, frame.top - 8, frame.right + 6, frame.bottom)
@@ -374,7 +383,7 @@ def _labelled(marks: list[Mark], frame: Scatter) -> list[Mark]:
         placed[mark.name] = best[1]
         taken.append(best[2])
     # What matters most is drawn last, above the others.
-    return sorted((placed[m.name] for m in marks), key=_rank, reverse=True)
+    return [*others, *sorted((placed[m.name] for m in marks), key=_rank, reverse=True)]
 
 
 def _rank(mark: Mark) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -50,21 +51,31 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path, Path]:
 
 def render_html(report: Report) -> str:
     """Returns the report as one HTML page that needs no other file."""
+    return render_page("report.html.j2", _context(report))
+
+
+def render_page(template: str, context: Mapping[str, Any]) -> str:
+    """Returns a page of templates/ that looks and sorts as the report does, and needs no other file."""
     import markupsafe
 
     script = resources.files("edgeopt.report").joinpath("templates", "report.js").read_text(encoding="utf-8")
     # The page runs this script and no other: what a name from a model brings stays text.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = _environment("html").get_template("report.html.j2")
-    return page.render(_context(report), script=markupsafe.Markup(script), script_hash=f"sha256-{digest}")
+    page = _environment("html").get_template(template)
+    return page.render(context, script=markupsafe.Markup(script), script_hash=f"sha256-{digest}")
 
 
 def render_notebook(report: Report) -> str:
-    """Returns the page in a frame of its own, for the output of a notebook's cell: neither can change the other."""
-    page = html.escape(render_html(report))
+    """Returns the report for the output of a notebook's cell."""
+    return framed(render_html(report), "edgeopt report")
+
+
+def framed(page: str, title: str) -> str:
+    """Returns a page in a frame of its own, for the output of a notebook's cell: neither can change the other."""
     style = "width: 100%; height: 45rem; border: 0"
     return (
-        f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-popups" style="{style}" title="edgeopt report"></iframe>'
+        f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts allow-popups" style="{style}" '
+        f'title="{title}"></iframe>'
     )
 
 

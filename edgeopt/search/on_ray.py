@@ -27,8 +27,8 @@ LOCAL = "local"
 # How long a process of a cluster may take to start: by then there is no room for it.
 START_S = 300.0
 _CLOSE_S, _KNOCK_S = 30.0, 10.0
-# A cluster of ours sends nothing to anybody, and its processes are as important as we are: Ray's are not. (Its TMPDIR is
-# the system's: the paths of its sockets are nearly as long as may be.)
+# A cluster of ours sends nothing to anybody, and its processes are as important as we are: Ray's are not. (Its TMPDIR
+# is the system's: the paths of its sockets are nearly as long as may be.)
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 

@@ -71,6 +71,12 @@ class Tuned:
     storage: str
     sampler: str
 
+    def _repr_html_(self) -> str:
+        """Returns it as a notebook shows it."""
+        from edgeopt.search.page import notebook
+
+        return notebook(self)
+
     def variant(self, point: Point) -> Variant:
         """Returns the variant of a point."""
         found = self.report.variant(point.variant)
@@ -79,11 +85,14 @@ class Tuned:
 
 
 def write_tuned(tuned: Tuned, folder: Path) -> None:
-    """Writes study.json into the folder that holds the report."""
+    """Writes study.json and study.html into the folder that holds the report."""
+    from edgeopt.search.page import render
+
     plain = to_plain(tuned)
     plain.pop("report")
     text = json.dumps({"version": VERSION, **plain}, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write(folder / "study.json", text + "\n")
+    atomic_write(folder / "study.html", render(tuned))
 
 
 def counts(tuned: Tuned) -> dict[str, int]:
