@@ -132,7 +132,17 @@ def test_a_training_is_shortened_to_the_time_there_is_and_no_further() -> None:
     assert fitting.steps[0].epochs == 5
     assert costs.shortened(recipe, files + 2.5 * epoch) is None
     costs.learn(recipe, 2 * costs.of(recipe))
-    assert costs.of(recipe) == pytest.approx(2 * (files + 10 * epoch))
+    assert costs.of(fitting) == pytest.approx(2 * (files + 5 * epoch))
+
+
+def test_what_is_trained_already_costs_no_time_again() -> None:
+    shrunk = Recipe(schemes=("int8",), steps=load_recipe("half-macs").steps)
+    both = replace(shrunk, schemes=("int4",), steps=(*shrunk.steps, *load_recipe("few-values").steps))
+    costs = Costs(1000, 4, lambda: 0.01, file_s=1.0, tried_s=1.0)
+    alone, together = costs.of(shrunk), costs.of(both)
+    assert together > alone
+    costs.learn(shrunk, 5 * alone)
+    assert costs.of(both) < alone / 5  # two files more, and the rounding
 
 
 def test_variants_of_several_recipes_have_names_of_their_own() -> None:

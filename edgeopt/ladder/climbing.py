@@ -406,7 +406,7 @@ class _Climber:
         if not rung.brings & situation.lacking:
             brings = " and ".join(gain.value for gain in Gain if gain in rung.brings)
             lacking = " and ".join(gain.value for gain in Gain if gain in situation.lacking)
-            return f"it brings {brings}, and what lacks is {lacking}"
+            return f"it brings {brings}, and what {'is wanted' if self._gains else 'lacks'} is {lacking}"
         return rung.idle(situation)
 
     def _missing(self, recipe: Recipe) -> str:

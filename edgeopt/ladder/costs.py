@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from edgeopt.errors import EdgeoptError
 from edgeopt.recipe import Recipe
-from edgeopt.steps import TrainedStep
+from edgeopt.steps import Step, TrainedStep
 from edgeopt.techniques import technique
 
 # Seconds of a small model, until something was measured.
@@ -35,6 +35,7 @@ class Costs:
         answering_s: of one sample, by the float file.
         file_s: to convert one file; tried_s: to measure it.
         factors: by a recipe's techniques, how far off earlier guesses were.
+        done: beginnings of recipes that are trained already, which the workspace remembers.
     """
 
     samples: int
@@ -44,6 +45,7 @@ class Costs:
     file_s: float = _FILE_S
     tried_s: float = _TRIED_S
     factors: dict[tuple[str, ...], float] = field(default_factory=dict)
+    done: list[tuple[Step, ...]] = field(default_factory=list)
 
     def of(self, recipe: Recipe) -> float:
         """Returns the seconds that a recipe may take."""
@@ -53,6 +55,10 @@ class Costs:
         """Notes what a recipe took: what was remembered from an earlier run says nothing of the next."""
         if took_s > 1.0:
             self.factors[_kind(recipe)] = took_s / self._guessed(recipe)
+        for number, step in enumerate(recipe.steps, start=1):
+            if not isinstance(step, TrainedStep):
+                break
+            self.done.append(recipe.steps[:number])
 
     def shortened(self, recipe: Recipe, left_s: float) -> Recipe | None:
         """Returns the recipe with as many epochs as there is time for; None where these are too few to be worth it."""
@@ -87,7 +93,9 @@ class Costs:
         # A step is converted in the recipe's first scheme and as floats.
         files = 1 + len(recipe.schemes) + 2 * len(recipe.steps)
         seconds = files * self.file_s + len(recipe.steps) * self.tried_s
-        for step in recipe.steps:
+        for number, step in enumerate(recipe.steps, start=1):
+            if recipe.steps[:number] in self.done:
+                continue
             if isinstance(step, TrainedStep):
                 epochs = step.training(recipe.training).epochs or 0
                 seconds += technique(step.technique).takes * epochs * self.samples * self.training_s
@@ -98,7 +106,9 @@ class Costs:
 
     def _factor(self, recipe: Recipe) -> float:
         """Returns how far off the guesses of the same techniques were, or of any that share one with it."""
-        kind = _kind(recipe)
+        kind = tuple(
+            step.technique for number, step in enumerate(recipe.steps, 1) if recipe.steps[:number] not in self.done
+        )
         if kind in self.factors:
             return self.factors[kind]
         shared = [factor for other, factor in self.factors.items() if set(other) & set(kind)]
