@@ -230,6 +230,8 @@ def test_with_labels_the_command_optimizes_and_runs(guide: Guide, tmp_path: Path
 def test_people_read_the_guide_and_its_reasons(digits_model: Path, folder: Path) -> None:
     words = ["advise", str(digits_model), "--data", "digits", "-o", str(folder), "--quiet"]
     plain = CliRunner().invoke(cli, words).output
+    alike = "- calibrate, correct-bias: no loss by int8 is shown"
+    assert alike in plain
     heads = ("Do, in this order\n1. int8: ", "Worth trying", "Do not bother with", "Type: edgeopt optimize ")
     assert all(fragment in plain for fragment in heads), plain
     why = CliRunner().invoke(cli, [*words, "--why", "prune"]).output

@@ -110,9 +110,15 @@ def _show(guide: Guide) -> None:
         if not items:
             continue
         console.print(head, style="bold")
-        for number, item in enumerate(items, 1):
+        # Steps of which the same is said are one line.
+        lines: dict[str, list[str]] = {}
+        for item in items:
+            lines.setdefault(f"{item.why}{_gain(item)}", []).append(item.step)
+        for number, (words, names) in enumerate(lines.items(), 1):
             mark = f"{number}." if verdict in ("do", "try") else "-"
-            console.print(f"{mark} {item.step}: {item.why}{_gain(item)}")
+            console.print(f"{mark} {', '.join(names)}: {words}")
+    if not any(fact.value for fact in guide.facts if fact.name == "samples") and guide.of("unknown"):
+        console.print("\nWith --data, some hundred inputs and their labels if there are any, more would be known.")
     console.print(f"\nWhy, in full: edgeopt advise … --why {guide.items[0].step}")
     # In one line, to be copied.
     console.print(f"Type: {shlex.join(guide.command)}", soft_wrap=True)
