@@ -40,15 +40,16 @@ class Training(Choices):
     )
     class_weight: str | None = option(
         None,
-        "How much each class counts: balanced (all the same together), or weights by name or number; 1 if not named.",
-        metavar="balanced|CLASS=N,…",
+        "How much each class counts: balanced (all the same together), or weights by name or number, 1 if not named; "
+        "or a JSON file of such.",
+        metavar="balanced|CLASS=N,…|FILE.json",
     )
     label_smoothing: float | None = option(None, "Share of a label's weight spread over all classes.", low=0, below=1)
     augment: str | None = option(
         None,
         "How training samples are varied, masks with their pictures: none, shift, image (flipped and shifted), "
-        "spectrogram, or a function f(inputs, labels), or f(inputs, labels, seed), that returns both; auto is image or "
-        "spectrogram where a teacher answers for what is varied, else none.",
+        "spectrogram, or a function f(inputs, labels), or f(inputs, labels, seed), that returns both; auto is image "
+        "for pictures in colour where a teacher answers for what is varied, else none.",
         metavar="auto|none|shift|image|spectrogram|module:function",
     )
     patience: int | None = option(

@@ -125,6 +125,18 @@ def test_balanced_is_scikit_learns() -> None:
     assert class_weights("dog=3,0=2", np.ones(3), ("cat", "dog", "cow")).tolist() == [2, 3, 1]
 
 
+def test_weights_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "weights.json"
+    file.write_text('{"dog": 3, "0": 2}')
+    assert class_weights(str(file), np.ones(3), ("cat", "dog", "cow")).tolist() == [2, 3, 1]
+    for content in ("[1, 2]", "{", "[" * 100_000):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=r"Expected a JSON object of weights by class in .*weights.json"):
+            class_weights(str(file), np.ones(3))
+    with pytest.raises(ConfigError, match=r"missing.json, got none \(.*No such file"):
+        class_weights(str(tmp_path / "missing.json"), np.ones(3))
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

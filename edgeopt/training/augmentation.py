@@ -81,9 +81,8 @@ AUGMENTATIONS: dict[str, tuple[Variation, ...]] = {
 def resolved(name: str, specs: Sequence[TensorSpec], *, taught: bool) -> str:
     """Returns which augmentation is meant.
 
-    "auto" is one only where a teacher answers for the varied samples too: "image" for pictures in colour,
-    "spectrogram" for one channel that is longer than high or higher than long. What else has one channel may be
-    anything.
+    "auto" is "image" where a teacher answers for the varied samples too and these are pictures in colour. One channel
+    may be anything; of spectrograms it was measured that a short recovery loses by it.
 
     Args:
         name: key of AUGMENTATIONS, "auto" or "module:function".
@@ -94,10 +93,8 @@ def resolved(name: str, specs: Sequence[TensorSpec], *, taught: bool) -> str:
     """
     pictures = [spec.shape for spec in specs if len(spec.shape) == 3]
     if name == AUTO:
-        (height, width, channels) = pictures[0] if len(pictures) == 1 and len(specs) == 1 else (None, None, None)
-        if not taught or height is None or width is None:
-            return "none"
-        return "image" if channels == _COLOURS else "spectrogram" if channels == 1 and height != width else "none"
+        in_colour = len(pictures) == len(specs) == 1 and pictures[0][2] == _COLOURS and None not in pictures[0]
+        return "image" if taught and in_colour else "none"
     if ":" in name:
         return name
     if name not in AUGMENTATIONS:
