@@ -66,6 +66,7 @@ PAGES = (
     "docs/compression.md",
     "docs/repair.md",
     "docs/choosing.md",
+    "docs/language-models.md",
     "docs/recipes.md",
     "docs/budgets.md",
     "docs/runtimes.md",

@@ -197,6 +197,17 @@ def test_models_that_are_no_decoders_are_refused() -> None:
         decoder_of(tf_keras.Model(tokens, layers.GlobalAveragePooling1D()(x)))
     with pytest.raises(ModelError, match="Expected a decoder with MultiHeadAttention or GroupQueryAttention layers"):
         decoder_of(tf_keras.Model(tokens, layers.Dense(32)(x)))
+
+    class Block(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="block")
+            self.look = layers.MultiHeadAttention(2, 8)
+
+        def call(self, x: Any) -> Any:
+            return self.look(x, x, use_causal_mask=True)
+
+    with pytest.raises(ModelError, match="block: what is inside of a Block cannot be reached"):
+        decoder_of(tf_keras.Model(tokens, layers.Dense(32)(Block()(x))))
     model = _decoder()
     likely = tf_keras.Model(model.inputs, layers.Softmax(name="likely")(model.outputs[0]))
     with pytest.raises(ModelError, match="Expected logits, got probabilities: the last layer, likely, ends in a soft"):

@@ -78,6 +78,8 @@ def decoder_of(model: Any) -> Decoder:
     for call in graph.flat_calls(model):
         layer = _inner(call.layer)
         if not _attends(layer):
+            if _attends_inside(layer):
+                problems.append(f"{call.name}: what is inside of a {type(layer).__name__} cannot be reached")
             continue
         if reason := _why_not_cached(call):
             problems.append(f"{call.name}: {reason}")
@@ -88,7 +90,7 @@ def decoder_of(model: Any) -> Decoder:
         raise ModelError(
             "Expected layers that attend to earlier tokens of their own input, got others:"
             + "".join(f"\n  {problem}" for problem in problems)
-            + "\nTry MultiHeadAttention or GroupQueryAttention with use_causal_mask=True."
+            + "\nTry MultiHeadAttention or GroupQueryAttention with use_causal_mask=True, each in the model itself."
         )
     if not found:
         raise ModelError(
@@ -294,6 +296,11 @@ def _takes_start(layer: Any) -> bool:
 def _inner(layer: Any) -> Any:
     """Returns the Keras 3 layer or operation that a tf_keras layer holds, or the layer itself."""
     return getattr(layer, "layer", getattr(layer, "operation", layer))
+
+
+def _attends_inside(layer: Any) -> bool:
+    """Whether a layer of the user's own has an attention layer."""
+    return hasattr(layer, "_flatten_layers") and any(_attends(one) for one in layer._flatten_layers())
 
 
 def _attends(layer: Any) -> bool:
