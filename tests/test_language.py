@@ -226,6 +226,19 @@ def test_awq_says_what_it_cannot_scale(small: Small, tmp_path: Path) -> None:
         )
 
 
+def test_awq_leaves_a_model_alone_whose_channels_are_alike(tmp_path: Path) -> None:
+    layers_ = load("tf_keras").layers
+    inputs = layers_.Input((6, 64))
+    x = layers_.LayerNormalization(name="even")(inputs)
+    model = load("tf_keras").Model(inputs, layers_.Dense(32)(x))
+    samples = np.random.default_rng(0).normal(size=(40, 6, 64)).astype(np.float32)
+    made, record = awq.TECHNIQUE.apply(awq.Awq(), model, data.load(samples), Carried(tmp_path))
+    assert record.notes[0].startswith("nothing was scaled: no channels meet so much larger activations")
+    assert [layer.reason[:25] for layer in record.layers] == ["no power is worth it: err"]
+    for before, after in zip(model.get_weights(), made.get_weights()):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_awq_scales_from_dense_to_dense_where_nothing_bends_between() -> None:
     layers_ = load("tf_keras").layers
     x = inputs = layers_.Input((8,))

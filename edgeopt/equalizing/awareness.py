@@ -23,6 +23,8 @@ TASK = "scaling by activations"
 # Of the mean size of a channel; 0 leaves all as it is.
 _POWERS = np.linspace(0.0, 1.0, 20, endpoint=False)
 _LEAST_SCALE = 1e-4
+# Of the error: where less is won, what later layers make of it decides, and a decoder without large channels got worse.
+_WORTHWHILE = 0.9
 # Activations of a Dense layer that pass a scale above 0 on.
 _HOMOGENEOUS = ("linear", "relu")
 
@@ -64,7 +66,8 @@ class Site:
 class Scaled:
     """What became of a site: the power that was taken, and the error of what reads it before and after.
 
-    Errors are shares of the outputs' mean square, with weights of as few bits as were asked for.
+    Errors are shares of the outputs' mean square, the mean over the readers, with weights of as few bits as were asked
+    for.
     """
 
     site: Site
@@ -273,15 +276,17 @@ def _scaled(site: Site, sums: _Sums, bits: int, group: int) -> Scaled:
     count = max(1, sums.count)
     sizes, hessian = np.asarray(sums.sizes) / count, np.asarray(sums.products) / count
     matrices = [kernel.matrix.astype(np.float64) for kernel in site.readers]
-    whole = sum(_quadratic(matrix, hessian) for matrix in matrices) or 1.0
-    best, least, first = np.ones_like(sizes), np.inf, 0.0
+    # Each reader in its own measure: queries and keys are large, and what they lose is softened.
+    wholes = [_quadratic(matrix, hessian) or 1.0 for matrix in matrices]
+    best, least, first = np.ones_like(sizes), 0.0, 0.0
     power = 0.0
     for tried in _POWERS:
         scales = _scales(sizes, tried)
-        error = sum(_quadratic(_rounded(m * scales, bits, group) / scales - m, hessian) for m in matrices) / whole
+        lost = [_quadratic(_rounded(m * scales, bits, group) / scales - m, hessian) for m in matrices]
+        error = float(np.mean([one / whole for one, whole in zip(lost, wholes)]))
         if tried == 0:
-            first = error
-        if error < least:
+            first = least = error
+        elif error < least and error < _WORTHWHILE * first:
             best, least, power = scales, error, float(tried)
     for variable in site.makers:
         value = _value(variable)

@@ -56,7 +56,11 @@ def apply(step: Awq, model: Any, data: Dataset, carried: Carried) -> tuple[Any, 
     apart = max(keras_bridge.relative_difference(one, other) for one, other in zip(before, answers(ready, inputs)))
     promises = [Promise(_OUTPUTS, limit=SAME).found(apart, note=f"{len(inputs[0])} calibration samples")]
     promises += [Promise(_OFF, one.site.name, limit=100 * one.before, unit="%").found(100 * one.after) for one in done]
-    notes = () if done else ("nothing was scaled: the model has no channels that linear layers alone read",)
+    notes: tuple[str, ...] = ()
+    if not done:
+        notes = ("nothing was scaled: the model has no channels that linear layers alone read",)
+    elif not any(one.power for one in done):
+        notes = ("nothing was scaled: no channels meet so much larger activations than the rest that it pays",)
     record = StepRecord(
         step.technique,
         step.said(),
@@ -108,8 +112,12 @@ def remarks(step: Awq, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> It
 
 def _layers(done: Sequence[Scaled], left: Sequence[Site], bits: int) -> Iterator[LayerChange]:
     for one in done:
-        said = f"power {one.power:.2f}: error with {bits} bits {one.before:.3%} → {one.after:.3%}"
-        yield LayerChange(one.site.name, one.site.kind, said if one.power else "", "" if one.power else said)
+        if one.power:
+            said = f"power {one.power:.2f}: error with {bits} bits {one.before:.3%} → {one.after:.3%}"
+            yield LayerChange(one.site.name, one.site.kind, said)
+        else:
+            reason = f"no power is worth it: error with {bits} bits {one.before:.3%}"
+            yield LayerChange(one.site.name, one.site.kind, reason=reason)
     for site in left:
         yield LayerChange(site.name, site.kind, reason=site.reason)
 
