@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeopt.evaluation import evaluate
     from edgeopt.pipeline import Settings
     from edgeopt.recipe import Recipe, load_recipe
+    from edgeopt.torch_import import import_torch
     from edgeopt.vocabulary import Budgets
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _HOMES = {
     "examine": "edgeopt.doctor",
     "export": "edgeopt.api.export",
     "generate": "edgeopt.api.language",
+    "import_torch": "edgeopt.torch_import",
     "inspect": "edgeopt.api.inspect",
     "load_data": "edgeopt.data.loading",
     "load_recipe": "edgeopt.recipe",
@@ -84,6 +86,7 @@ __all__ = [
     "examine",
     "export",
     "generate",
+    "import_torch",
     "inspect",
     "load_data",
     "load_recipe",

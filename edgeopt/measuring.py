@@ -13,12 +13,13 @@ from edgeopt import comparison, formats, machine, parity, progress, targets
 from edgeopt import data as datasets
 from edgeopt.benchmarking import NOISY, benchmark
 from edgeopt.carry_out import BASELINE, Outcome
-from edgeopt.compilers import COMPILERS, maker_of
+from edgeopt.compilers import COMPILERS, maker_of, starts_from
 from edgeopt.data import Part
 from edgeopt.errors import EdgeoptError, ModelError, UnavailableError
 from edgeopt.evaluation import Evaluation
 from edgeopt.formats import FORMATS
 from edgeopt.runtimes import Request, reference_for, to_try
+from edgeopt.schemes import scheme
 from edgeopt.tflite.reader import read_once
 from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
 from edgeopt.workspace import Workspace
@@ -81,11 +82,13 @@ def translated(workspace: Workspace, outcome: Outcome, further: Sequence[str]) -
     """Adds every variant in further formats, keys of `formats.FORMATS`, as far as these have its scheme."""
     made = {(v.steps, v.scheme): v for v in outcome.variants if v.file}
     compilers = [compiler for form in further if (compiler := maker_of(form))]
+    calibration = workspace.conditions.calibration
     pairs = [
-        (variant, made[variant.steps, compiler.sources[variant.scheme]], compiler)
+        (variant, made[key], compiler)
         for compiler in compilers
         for variant in made.values()
-        if (variant.steps, compiler.sources.get(variant.scheme)) in made
+        if variant.scheme in compiler.sources
+        and (key := (variant.steps, starts_from(compiler, variant.scheme, calibration=calibration))) in made
     ]
     variants, references = list(outcome.variants), dict(outcome.references)
     for variant, source, compiler in progress.track(pairs, "translating", len(pairs)):
@@ -197,6 +200,8 @@ def tried_on_runtimes(
         asked = (main, *promises) if everywhere or not promises else promises
         requests = to_try(asked, form=form) if everywhere else list(asked)
         sources = [artifact for artifact in variant.artifacts[1:] if reference_for(artifact.format)]
+        if scheme(variant.scheme).is_low_bit:
+            sources = []  # what it is made of is rounded on the way: how much is lost is for `held_against_float`
         source = workspace.folder / sources[0].file if sources and not reference_for(form) else None
 
         def check() -> _Rows:

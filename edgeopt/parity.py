@@ -161,7 +161,9 @@ def check(
             undelegated=outputs.undelegated,
         )
         if reference is None:
-            reference = _reference(original, formats.format_of(original).name, part, count) or outputs
+            reference = (
+                _reference(original, formats.format_of(original).name, part, count, own=source is None) or outputs
+            )
         if reference is not outputs:
             family = FAMILIES[runtime.family]
             tolerance = family.quantized_tolerance if facts.is_quantized else family.float_tolerance
@@ -171,9 +173,13 @@ def check(
     return tuple(rows)
 
 
-def _reference(file: Path, form: str, part: Part | None, count: int) -> Outputs | None:
-    """Returns what the reference runtime of a format computes, or None where there is none or it refuses the file."""
-    runtime = runtimes.reference_for(form)
+def _reference(file: Path, form: str, part: Part | None, count: int, *, own: bool) -> Outputs | None:
+    """Returns what the reference runtime of a format computes, or None where there is none or it refuses the file.
+
+    Args:
+        own: whether the file is the one that is checked; for the one it was made from the main runtime serves as well.
+    """
+    runtime = runtimes.reference_for(form) or (None if own else runtimes.main_for(form))
     if runtime is None:
         return None
     try:

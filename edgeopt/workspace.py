@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from edgeopt import __version__, comparison, files, formats, frameworks, metrics, runtimes, user_code, workers
 from edgeopt import data as datasets
 from edgeopt.choices import Choices
-from edgeopt.compilers import Compiler, compile_content
+from edgeopt.compilers import CALIBRATED, Compiler, compile_content, maker_of
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, ModelSummary, convert_for
 from edgeopt.data import Dataset, Part, tuning
 from edgeopt.errors import ConversionError, EdgeoptError, ModelError, UnavailableError
@@ -30,11 +32,12 @@ from edgeopt.repairing.running import RUNS
 from edgeopt.rounding.alone import CHOICES, Choice
 from edgeopt.rounding.losses import SAMPLES, Losses
 from edgeopt.runtimes import Delegate, Request
+from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Training
 from edgeopt.store import Store, digest
 from edgeopt.techniques import technique
-from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, Variant
+from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, TensorSpec, Variant
 from edgeopt.workshop import Done, FileJob, Job, Survey
 
 Result = TypeVar("Result")
@@ -60,6 +63,7 @@ class Conditions:
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
         shapes: sizes that the model leaves free; see `ConvertOptions`.
+        calibration: how ONNX Runtime sets the ranges of int8 there, one of CALIBRATIONS; "" keeps the `.tflite`'s.
         processor: that compiled code is for, as LLVM's TRIPLE/CPU; "" for this machine's.
         custom_objects, trust: see `loading.load_model`.
     """
@@ -72,6 +76,7 @@ class Conditions:
     delegate: Delegate | None = None
     batch_size: int | None = 1
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    calibration: str = ""
     processor: str = ""
     custom_objects: Path | None = None
     trust: bool = False
@@ -447,23 +452,45 @@ class Workspace:
         steps = (*converted.steps, planned.technique)
         return replace(kept.variant, name=f"{named}.{converted.scheme}", steps=steps), kept.record
 
-    def compiled(self, source: Variant, compiler: Compiler, scheme: str) -> Variant:
+    def compiled(
+        self, source: Variant, compiler: Compiler, scheme: str, *, asked: Mapping[str, str] | None = None
+    ) -> Variant:
         """Returns what a compiler makes of a converted file, as a variant of its own; a failure is part of it.
 
         Args:
             source: in the scheme that the compiler starts from; it is an artifact of the variant, after its own.
             compiler: one of those that make files of any scheme.
             scheme: of what it makes.
+            asked: settings that another compiler, which takes what this one makes, wants it to have.
         """
+        assert source.primary is not None
         name = f"{source.name.removesuffix(source.scheme)}{scheme}-{compiler.makes}"
-        told = {"scheme": scheme, "processor": self.conditions.processor}
+        if source.primary.format not in compiler.takes:
+            before = maker_of(compiler.takes[0])
+            assert before is not None
+            between = self.compiled(source, before, compiler.sources[scheme], asked=compiler.asks)
+            if between.primary is None:
+                return replace(between, name=name, scheme=scheme)
+            source = between
+        calibration = self.conditions.calibration if scheme == CALIBRATED else ""
+        told = {
+            **{"scheme": scheme, "processor": self.conditions.processor, "calibration": calibration, "symmetric": ""},
+            **(asked or {}),
+        }
+        part = self.data.calibration if told["calibration"] and "samples" in compiler.settings else None
+        told["samples"] = "" if part is None else part.digest()
         settings = {name: told[name] for name in compiler.settings}
         key = {"file": source.sha256, "compiler": compiler.name, "scheme": scheme, "settings": settings}
         file = self._store.folder / "artifacts" / f"{digest(key)}{compiler.suffix}"
 
         def compute() -> Variant:
             content = (self.folder / str(source.file)).read_bytes()
-            files.atomic_write(file, compile_content(content, compiler, settings).content)
+            with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+                own = dict(settings)
+                if part is not None:
+                    specs = formats.facts(self.folder / str(source.file)).inputs
+                    own["samples"] = str(_stored(part, specs, Path(folder)))
+                files.atomic_write(file, compile_content(content, compiler, own).content)
             return self._variant(name, scheme_named(scheme), file, made_by=compiler.name, notes=())
 
         try:
@@ -715,6 +742,14 @@ class Workspace:
         for converter in self._converters.values():
             converter.close()
         self._converters.clear()
+
+
+def _stored(part: Part, specs: Sequence[TensorSpec], folder: Path) -> Path:
+    """Writes the inputs of samples, in the order of `specs`, as an `.npz` and returns its path."""
+    samples = from_data(part, specs, count=len(part))
+    arrays = {str(i): np.concatenate([one[spec.name] for one in samples]) for i, spec in enumerate(specs)}
+    np.savez(folder / "samples.npz", **arrays)
+    return folder / "samples.npz"
 
 
 def _content(path: Path) -> str:

@@ -24,7 +24,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("doctor", "rounding"),
     ("loading",),
     ("conversion", "evaluation", "benchmarking", "parity", "inspection", "drawing", "exporters"),
-    ("techniques", "comparison", "language"),
+    ("techniques", "comparison", "language", "torch_import"),
     ("advice", "recipe", "workshop", "report", "store", "fidelity"),
     ("plan", "outlook", "recommendation"),
     ("workspace",),

@@ -13,9 +13,10 @@ import pytest
 import edgeopt
 from edgeopt import data, formats, frameworks, runtimes
 from edgeopt.api.convert import Conversion
-from edgeopt.compilers import COMPILERS, compile_content
+from edgeopt.compilers import CALIBRATIONS, COMPILERS, compile_content
+from edgeopt.compilers.onnx import _calibrated, _in_blocks
 from edgeopt.errors import ConfigError, ConversionError, ModelError
-from edgeopt.formats.onnx import OPSET, RELEASES, oldest_release, refused_by
+from edgeopt.formats.onnx import OPSET, RELEASES, Needs, oldest_release, refused_by
 
 SCHEMES = COMPILERS["tf2onnx"].sources
 
@@ -295,23 +296,32 @@ def test_operators_of_unknown_domains_are_told_before_they_are_run(tmp_path: Pat
 def test_releases_know_what_they_know() -> None:
     assert oldest_release(17, 8) == "1.12"
     assert oldest_release(99, 8) == ""
-    assert refused_by(21, 10, (), "1.20") == ()
-    assert refused_by(22, 10, (), "1.20.1") == (
+    assert refused_by(Needs(21, 10), "1.20") == ()
+    assert refused_by(Needs(22, 10), "1.20.1") == (
         "its operator set 22 is newer than 21, the newest that onnxruntime 1.20.1 knows",
     )
-    assert refused_by(17, 9, (), "1.12") == (
+    assert refused_by(Needs(17, 9), "1.12") == (
         "its IR version 9 is newer than 8, the newest that onnxruntime 1.12 knows",
     )
     # Of a release that came after the table nobody can tell here.
-    assert refused_by(99, 99, (), f"1.{int(next(reversed(RELEASES)).split('.')[1]) + 1}") == ()
+    assert refused_by(Needs(99, 99), f"1.{int(next(reversed(RELEASES)).split('.')[1]) + 1}") == ()
+
+
+def test_what_is_older_than_onnxruntime_is_said_before_it_runs(tmp_path: Path) -> None:
+    frameworks.load("onnx").save(
+        model([node("Relu", "x")], inputs={"x": (1, 4)}, weights={}, opset=5), tmp_path / "old.onnx"
+    )
+    (said,) = edgeopt.inspect(tmp_path / "old.onnx").verdicts["onnxruntime"]
+    assert said.startswith("its operator set 5 is older than 7, with which onnxruntime begins: onnx.version_converter")
 
 
 def test_inputs_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
     onnx = frameworks.load("onnx")
     helper = onnx.helper
     kinds = {
-        "text": helper.make_tensor_type_proto(onnx.TensorProto.STRING, [1, 2]),
-        "list": helper.make_sequence_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [1])),
+        "string": helper.make_tensor_type_proto(onnx.TensorProto.STRING, [1, 2]),
+        "bfloat16": helper.make_tensor_type_proto(onnx.TensorProto.BFLOAT16, [1, 2]),
+        "a sequence": helper.make_sequence_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [1])),
     }
     for name, kind in kinds.items():
         graph = helper.make_graph(
@@ -319,7 +329,9 @@ def test_inputs_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
         onnx.save(made, tmp_path / f"{name}.onnx")
-        with pytest.raises(ModelError, match=r"to take tensors of numbers, got 'x' of (tensor\(string|seq)"):
+        (said,) = edgeopt.inspect(tmp_path / f"{name}.onnx").verdicts["onnxruntime"]
+        assert said == f"it takes {name} ('x'), no numbers that can be fed here"
+        with pytest.raises(ModelError, match=r"to take tensors of numbers, got 'x' of (tensor\((string|bfloat16)|seq)"):
             runtimes.open_session(tmp_path / f"{name}.onnx", runtimes.RUNTIMES["onnxruntime"])
 
 
@@ -372,3 +384,122 @@ def test_a_graph_without_weights_computes_in_its_floats(tmp_path: Path) -> None:
     onnx = frameworks.load("onnx")
     onnx.save(model([node("Relu", "x")], inputs={"x": (1, 4)}, weights={}), tmp_path / "m.onnx")
     assert formats.facts(tmp_path / "m.onnx").computes == "float32"
+
+
+# --- made by ONNX Runtime's own quantizers ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense() -> tuple[Any, np.ndarray]:
+    """A Dense layer of 64 to 10 whose weights lie turned, with a bias; and its weights [64, 10]."""
+    weights = np.random.default_rng(0).standard_normal((10, 64)).astype(np.float32)
+    stored = {"w": weights, "b": np.arange(10, dtype=np.float32)}
+    made = model([node("Gemm", "x", "w", "b", transB=1)], inputs={"x": (1, 64)}, weights=stored)
+    return made, weights.T
+
+
+def test_dense_weights_of_four_bits_have_a_scale_a_block(dense: tuple[Any, np.ndarray], tmp_path: Path) -> None:
+    made, weights = dense
+    file = tmp_path / "int4.onnx"
+    file.write_bytes(_in_blocks(type(made).FromString(made.SerializeToString()), tmp_path, size=32).SerializeToString())
+    facts = formats.facts(file)
+    (stored,) = [weight for weight in facts.weights if weight.kind == "weights"]
+    assert (stored.dtype, stored.elements, stored.scales) == ("int4", 64 * 10, 64 * 10 // 32)
+    assert (facts.macs, facts.parameters) == (64 * 10, 64 * 10 + 10)
+    session = runtimes.isolated(file, runtimes.RUNTIMES["onnxruntime"])
+    x = np.ones((1, 64), np.float32)
+    (got,) = session.run({"x": x}).values()
+    session.close()
+    steps = np.abs(weights).max() / 7  # the largest that a scale can be
+    np.testing.assert_allclose(got, x @ weights + np.arange(10), atol=64 * steps / 2)
+    assert not np.array_equal(got, x @ weights + np.arange(10))
+
+
+def test_without_dense_layers_there_are_no_weights_of_four_bits(tmp_path: Path) -> None:
+    made = model([node("Relu", "x")], inputs={"x": (1, 64)}, weights={})
+    with pytest.raises(ConversionError, match=r"Dense layers whose weights int4 can be, .* none of 32 weights"):
+        _in_blocks(made, tmp_path, size=32)
+
+
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_ranges_are_found_anew(dense: tuple[Any, np.ndarray], method: str, tmp_path: Path) -> None:
+    made, weights = dense
+    samples = np.random.default_rng(1).standard_normal((40, 64)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", **{"0": samples})
+    settings = {"calibration": method, "symmetric": "yes", "samples": str(tmp_path / "samples.npz")}
+    found = _calibrated(type(made).FromString(made.SerializeToString()), tmp_path, settings)
+    onnx = frameworks.load("onnx")
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in found.graph.initializer}
+    zeros = [stored[one.input[2]] for one in found.graph.node if one.op_type == "QuantizeLinear"]
+    assert zeros
+    assert not np.any(zeros), "zero is 0 where that is asked for, as TensorRT does"
+    (tmp_path / "int8.onnx").write_bytes(found.SerializeToString())
+    session = runtimes.isolated(tmp_path / "int8.onnx", runtimes.RUNTIMES["onnxruntime"])
+    (got,) = session.run({"x": samples[:1]}).values()
+    session.close()
+    expected = samples[:1] @ weights + np.arange(10)
+    assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_converted_file_is_translated_as_it_is(tflite: dict[str, Path], tmp_path: Path) -> None:
+    found = edgeopt.convert(tflite["int8"], tmp_path / "same.onnx")
+    assert (found.scheme, found.inputs) == ("full int8", formats.facts(tflite["int8"]).inputs)
+    assert [(row.name, row.matches_reference) for row in found.runtimes] == [("onnxruntime", True)]
+    with pytest.raises(ConfigError, match=r"a model to bring to dynamic, got .*int8\.tflite, a converted file"):
+        edgeopt.convert(tflite["int8"], tmp_path / "other.onnx", scheme="dynamic")
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme", "said"),
+    [
+        ("max", "int8-float-io", r"Expected one of minmax, entropy, percentile, got 'max'"),
+        ("minmax", "int8", r"Expected an \.onnx in int8-float-io and data to find its ranges anew \(minmax\)"),
+        ("minmax", "int8-float-io", r"and data to find its ranges anew"),
+    ],
+)
+def test_where_ranges_cannot_be_found_anew_is_said(
+    tflite: dict[str, Path], method: str, scheme: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        edgeopt.convert(tflite["float32"], tmp_path / "x.onnx", scheme=scheme, calibration=method)
+
+
+# --- graphs inside nodes, and products of several forms --------------------------------------------------------------
+
+
+def test_weights_inside_branches_are_counted(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    shape = helper.make_tensor_value_info("t", kind, (1, 2))
+
+    def branch(width: int) -> Any:
+        weights = onnx.numpy_helper.from_array(np.ones((width, 2), np.float32), "w")  # one name in both
+        sliced = onnx.numpy_helper.from_array(np.ones((4, width), np.float32), "first")
+        nodes = [node("MatMul", "x", "first", output="m"), node("MatMul", "m", "w", output="t")]
+        return helper.make_graph(nodes, f"branch{width}", [], [shape], [weights, sliced])
+
+    made = model([node("If", "c", then_branch=branch(3), else_branch=branch(5))], inputs={"x": (1, 4)}, weights={})
+    made.graph.input.append(helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, ()))
+    onnx.save(made, tmp_path / "branches.onnx")
+    facts = formats.facts(tmp_path / "branches.onnx")
+    assert facts.parameters == 4 * 3 + 3 * 2 + 4 * 5 + 5 * 2
+    assert facts.macs == 4 * 3 + 3 * 2 + 4 * 5 + 5 * 2
+    assert [operator.graph for operator in facts.operators] == [0, 1, 1, 2, 2]
+    assert all(np.all(facts.values(weight) == 1) for weight in facts.weights)
+
+
+def test_einsum_and_attention_are_counted(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    nodes = [
+        node("Einsum", "x", "w", output="e", equation="bsh,hk->bsk"),
+        node("Attention", "e", "v", "c", domain="com.microsoft", num_heads=2),
+    ]
+    weights = {"w": np.ones((6, 4)), "v": np.ones((4, 3 * 4)), "c": np.ones(3 * 4)}
+    made = model(nodes, inputs={"x": (1, 5, 6)}, weights={name: w.astype(np.float32) for name, w in weights.items()})
+    made.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(made, tmp_path / "attention.onnx")
+    facts = formats.facts(tmp_path / "attention.onnx")
+    assert facts.parameters == 6 * 4 + 4 * 12 + 12
+    products, projections, scores = 5 * 6 * 4, 5 * 4 * 12, 2 * 5 * 5 * 4
+    assert [operator.macs for operator in facts.operators] == [products, projections + scores]
+    assert [operator.kind for operator in facts.operators] == ["dense", "attention"]

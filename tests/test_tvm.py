@@ -19,7 +19,7 @@ from edgeopt.cli import cli
 from edgeopt.compilers import COMPILERS, compile_content
 from edgeopt.compilers.tvm import built
 from edgeopt.errors import ConfigError, ConversionError, EdgeoptError, ModelError, UnavailableError
-from edgeopt.formats.tvm import described
+from edgeopt.formats.sealed import described
 from edgeopt.runtimes.tvm import LIBRARIES
 from edgeopt.targets import TARGETS
 
@@ -212,9 +212,7 @@ def test_a_home_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyte
 )
 def test_other_libraries_are_refused(end: bytes, tmp_path: Path) -> None:
     (tmp_path / "other.so").write_bytes(b"\x7fELF" + end)
-    with pytest.raises(
-        ModelError, match=r"Expected a shared library that edgeopt made, which says what it computes, got"
-    ):
+    with pytest.raises(ModelError, match=r"Expected code that edgeopt made, which says what it computes, got"):
         formats.facts(tmp_path / "other.so")
 
 
@@ -231,7 +229,7 @@ def test_what_a_library_says_of_itself_ends_no_process(libraries: dict[str, Path
     with pytest.raises(ModelError, match=r"tvm could not run wrong\.so: .*Expected a library made by this version"):
         session.run({"picture": np.zeros((2, 8, 8, 1), np.float32)})
     session.close()
-    with pytest.raises(ModelError, match=r"Expected a shared library, got .*gone\.so: No such file"):
+    with pytest.raises(ModelError, match=r"Expected a file of code, got .*gone\.so: No such file"):
         described(tmp_path / "gone.so")
 
 

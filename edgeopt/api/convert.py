@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import data as datasets
-from edgeopt import files, formats, targets
+from edgeopt import files, formats, parity, targets
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import BASELINE, carry_out, promised
-from edgeopt.compilers import COMPILERS, Compiler, maker_of
-from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.compilers import CALIBRATED, CALIBRATIONS, COMPILERS, Compiler, compile_content, maker_of, starts_from
+from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
 from edgeopt.measuring import held_against_float, tried_on_runtimes
 from edgeopt.recipe import Recipe
+from edgeopt.runtimes import Request, main_for, parse
 from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
@@ -66,6 +67,7 @@ def convert(
     data: Any = None,
     runtimes: Sequence[str] = (),
     target: str | None = None,
+    calibration: str = "",
     output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | None = None,
@@ -87,6 +89,7 @@ def convert(
         runtimes: promises, as "tflite-runtime==2.14": the file loads and computes correctly there.
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
             fit, and where it has a compiler what is written is what that makes of it.
+        calibration: how ONNX Runtime sets the ranges of int8, one of CALIBRATIONS; the `.tflite`'s if "".
         output_name: which output the labels are for, where the model has several.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
@@ -105,7 +108,10 @@ def convert(
     translator = _translator(output, wanted, device)
     if device is not None:
         targets.refuse_scheme(device, wanted)
-    made_as = translator.sources[wanted.name] if translator else wanted.name
+    _require_calibration(calibration, translator, wanted, has_data=data is not None)
+    if translator is not None and (given := _converted(model, translator)) is not None:
+        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, device=device)
+    made_as = starts_from(translator, wanted.name, calibration=calibration) if translator else wanted.name
     recipe = Recipe(
         schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
     )
@@ -116,6 +122,7 @@ def convert(
         output_name=output_name,
         batch_size=batch_size,
         shapes=shapes or {},
+        calibration=calibration,
         processor="" if device is None else device.processor,
         custom_objects=custom_objects,
         trust=trust,
@@ -190,6 +197,79 @@ def _translator(output: Path, scheme: Scheme, device: targets.Target | None) -> 
             f"Try --scheme int8, or -o {output.stem}.tflite."
         )
     return found
+
+
+def _require_calibration(calibration: str, translator: Compiler | None, scheme: Scheme, *, has_data: bool) -> None:
+    """Raises ConfigError where ranges cannot be found anew for the file that is asked for."""
+    if not calibration:
+        return
+    if calibration not in CALIBRATIONS:
+        known = ", ".join(CALIBRATIONS)
+        raise ConfigError(f"Expected one of {known}, got {calibration!r}.{suggestion(calibration, CALIBRATIONS)}")
+    if translator is None or "calibration" not in translator.settings or scheme.name != CALIBRATED or not has_data:
+        raise ConfigError(
+            f"Expected an .onnx in {CALIBRATED} and data to find its ranges anew ({calibration}), got another. "
+            f"Try -o FILE.onnx --scheme {CALIBRATED} --data DATA."
+        )
+
+
+def _converted(model: Any, translator: Compiler) -> Path | None:
+    """Returns the path of a model that is a converted file already, which a translator takes as it is; else None."""
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    if path is None or not path.is_file() or not formats.is_converted(path):
+        return None
+    form = formats.format_of(path).name
+    # A float .tflite can still be brought to any scheme.
+    if form not in translator.takes or (form == "tflite" and not formats.facts(path).is_quantized):
+        return None
+    return path
+
+
+def _translated(
+    source: Path,
+    translator: Compiler,
+    output: Path,
+    scheme: Scheme,
+    *,
+    data: Any,
+    runtimes: Sequence[str],
+    device: targets.Target | None,
+) -> Conversion:
+    """Writes what a compiler makes of a converted file as it is, and verifies it against that file.
+
+    Raises:
+        ConfigError: it should be brought to a scheme, but has one.
+        ConversionError: see `convert`.
+    """
+    if scheme.name != BASELINE:
+        raise ConfigError(
+            f"Expected a model to bring to {scheme.name}, got {source}, a converted file, whose numbers stay what they "
+            "are. Try without --scheme, or from the model that it was made of."
+        )
+    told = {"scheme": "", "processor": "" if device is None else device.processor}
+    settings = {name: told.get(name, "") for name in translator.settings}
+    part = None if data is None else datasets.load(data).calibration
+    with files.atomic_path(output) as temporary:
+        temporary.write_bytes(compile_content(source.read_bytes(), translator, settings).content)
+        facts = formats.facts(temporary)
+        requests = [parse(text) for text in runtimes] or [Request(main_for(facts.format))]
+        rows = parity.check(temporary, requests, part, source=source)
+        if broken := [row for row in rows if row.status == "failed" or row.matches_reference is False]:
+            raise ConversionError(_broken_promises(broken, temporary.name, output, facts.inputs))
+        content = temporary.read_bytes()
+    return Conversion(
+        output,
+        facts.computes,
+        files.sha256(output),
+        len(content),
+        files.gzip_size(content),
+        facts.inputs,
+        facts.outputs,
+        "",
+        (),
+        rows,
+        facts.notes,
+    )
 
 
 def _made_for(target: targets.Target, model: TFLiteModel, file: Path) -> targets.Assessment:

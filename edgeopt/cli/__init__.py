@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "tune": "edgeopt.cli.tune",
     "advise": "edgeopt.cli.advise",
     "convert": "edgeopt.cli.convert",
+    "import-torch": "edgeopt.cli.import_torch",
     "repair": "edgeopt.cli.repair",
     "prune": "edgeopt.cli.prune",
     "cluster": "edgeopt.cli.cluster",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeopt.cli import common
+from edgeopt.compilers import CALIBRATIONS
 from edgeopt.units import parse_shapes
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 @common.data_options(required=False)
 @common.runtime_option
 @common.target_option
+@click.option(
+    "--calibration-method",
+    type=common.Named(CALIBRATIONS),
+    help="How ONNX Runtime sets the ranges of int8-float-io in an .onnx; those of the .tflite if not given.",
+)
 @common.output_name_option
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.shape_option
@@ -37,6 +43,7 @@ def command(
     keep_8bit: tuple[str, ...],
     runtimes: tuple[str, ...],
     target: str | None,
+    calibration_method: str | None,
     output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
@@ -58,6 +65,7 @@ def command(
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz
       edgeopt convert model.keras -o model.int8.tflite --scheme int8 --data data.npz --target cortex-m4
       edgeopt convert model.keras -o model.int8.onnx --scheme int8 --data data.npz
+      edgeopt convert model.int8.tflite -o model.int8.so
     """
     import edgeopt
 
@@ -71,6 +79,7 @@ def command(
             data=common.load_data(**data),
             runtimes=runtimes,
             target=target,
+            calibration=calibration_method or "",
             output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_shapes(shapes),

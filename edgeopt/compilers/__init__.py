@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from edgeopt import frameworks
 from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import UnavailableError
+from edgeopt.schemes import BLOCKS
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Compiler:
         settings: what it has to be told, all of it.
         marks: operators that stand in what it made, and in no other file.
         sources: for a scheme that it makes the scheme of the file that it starts from; empty where it changes none.
+        asks: what the compiler before it is told, where it takes no converter's file.
         summary: one line for docs.
     """
 
@@ -45,6 +47,7 @@ class Compiler:
     marks: frozenset[str]
     summary: str
     sources: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, str] = field(default_factory=dict)
 
 
 COMPILERS: dict[str, Compiler] = {
@@ -72,12 +75,12 @@ COMPILERS: dict[str, Compiler] = {
             makes="onnx",
             suffix=".onnx",
             needs="tf2onnx",
-            settings=("scheme",),
+            settings=("scheme", "calibration", "symmetric", "samples"),
             marks=frozenset(),
             summary="from TensorFlow Lite to ONNX, with the same integers and scales",
             sources={
                 **{name: name for name in ("float32", "int8", "int8-float-io", "int8-per-tensor")},
-                **dict.fromkeys(("float16", "dynamic"), "float32"),
+                **dict.fromkeys(("float16", "dynamic", *(f"int4-block{size}" for size in BLOCKS)), "float32"),
             },
         ),
         Compiler(
@@ -93,6 +96,22 @@ COMPILERS: dict[str, Compiler] = {
             marks=frozenset(),
             summary="a shared library of machine code, for this machine or another processor",
             sources={name: name for name in ("float32", "int8", "int8-float-io", "int8-per-tensor")},
+        ),
+        Compiler(
+            "tensorrt",
+            "TensorRT",
+            "an NVIDIA GPU",
+            "edgeopt.compilers.tensorrt",
+            takes=("onnx",),
+            makes="tensorrt",
+            suffix=".engine",
+            needs="tensorrt",
+            settings=(),
+            marks=frozenset(),
+            summary="an engine for the NVIDIA GPU of this machine, by way of ONNX",
+            sources={name: name for name in ("float32", "float16", "int8-float-io")},
+            # TensorRT's integers have their zero at 0.
+            asks={"calibration": "minmax", "symmetric": "yes"},
         ),
     )
 }
@@ -117,6 +136,27 @@ def compile_content(content: bytes, compiler: Compiler, settings: Mapping[str, s
         )
     compiled: Compiled = importlib.import_module(compiler.module).compile_content(content, settings)
     return compiled
+
+
+# The scheme that is calibrated anew: a float model becomes one of integers with float inputs and outputs.
+CALIBRATED = "int8-float-io"
+# How ONNX Runtime can set the ranges of int8 activations, in place of what the `.tflite` has.
+CALIBRATIONS = ("minmax", "entropy", "percentile")
+
+
+def starts_from(compiler: Compiler, scheme: str, *, calibration: str = "") -> str:
+    """Returns the scheme of the converter's file that a compiler's file of a scheme is made of, through others or not.
+
+    Args:
+        compiler, scheme: the scheme is one of its `sources`.
+        calibration: one of CALIBRATIONS, where ranges are found anew.
+    """
+    if "tflite" not in compiler.takes:
+        before = maker_of(compiler.takes[0])
+        assert before is not None
+        return starts_from(before, compiler.sources[scheme], calibration=compiler.asks.get("calibration", ""))
+    anew = calibration and "calibration" in compiler.settings and scheme == CALIBRATED
+    return "float32" if anew else compiler.sources[scheme]
 
 
 def maker_of(form: str) -> Compiler | None:

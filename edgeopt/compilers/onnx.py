@@ -11,15 +11,22 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeopt import frameworks, workers
+from edgeopt.compilers import CALIBRATED
 from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import ConversionError
 from edgeopt.formats.onnx import OPSET, QUANTIZATION
+from edgeopt.schemes import BLOCKS
 from edgeopt.tflite.model import TFLiteModel, printable
 from edgeopt.tflite.reader import read
+
+_CALIBRATED_AT_A_TIME = 16
 
 
 def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
@@ -28,19 +35,22 @@ def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
     Args:
         content: of a `.tflite`.
         settings: `scheme`: what of DERIVED it is turned into on the way, or any other name, which changes nothing.
+            `calibration`: one of CALIBRATIONS, with `samples`, the path of an `.npz` of the inputs in their order
+            [samples, …], and `symmetric`, whether zero has to be 0; "" for none.
 
     Raises:
         ConversionError: ONNX has no such operators.
     """
     try:
-        found: bytes = workers.shared("tf2onnx").call("edgeopt.compilers.onnx:translated", content, settings["scheme"])
+        found: bytes = workers.shared("tf2onnx").call("edgeopt.compilers.onnx:translated", content, settings)
     except workers.WorkerCrashed as crash:
         raise ConversionError(f"tf2onnx died on the file: {crash.reason}. Try --scheme float32.") from None
     return Compiled(found)
 
 
-def translated(content: bytes, scheme: str) -> bytes:
+def translated(content: bytes, settings: Mapping[str, str]) -> bytes:
     """As `compile_content`, in this process."""
+    scheme = settings["scheme"]
     frameworks.load("tensorflow")  # quietly, before tf2onnx does it
     tf2onnx, onnx = frameworks.load("tf2onnx"), frameworks.load("onnx")
     model = read(content)
@@ -61,7 +71,10 @@ def translated(content: bytes, scheme: str) -> bytes:
         }
         if scales:
             onnx.helper.set_model_props(made, {QUANTIZATION: json.dumps(scales)})
-        changed = DERIVED[scheme](made, Path(folder)) if scheme in DERIVED else made
+        if scheme == CALIBRATED and settings["calibration"]:
+            changed = _calibrated(made, Path(folder), settings)
+        else:
+            changed = DERIVED[scheme](made, Path(folder)) if scheme in DERIVED else made
     onnx.checker.check_model(changed)
     return bytes(changed.SerializeToString())
 
@@ -89,8 +102,90 @@ def _dynamic(model: Any, folder: Path) -> Any:
     return onnx.load(folder / "dynamic.onnx")
 
 
+def _in_blocks(model: Any, folder: Path, *, size: int) -> Any:
+    """Returns the model with the weights of its matrix products in int4, a scale for each block of `size`."""
+    made = frameworks.load("ort_nbits").MatMulNBitsQuantizer(_products(model), block_size=size, is_symmetric=True)
+    made.process()
+    if not any(node.op_type == "MatMulNBits" for node in made.model.model.graph.node):
+        raise ConversionError(
+            f"Expected Dense layers whose weights int4 can be, got a model in which ONNX Runtime finds none of {size} "
+            "weights in a row. Try --scheme int8."
+        )
+    return made.model.model
+
+
+def _products(model: Any) -> Any:
+    """Returns the model with Gemm as the MatMul and Add that it stands for: no other kernel has weights in blocks."""
+    onnx = frameworks.load("onnx")
+    stored, nodes = {tensor.name: tensor for tensor in model.graph.initializer}, []
+    for node in model.graph.node:
+        said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = not said.get("transA") and said.get("alpha", 1) == said.get("beta", 1) == 1
+        if node.op_type != "Gemm" or not plain or node.input[1] not in stored:
+            nodes.append(node)
+            continue
+        weights = node.input[1]
+        if said.get("transB"):
+            turned = onnx.numpy_helper.to_array(stored[weights]).T.copy()
+            weights = f"{weights}_turned"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(turned, weights))
+        product = f"{node.output[0]}_product" if len(node.input) > 2 else node.output[0]
+        nodes.append(onnx.helper.make_node("MatMul", [node.input[0], weights], [product], name=node.name))
+        if len(node.input) > 2:
+            nodes.append(onnx.helper.make_node("Add", [product, node.input[2]], node.output, name=f"{node.name}_bias"))
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    return model
+
+
+def _calibrated(model: Any, folder: Path, settings: Mapping[str, str]) -> Any:
+    """Returns the float model with integers inside, their ranges found on samples by onnxruntime's own calibration."""
+    onnx, quantization = frameworks.load("onnx"), frameworks.load("ort_quantization")
+    methods = quantization.CalibrationMethod
+    names = [value.name for value in model.graph.input]
+
+    class Samples(quantization.CalibrationDataReader):  # type: ignore[name-defined]  # of a package loaded late
+        def __init__(self) -> None:
+            with np.load(settings["samples"]) as kept:
+                arrays = [kept[str(i)] for i in range(len(names))]
+            self._rows = zip(*arrays)
+
+        def get_next(self) -> Any:
+            row = next(self._rows, None)
+            return None if row is None else {name: one[np.newaxis] for name, one in zip(names, row)}
+
+    onnx.save(model, folder / "float.onnx")
+    quantization.quantize_static(
+        str(folder / "float.onnx"),
+        str(folder / "int8.onnx"),
+        Samples(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method={
+            "minmax": methods.MinMax,
+            "entropy": methods.Entropy,
+            "percentile": methods.Percentile,
+        }[settings["calibration"]],
+        extra_options={
+            "ActivationSymmetric": bool(settings["symmetric"]),
+            # Histograms are made of so many samples' activations at a time.
+            "CalibMaxIntermediateOutputs": _CALIBRATED_AT_A_TIME,
+        },
+    )
+    return onnx.load(folder / "int8.onnx")
+
+
 # Scheme → what is made of the float model.
-DERIVED: dict[str, Callable[[Any, Path], Any]] = {"float16": _half, "dynamic": _dynamic}
+DERIVED: dict[str, Callable[[Any, Path], Any]] = {
+    "float16": _half,
+    "dynamic": _dynamic,
+    **{f"int4-block{size}": partial(_in_blocks, size=size) for size in BLOCKS},
+}
 
 
 def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:

@@ -19,7 +19,7 @@ from edgeopt import formats, frameworks, trust, workers
 from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import ConversionError, UnavailableError
 from edgeopt.formats.contract import FileFacts
-from edgeopt.formats.tvm import Library, sealed
+from edgeopt.formats.sealed import Library, sealed
 from edgeopt.tflite.model import printable
 from edgeopt.vocabulary import TensorSpec
 

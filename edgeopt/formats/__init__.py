@@ -47,7 +47,8 @@ FORMATS: dict[str, Format] = {
     for row in (
         Format("tflite", ".tflite", "edgeopt.formats.tflite", "TensorFlow Lite's flatbuffer", magic=(4, b"TFL3")),
         Format("onnx", ".onnx", "edgeopt.formats.onnx", "ONNX"),
-        Format("tvm", ".so", "edgeopt.formats.tvm", "TVM's shared library", magic=(0, b"\x7fELF"), is_code=True),
+        Format("tvm", ".so", "edgeopt.formats.sealed", "TVM's shared library", magic=(0, b"\x7fELF"), is_code=True),
+        Format("tensorrt", ".engine", "edgeopt.formats.sealed", "TensorRT's engine", is_code=True),
     )
 }
 

@@ -27,6 +27,14 @@ QUANTIZATION = "edgeopt.quantization"
 # The operator set of the files that we make: what onnxruntime 1.12, of 2022, knows.
 OPSET = 17
 
+# The oldest operator set that onnxruntime promises to run.
+OLDEST_OPSET = 7
+
+# Dtypes of inputs that NumPy has by itself.
+FED = frozenset(
+    {"bool", "float16", "float32", "float64", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64))}
+)
+
 # Operator → where its trained operands stand, and its bias.
 _KERNELS = {
     "Conv": (1,),
@@ -46,6 +54,8 @@ _KERNELS = {
     "GRU": (1, 2),
     "RNN": (1, 2),
     "PRelu": (1,),
+    "Einsum": (0, 1, 2, 3),
+    "Attention": (1,),
 }
 _BIASES = {
     "Conv": 2,
@@ -57,6 +67,7 @@ _BIASES = {
     "LSTM": 3,
     "GRU": 3,
     "RNN": 3,
+    "Attention": 2,
 }
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "QLinearConv", "ConvInteger"})
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul"})
@@ -85,6 +96,9 @@ _KINDS = {
     "QGemm": "dense",
     "MatMulNBits": "dense",
     "Gather": "embedding",
+    "Einsum": "dense",
+    "Attention": "attention",
+    "MultiHeadAttention": "attention",
     "LSTM": "recurrent",
     "GRU": "recurrent",
     "RNN": "recurrent",
@@ -160,20 +174,37 @@ def facts_here(path: Path) -> FileFacts:
     )
 
 
-def needs(path: Path) -> tuple[int, int, tuple[str, ...]]:
-    """Returns the operator set and the IR version that a file asks for, and the domains of operators that are no one's.
+@dataclass(frozen=True)
+class Needs:
+    """What a file asks of a runtime.
+
+    Attributes:
+        opset, ir_version: of the file.
+        domains: of operators that are neither ONNX's nor onnxruntime's.
+        inputs: dtypes of inputs that NumPy has no numbers of.
+    """
+
+    opset: int
+    ir_version: int
+    domains: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+
+def needs(path: Path) -> Needs:
+    """Returns what a file asks of a runtime.
 
     Raises:
         ModelError: it cannot be read.
     """
-    found: tuple[int, int, tuple[str, ...]] = workers.shared("onnx").call("edgeopt.formats.onnx:needs_here", path)
+    found: Needs = workers.shared("onnx").call("edgeopt.formats.onnx:needs_here", path)
     return found
 
 
-def needs_here(path: Path) -> tuple[int, int, tuple[str, ...]]:
+def needs_here(path: Path) -> Needs:
     """As `needs`, in this process."""
-    model = read_model(path)
-    return _opset(model), int(model.ir_version), _strange_domains(model)
+    graph = _Graph(path)
+    strange = tuple(f"{spec.dtype} ({spec.name!r})" for spec in graph.inputs if spec.dtype not in FED)
+    return Needs(_opset(graph.model), int(graph.model.ir_version), _strange_domains(graph.model), strange)
 
 
 def oldest_release(opset: int, ir_version: int) -> str:
@@ -181,12 +212,19 @@ def oldest_release(opset: int, ir_version: int) -> str:
     return next((name for name, (ops, ir) in RELEASES.items() if ops >= opset and ir >= ir_version), "")
 
 
-def refused_by(opset: int, ir_version: int, domains: Sequence[str], release: str) -> tuple[str, ...]:
-    """Returns why an onnxruntime cannot load a file that asks for these, as far as can be told without it."""
+def refused_by(asked: Needs, release: str) -> tuple[str, ...]:
+    """Returns why an onnxruntime cannot run a file that asks for this, as far as can be told without it."""
+    opset, ir_version = asked.opset, asked.ir_version
     known = [row for name, row in RELEASES.items() if _release(name) <= _release(release)]
     newest_known = _release(release) >= _release(next(reversed(RELEASES)))
     opsets, versions = known[-1] if known else (0, 0)
-    found = [f"it has operators of {domain}, which need a library of their own" for domain in domains]
+    found = [f"it has operators of {domain}, which need a library of their own" for domain in asked.domains]
+    found += [f"it takes {kind}, no numbers that can be fed here" for kind in asked.inputs]
+    if opset < OLDEST_OPSET:
+        found.append(
+            f"its operator set {opset} is older than {OLDEST_OPSET}, with which onnxruntime begins: "
+            "onnx.version_converter brings it on"
+        )
     if opset > opsets and not newest_known:
         found.append(f"its operator set {opset} is newer than {opsets}, the newest that onnxruntime {release} knows")
     if ir_version > versions and not newest_known:
@@ -216,7 +254,12 @@ def read_model(path: Path) -> Any:
         model.ParseFromString(content)
     except Exception:  # protobuf's own, of whatever implementation
         model = onnx.ModelProto()
-    if not model.HasField("graph") or not model.ir_version or not model.opset_import or not _is_text(model.graph):
+    if (
+        not model.HasField("graph")
+        or not model.ir_version
+        or not model.opset_import
+        or not all(map(_is_text, _graphs(model.graph)))
+    ):
         raise ModelError(f"Expected an .onnx file, got {path}, which holds no ONNX model. Try `edgeopt convert`.")
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -281,15 +324,20 @@ class _Read:
 
 
 class _Graph:
-    """The main graph of a file, with what is asked of it."""
+    """The main graph of a file and those inside its nodes, with what is asked of them."""
 
     def __init__(self, path: Path) -> None:
         self._onnx = frameworks.load("onnx")
         self.path = path
         self.model = read_model(path)
         graph = self.model.graph
-        self.nodes: Sequence[Any] = graph.node
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        # Those inside branches and loops come after those that run in any case.
+        self._graphs = tuple(_graphs(graph))
+        _name_apart(self._graphs)
+        homes = [(node, number) for number, one in enumerate(self._graphs) for node in one.node]
+        self.nodes: Sequence[Any] = [node for node, _ in homes]
+        self._home = {id(node): number for node, number in homes}
+        self._initializers = {tensor.name: tensor for one in self._graphs for tensor in one.initializer}
         for node in self.nodes:
             if node.op_type == "Constant" and node.output:
                 for attribute in node.attribute:
@@ -330,8 +378,7 @@ class _Graph:
             model = onnx.shape_inference.infer_shapes(_in_onnx_alone(self.model))
         except Exception:  # what it raises of a damaged graph is of many kinds
             model = self.model
-        graph = model.graph
-        shapes = {v.name: self._shape(v) for v in (*graph.input, *graph.value_info, *graph.output)}
+        shapes = {v.name: self._shape(v) for g in _graphs(model.graph) for v in (*g.input, *g.value_info, *g.output)}
         return {**shapes, **{name: tuple(tensor.dims) for name, tensor in self._initializers.items()}}
 
     def _shape(self, value: Any) -> tuple[int | None, ...]:
@@ -339,7 +386,9 @@ class _Graph:
         return tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
 
     def _spec(self, value: Any) -> TensorSpec:
-        dtype = self._dtype(value.type.tensor_type.elem_type)
+        kind = value.type.WhichOneof("value") or "tensor_type"
+        tensor = kind == "tensor_type"
+        dtype = self._dtype(value.type.tensor_type.elem_type) if tensor else f"a {kind.removesuffix('_type')}"
         return TensorSpec(value.name, self._shape(value), dtype, quantizations(self.model).get(value.name))
 
     def _dtype(self, number: int) -> str:
@@ -367,6 +416,17 @@ class _Graph:
             name = maker.input[0]
         return None
 
+    def _added_to(self, node: Any) -> _Read | None:
+        """Returns the stored vector that a node adds to a product, which is a bias."""
+        if node.op_type != "Add" or len(node.input) != 2:
+            return None
+        for product, position in ((node.input[0], 1), (node.input[1], 0)):
+            maker = self._makers.get(product)
+            if maker is not None and maker.op_type in {*_PRODUCTS, "MatMulNBits", *_CONVOLUTIONS}:
+                read = self._operand(node, position)
+                return read if read is not None and len(read.tensor.dims) == 1 else None
+        return None
+
     @cached_property
     def stored(self) -> Mapping[str, StoredWeight]:
         """Everything that is stored, by name."""
@@ -377,6 +437,8 @@ class _Graph:
                     roles.setdefault(read.tensor.name, ("weights", node, read))
             if (bias := self._operand(node, _BIASES.get(node.op_type, len(node.input)))) is not None:
                 roles.setdefault(bias.tensor.name, ("biases", node, bias))
+            if (product := self._added_to(node)) is not None:
+                roles.setdefault(product.tensor.name, ("biases", node, product))
         found = {}
         for name, tensor in self._initializers.items():
             if name in self._scaling:
@@ -469,6 +531,7 @@ class _Graph:
                 float_arithmetic=self._in_floats(node),
                 macs=self._macs(node),
                 weights=tuple(self.stored[name] for name in weights if name in self.stored),
+                graph=self._home[id(node)],
                 kind=self._kind(node),
                 reads=tuple(name for name in node.input if name and name not in self._initializers),
                 writes=tuple(name for name in node.output if name),
@@ -545,11 +608,56 @@ class _Graph:
             shape = self._shapes.get(node.input[0], ())
             inner = shape[0 if _attribute(node, "transA", 0) else -1] if shape else 1
             return out * (inner or 1)
+        if node.op_type == "Einsum":
+            return self._einsum_macs(node)
+        if node.op_type in ("Attention", "MultiHeadAttention"):
+            return self._attention_macs(node)
         if node.op_type in ("LSTM", "GRU", "RNN"):
             steps = (self._shapes.get(node.input[0]) or (1,))[0] or 1
             kernels = [self._operand(node, position) for position in (1, 2)]
             return steps * sum(prod(read.tensor.dims) for read in kernels if read is not None)
         return 0
+
+    def _einsum_macs(self, node: Any) -> int:
+        """Returns the product of the sizes of all its indices; what stands behind an ellipsis is not told."""
+        equation = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "equation"), "")
+        sizes: dict[str, int] = {}
+        for term, name in zip(equation.partition("->")[0].split(","), node.input):
+            letters, shape = term.replace(" ", ""), self._shapes.get(name, ())
+            if "..." not in letters and len(letters) == len(shape):
+                sizes.update({letter: size or 1 for letter, size in zip(letters, shape)})
+        return prod(sizes.values()) if len(node.input) > 1 and sizes else 0
+
+    def _attention_macs(self, node: Any) -> int:
+        """Returns those of queries with keys, of that with values, and of stored projections where it has them."""
+        query = [n or 1 for n in self._shapes.get(node.input[0], ())] or [1]
+        keys = [n or 1 for n in self._shapes.get(node.input[1], ())] if len(node.input) > 1 else []
+        stored = self._operand(node, 1)
+        if stored is not None:  # [hidden, 3 hidden] for queries, keys and values
+            rows, steps = prod(query[:-1]), (query[-2:-1] or [1])[0]
+            return rows * prod(stored.tensor.dims) + 2 * rows * steps * (stored.tensor.dims[-1] // 3)
+        return 2 * prod(query) * (keys[-2] if len(keys) > 1 else 1)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """Yields a graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _graphs(inner)
+
+
+def _name_apart(graphs: Sequence[Any]) -> None:
+    """Gives stored tensors of two branches that share a name one each, in this copy of the model."""
+    seen: set[str] = set()
+    for number, graph in enumerate(graphs):
+        new = {tensor.name: f"{tensor.name}@{number}" for tensor in graph.initializer if tensor.name in seen}
+        for tensor in graph.initializer:
+            tensor.name = new.get(tensor.name, tensor.name)
+            seen.add(tensor.name)
+        for node in graph.node if new else ():
+            node.input[:] = [new.get(name, name) for name in node.input]
 
 
 def quantizations(model: Any) -> dict[str, Quantization]:
@@ -571,6 +679,14 @@ def _in_onnx_alone(model: Any) -> Any:
     copy = type(model)()
     copy.CopyFrom(model)
     for node in copy.graph.node:
+        if node.op_type == "MatMulNBits":  # as the product of the weights that it unpacks
+            unpacked = copy.graph.input.add(name=f"{node.output[0]}_unpacked")
+            unpacked.type.tensor_type.elem_type = 1  # float
+            for size in (_attribute(node, "K", 0), _attribute(node, "N", 0)):
+                unpacked.type.tensor_type.shape.dim.add(dim_value=size)
+            node.op_type, node.domain = "MatMul", ""
+            node.input[:] = [node.input[0], unpacked.name]
+            del node.attribute[:]
         if node.op_type in _SAME_SHAPE and node.domain == "com.microsoft":
             kind, places = _SAME_SHAPE[node.op_type]
             node.op_type, node.domain = kind, ""
@@ -602,7 +718,7 @@ def _opset(model: Any) -> int:
 
 
 def _strange_domains(model: Any) -> tuple[str, ...]:
-    return tuple(sorted({node.domain for node in model.graph.node} - _DOMAINS))
+    return tuple(sorted({node.domain for graph in _graphs(model.graph) for node in graph.node} - _DOMAINS))
 
 
 def _notes(graph: _Graph) -> Iterator[str]:

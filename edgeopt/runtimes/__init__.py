@@ -64,6 +64,8 @@ FAMILIES: dict[str, Family] = {
         Family("tvm"),
         # float16 where the GPU has it, and integers computed in floats.
         Family("gpu", float_tolerance=1e-2),
+        # Its matrix products of floats are TF32's, of ten bits.
+        Family("tensorrt", float_tolerance=1e-2),
     )
 }
 
@@ -190,6 +192,16 @@ RUNTIMES: dict[str, Runtime] = {
             "TVM's runtime, for libraries that it compiled; those for ARM64 in QEMU",
             frozenset({"time", "resize", "series"}),
             takes=("tvm",),
+        ),
+        Runtime(
+            "tensorrt",
+            "edgeopt.runtimes.tensorrt",
+            "tensorrt",
+            "tensorrt",
+            "TensorRT on an NVIDIA GPU",
+            frozenset({"time"}),
+            takes=("tensorrt",),
+            accelerator="nvidia-gpu",
         ),
         *(
             Runtime(

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeopt import frameworks
 from edgeopt.errors import ModelError
-from edgeopt.formats.onnx import needs, quantizations, read_model, refused_by
+from edgeopt.formats.onnx import FED, needs, quantizations, read_model, refused_by
 from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.batching import batch_is_its_samples
 from edgeopt.runtimes.interpreter import one_line, require_inputs, times_ns
@@ -41,7 +41,7 @@ def load() -> None:
 
 def refusals(file: Path, version: str) -> tuple[str, ...]:
     """Returns the reasons by the operator set and the IR version of `file`."""
-    return refused_by(*needs(file), version)
+    return refused_by(needs(file), version)
 
 
 def open(
@@ -187,7 +187,8 @@ def _words(error: BaseException) -> str:
 
 
 def _is_numeric(kind: str) -> bool:
-    return kind.startswith("tensor(") and kind != "tensor(string)"
+    dtype = kind.removeprefix("tensor(").removesuffix(")")
+    return kind.startswith("tensor(") and _DTYPES.get(dtype, dtype) in FED
 
 
 def _spec(value: Any, scales: Mapping[str, Any]) -> TensorSpec:

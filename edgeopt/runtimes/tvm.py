@@ -21,7 +21,7 @@ import numpy as np
 
 from edgeopt import frameworks, places, trust
 from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.formats.tvm import Library, described, sealed
+from edgeopt.formats.sealed import Library, described, sealed
 from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.interpreter import one_line, require_inputs, times_ns
 from edgeopt.tflite.model import printable

@@ -1,4 +1,4 @@
-"""A shared library that TVM made goes in, FileFacts come out; its code is not loaded.
+"""A file of code that a compiler made goes in, FileFacts come out; its code is not loaded.
 
 What it computes stands behind its code, where loaders do not look: JSON, its length in 8 bytes, and a mark.
 """
@@ -23,7 +23,7 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Library:
-    """What a shared library computes, as it was known when it was made.
+    """What a shared library or an engine computes, as it was known when it was made.
 
     Attributes:
         inputs, outputs: by the names of the file that it was made from; `main` takes and gives them in this order.
@@ -33,7 +33,8 @@ class Library:
         computes: how, in words.
         triple, processor: what the code is for, as LLVM names both.
         made_from: the format of that file.
-        made_with: the version of TVM.
+        made_with: the version of the compiler.
+        format: a key of `formats.FORMATS`.
         tuned_s: how long schedules were looked for, 0 where TVM's own were taken.
     """
 
@@ -49,6 +50,7 @@ class Library:
     made_from: str
     made_with: str
     tuned_s: float = 0.0
+    format: str = "tvm"
 
     @property
     def architecture(self) -> str:
@@ -81,9 +83,16 @@ def described(path: Path) -> Library:
             file.seek(size - len(end) - length)
             return from_plain(Library, json.loads(file.read(length)))
     except OSError as error:
-        raise ModelError(f"Expected a shared library, got {path}: {error.strerror}. Try the path of a file.") from None
+        raise ModelError(f"Expected a file of code, got {path}: {error.strerror}. Try the path of a file.") from None
     except (ValueError, RecursionError, DataError):
         _refuse(path)
+
+
+def plain_code(path: Path) -> bytes:
+    """Returns a file without what it says of itself."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[-len(_MARK) - 8 : -len(_MARK)])
+    return content[: -len(_MARK) - 8 - length]
 
 
 def facts(path: Path) -> FileFacts:
@@ -101,7 +110,7 @@ def facts(path: Path) -> FileFacts:
         )
 
     return FileFacts(
-        format="tvm",
+        format=library.format,
         inputs=library.inputs,
         outputs=library.outputs,
         operators=library.operators,
@@ -118,6 +127,11 @@ def facts(path: Path) -> FileFacts:
 
 
 def _notes(library: Library) -> list[str]:
+    if library.format == "tensorrt":
+        return [
+            f"an engine for {library.processor}, by TensorRT {library.made_with} from .{library.made_from}: it runs on "
+            "that GPU, with that version"
+        ]
     how = f"tuned for {library.tuned_s:.0f} s" if library.tuned_s else "with TVM's own schedules"
     found = [
         f"code for {library.processor} ({library.triple}), by TVM {library.made_with} {how} from .{library.made_from}",
@@ -131,6 +145,6 @@ def _notes(library: Library) -> list[str]:
 
 def _refuse(path: Path) -> NoReturn:
     raise ModelError(
-        f"Expected a shared library that edgeopt made, which says what it computes, got {path}. "
-        "Try `edgeopt convert MODEL -o FILE.so`."
+        f"Expected code that edgeopt made, which says what it computes, got {path}. "
+        f"Try `edgeopt convert MODEL -o FILE{path.suffix}`."
     )
