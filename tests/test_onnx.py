@@ -181,7 +181,7 @@ def test_what_onnx_cannot_be_is_said_before_anything_is_made(digits_model: Path,
         edgeopt.convert(digits_model, tmp_path / "m.onnx", scheme="int16x8")
     with pytest.raises(ConfigError, match=r"Expected a .tflite for the target cortex-m4, got"):
         edgeopt.convert(digits_model, tmp_path / "m.onnx", scheme="int8", target="cortex-m4")
-    with pytest.raises(ConfigError, match=r"Expected an output file ending in .tflite or .onnx, got .*m.pb"):
+    with pytest.raises(ConfigError, match=r"ending in \.tflite or \.onnx or \.so or \.engine, got .*m\.pb"):
         edgeopt.convert(digits_model, tmp_path / "m.pb")
 
 

@@ -12,10 +12,14 @@ from edgeopt import frameworks, progress
 from edgeopt.conversion.lowering import Floating
 from edgeopt.conversion.quantizers.tensorflow_graph import SIGNATURE
 from edgeopt.errors import DataError
-from edgeopt.tflite import trained_ranges
+from edgeopt.tflite import rewrite, trained_ranges
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
+
+
+# With it TensorFlow's quantizer leaves every weight in floats, and says nothing. litert-torch writes it.
+_UNQUANTIZED_MARKS = frozenset({"keep_stablehlo_constant"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def calibrate(floating: Floating, samples: Part, *, batch_size: int) -> Calibrat
             yield as_fed({name: np.ascontiguousarray(values) for name, values in batch.inputs.items()})
 
     calibrator._feed_tensors(feed, True)
-    return Calibrated(calibrator, trained_ranges.with_ranges(calibrator._calibrator.Calibrate(), floating.ranges))
+    found = rewrite.without_marks(calibrator._calibrator.Calibrate(), _UNQUANTIZED_MARKS)
+    return Calibrated(calibrator, trained_ranges.with_ranges(found, floating.ranges))
 
 
 def _feeder(content: bytes) -> Callable[[Mapping[str, np.ndarray]], Any]:

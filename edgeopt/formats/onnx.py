@@ -649,15 +649,20 @@ def _graphs(graph: Any) -> Iterator[Any]:
 
 
 def _name_apart(graphs: Sequence[Any]) -> None:
-    """Gives stored tensors of two branches that share a name one each, in this copy of the model."""
+    """Gives what two branches call alike a name for each, in this copy of the model."""
     seen: set[str] = set()
     for number, graph in enumerate(graphs):
-        new = {tensor.name: f"{tensor.name}@{number}" for tensor in graph.initializer if tensor.name in seen}
-        for tensor in graph.initializer:
-            tensor.name = new.get(tensor.name, tensor.name)
-            seen.add(tensor.name)
-        for node in graph.node if new else ():
-            node.input[:] = [new.get(name, name) for name in node.input]
+        own = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+        new = {name: f"{name}@{number}" for name in own if name in seen}
+        seen.update(new.get(name, name) for name in own)
+        if not new:
+            continue
+        for inner in _graphs(graph):
+            for value in (*inner.initializer, *inner.value_info, *inner.output):
+                value.name = new.get(value.name, value.name)
+            for node in inner.node:
+                node.input[:] = [new.get(name, name) for name in node.input]
+                node.output[:] = [new.get(name, name) for name in node.output]
 
 
 def quantizations(model: Any) -> dict[str, Quantization]:

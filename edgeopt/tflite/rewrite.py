@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,13 @@ def drop_metadata(model: Any, keep: Callable[[str], bool]) -> None:
     """Takes the metadata entries whose name `keep` does not want out of a parsed file, with what only they hold."""
     model.metadata = [entry for entry in model.metadata or [] if keep((entry.name or b"").decode("utf-8", "replace"))]
     drop_unused_buffers(model)
+
+
+def without_marks(content: bytes, marks: Collection[str]) -> bytes:
+    """Returns the file without the metadata of these names; unchanged where it has none of them."""
+    if not any(mark.encode() in content for mark in marks):
+        return content
+    return changed(content, lambda model, schema: drop_metadata(model, lambda name: name not in marks))
 
 
 def drop_unused_buffers(model: Any) -> None:
