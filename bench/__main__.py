@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from bench import conversion, evaluation, memory, startup, training
+from bench import conversion, evaluation, memory, startup, training, tune
 from edgeopt import files, machine
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -20,6 +20,7 @@ SECTIONS = {
     "Evaluation": evaluation,
     "Memory": memory,
     "Training": training,
+    "Search": tune,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as benchmarks
-from bench import common, compression
+from bench import common, compression, tune
 from edgeopt.recipe import steps_from
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +44,16 @@ def test_a_benchmark_renews_its_section_alone(tmp_path: Path, monkeypatch: pytes
 
 def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
     assert common.ratio([9.0, 1.0, 12.0], [3.0, 6.0, 4.0]) == 9.0 / 4.0
+
+
+def test_a_hypervolume_is_the_area_below_the_worst() -> None:
+    worst = (10.0, 4.0)
+    assert tune.hypervolume([(5.0, 1.0)], worst) == (10 - 5) * (4 - 1) / (10 * 4)
+    assert tune.hypervolume([(5.0, 1.0), (2.0, 3.0)], worst) == ((10 - 2) * (4 - 3) + (10 - 5) * (3 - 1)) / (10 * 4)
+    # What another point beats, or is worse than the worst, adds nothing.
+    assert tune.hypervolume([(5.0, 1.0), (6.0, 2.0), (1.0, 9.0)], worst) == (10 - 5) * (4 - 1) / (10 * 4)
+
+
+def test_a_grid_has_as_many_different_recipes_as_the_search() -> None:
+    recipes = [str(recipe) for recipe in tune.grid(24)]
+    assert len(recipes) == len(set(recipes)) == 24

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cheap_trials
 import pytest
 
+from bench import cheap_trials
 from edgeopt import data as datasets
 from edgeopt.errors import ConfigError, UnavailableError
 from edgeopt.search.hands import Hands, Here
@@ -18,7 +18,7 @@ from edgeopt.search.trying import Address, Bench, cores
 from edgeopt.search.tuning import Leader
 from edgeopt.workspace import Conditions
 
-BENCH = "cheap_trials:Mortal"
+BENCH = "bench.cheap_trials:Mortal"
 Open = Callable[[Path], Hands]
 
 

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cheap_trials
 import pytest
 from rich.console import Console
 
+from bench import cheap_trials
 from edgeopt.report import ModelFacts, Report
 from edgeopt.search.choosing import chosen, limits
 from edgeopt.search.page import render

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cheap_trials
 import pytest
-from cheap_trials import Cheap, measured
 
+from bench import cheap_trials
+from bench.cheap_trials import Cheap, measured
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.recipe import Recipe, from_values, to_values
 from edgeopt.search.choosing import chosen, is_constant
