@@ -69,6 +69,7 @@ PAGES = (
     "docs/language-models.md",
     "docs/recipes.md",
     "docs/budgets.md",
+    "docs/tune.md",
     "docs/runtimes.md",
     "docs/android.md",
     "docs/web.md",
