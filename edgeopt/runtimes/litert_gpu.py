@@ -139,13 +139,13 @@ class GpuSession(Session):
         """See Session.invoke_ns. Reading the outputs is part of each time: until then they may not be there."""
         require_inputs(inputs, self.inputs)
         if self.inputs != self._given:
-            raise self.runtime.refuses_shape(self._given[0], {spec.name: spec.shape for spec in self.inputs})
+            raise self.runtime.refuses_shape(self._given[0], {name: array.shape for name, array in inputs.items()})
         self._write(inputs)
         return times_ns(self._computed, runs)
 
     def close(self) -> None:
         """See Session.close."""
-        self._compiled = self._in = self._out = None
+        self._compiled, self._in, self._out = None, {}, {}
 
     def _one(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
