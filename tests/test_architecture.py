@@ -19,7 +19,7 @@ FLOW: tuple[tuple[str, ...], ...] = (
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics", "front"),
     ("graph", "steps", "tasks", "c99", "formats"),
-    ("keras_bridge", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
+    ("keras_bridge", "delegates", "runtimes", "compilers", "training", "shrinking", "fake_quantization"),
     ("metrics", "targets", "repairing", "equalizing"),
     ("doctor", "rounding"),
     ("loading",),

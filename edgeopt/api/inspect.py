@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import formats, targets, workers
+from edgeopt import delegates, formats, targets, workers
 from edgeopt.advice import advice
 from edgeopt.api.models import as_path
 from edgeopt.errors import ConfigError, ModelError
@@ -16,12 +16,18 @@ from edgeopt.tflite.reader import read_once
 
 
 def inspect(
-    model: Any, *, target: str | None = None, custom_objects: Path | None = None, trust: bool = False
+    model: Any,
+    *,
+    target: str | None = None,
+    delegate: str | None = None,
+    custom_objects: Path | None = None,
+    trust: bool = False,
 ) -> Inspection:
     """Returns what a converted file or a Keras model holds, and what each technique can do for it.
 
     Args:
         model: a path, or a Keras model at hand.
+        delegate: one of `delegates.DELEGATES`: what it leaves on the CPU, and why, comes along among the verdicts.
         target: a name of `targets.TARGETS` or a data file of one's own: what the `.tflite` costs there comes along.
         custom_objects, trust: see `loading.load_model`.
 
@@ -35,6 +41,10 @@ def inspect(
             found = inspect_converted(path)
             if found.format in SOURCES:
                 found = replace(found, advice=advice(found.facts))
+            if delegate is not None:
+                _require_tflite(path, found.format, "--delegate", delegate)
+                left = delegates.verdict(read_once(path), delegate)
+                found = replace(found, verdicts={**found.verdicts, f"{delegate} delegate": left})
             if device is None:
                 return found
             if found.format != "tflite":
@@ -44,6 +54,8 @@ def inspect(
                 )
             costs = targets.assess(device, read_once(path))
             return replace(found, target=costs, verdicts={**found.verdicts, device.name: costs.problems})
+        if delegate is not None:
+            _require_tflite(path, "", "--delegate", delegate)
         if device is not None:
             raise ConfigError(
                 f"Expected a .tflite with --target, got {path}: the file that ships is what has a cost. "
@@ -55,3 +67,11 @@ def inspect(
             return replace(found, advice=advice(found.facts))
         except workers.WorkerCrashed as crash:
             raise ModelError(f"Loading {path} ended the process: {crash.reason}. Try saving the model anew.") from None
+
+
+def _require_tflite(path: Path, form: str, option: str, value: str) -> None:
+    if form != "tflite":
+        raise ConfigError(
+            f"Expected a .tflite with {option} {value}, got {path}: the file that ships is what a delegate takes. "
+            f"Try: edgeopt convert MODEL -o {path.stem}.tflite."
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeopt.cli import common
+from edgeopt.delegates import DELEGATES
 from edgeopt.drawing.colouring import COLOURS, MEASURED
 from edgeopt.errors import ConfigError
 
@@ -16,6 +17,7 @@ _MEASURED_HELP = "; ".join(f"for {name}: what `edgeopt {command}` printed" for n
 @click.command("inspect", short_help="Show what a model holds, and what each technique can do for it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.target_option
+@click.option("--delegate", type=common.Named(DELEGATES), help="Android's: what it leaves on the CPU, and why.")
 @click.option("--graph", type=click.Path(path_type=Path), metavar="F.svg", help="Draw the graph as well.")
 @click.option("--colour", type=common.Named(COLOURS), default="kind", show_default=True, help="What its boxes show.")
 @click.option("--measured", type=click.Path(path_type=Path), metavar="F.json", help=f"{_MEASURED_HELP}.".capitalize())
@@ -26,6 +28,7 @@ _MEASURED_HELP = "; ".join(f"for {name}: what `edgeopt {command}` printed" for n
 def command(
     file: Path,
     target: str | None,
+    delegate: str | None,
     graph: Path | None,
     colour: str,
     measured: Path | None,
@@ -52,7 +55,7 @@ def command(
     with common.progress_shown(quiet=quiet or as_json):
         if graph is not None:
             edgeopt.draw(file, graph, colour=colour, measured=measured, force=force)
-        inspection = edgeopt.inspect(file, target=target, custom_objects=custom_objects, trust=trust)
+        inspection = edgeopt.inspect(file, target=target, delegate=delegate, custom_objects=custom_objects, trust=trust)
     if as_json:
         common.print_json(inspection)
         return
