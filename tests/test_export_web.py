@@ -311,6 +311,17 @@ def test_numbers_are_read_or_refused_with_the_reason(opened: Callable[[str], Ope
         there.page.evaluate("document.body.dataset.state = 'waiting'")
 
 
+def test_a_gpu_may_be_off_by_more_where_it_computes_integers_in_floats(pages: Mapping[str, Exported]) -> None:
+    for name, most in (("mask", 0.1), ("words", 0.02)):
+        folder = pages[name].output
+        (output,) = json.loads((folder / "model.json").read_text())["outputs"]
+        values = np.frombuffer((folder / "model.golden").read_bytes()[4:], ">f4").reshape(3, -1)[
+            :, -output["elements"] :
+        ]
+        assert output["tolerance"]["webgpu"] == pytest.approx(most * np.ptp(values), rel=1e-5)
+        assert output["tolerance"]["wasm"] <= output["tolerance"]["webgpu"]
+
+
 def test_a_software_gpu_runs_the_page_as_well(opened: Callable[[str], Opened]) -> None:
     there = opened("words?accelerator=webgpu")
     assert "Self-test passed on the GPU, 3 generated samples" in there.status()

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from edgeopt.errors import named
-from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
+
+if TYPE_CHECKING:
+    from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
 
 _FOLDER = resources.files("edgeopt.delegates")
 
@@ -82,6 +82,8 @@ def rules(name: str) -> Rules:
     Raises:
         ConfigError: there is none of that name.
     """
+    import yaml
+
     named({known: known for known in DELEGATES}, name, "a delegate")
     found: dict[str, Any] = yaml.safe_load(_FOLDER.joinpath(f"{name}.yaml").read_text("utf-8"))
     operators = {operator: Rule(**said) for operator, said in found.pop("operators").items()}

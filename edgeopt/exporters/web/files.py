@@ -19,6 +19,7 @@ from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.edges import picture
 from edgeopt.exporters.shipped import Golden, golden
 from edgeopt.exporters.web import Web
+from edgeopt.runtimes import FAMILIES
 from edgeopt.runtimes.state import state
 from edgeopt.tflite import rewrite
 from edgeopt.tflite.model import printable
@@ -172,12 +173,24 @@ def _described(
         "inputs": [{"name": t.name, "dtype": t.dtype, "shape": t.shape, "elements": t.elements} for t in made.inputs],
         "outputs": [
             {"name": t.name, "dtype": t.dtype, "shape": t.shape, "elements": t.elements, "tolerance": tolerance}
-            for t, tolerance in zip(made.outputs, made.tolerances)
+            for t, tolerance in zip(made.outputs, _tolerances(made))
         ],
         "labels": source.classes,
         "preprocessing": {"scale": steps.scale, "mean": steps.mean, "std": steps.std},
         "real_samples": source.from_data,
     }
+
+
+def _tolerances(made: Golden) -> Iterator[dict[str, float]]:
+    """Yields by how much each output may be off on the CPU and on a GPU, which computes integers in floats."""
+    quantized = any(tensor.quantization is not None for tensor in made.model.main.tensors)
+    family = FAMILIES["gpu"]
+    share = family.quantized_tolerance if quantized else family.float_tolerance
+    for place, on_cpu in enumerate(made.tolerances):
+        values = np.concatenate([sample[place] for sample in made.expected])
+        values = values[np.isfinite(values)]
+        spread = float(np.ptp(values)) if values.size else 0.0
+        yield {"wasm": on_cpu, "webgpu": max(on_cpu, share * spread)}
 
 
 def _static(kind: str, *, npm: bool) -> dict[str, bytes]:

@@ -57,7 +57,7 @@ async function main() {
   );
   const runner = await open(new Uint8Array(content), model, accelerator);
   const samples = expected(golden, model);
-  const test = await selfTest(runner, samples, model);
+  const test = await selfTest(runner, samples, model, accelerator);
   report(test);
   const count = `${samples.length} ${model.real_samples ? "samples of real data" : "generated samples"}`;
   if (!test.passed) {

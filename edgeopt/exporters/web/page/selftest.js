@@ -11,8 +11,8 @@ export function expected(golden, model) {
   }));
 }
 
-export async function selfTest(runner, samples, model) {
-  const outputs = model.outputs.map(({ name, tolerance }) => ({ name, worst: 0, allowed: tolerance }));
+export async function selfTest(runner, samples, model, accelerator) {
+  const outputs = model.outputs.map(({ name, tolerance }) => ({ name, worst: 0, allowed: tolerance[accelerator] }));
   for (const sample of samples) {
     const got = await runner.run(sample.inputs);
     outputs.forEach((one, i) => (one.worst = Math.max(one.worst, difference(sample.outputs[i], got[i]))));
