@@ -67,6 +67,7 @@ PAGES = (
     "docs/repair.md",
     "docs/choosing.md",
     "docs/language-models.md",
+    "docs/tasks.md",
     "docs/recipes.md",
     "docs/budgets.md",
     "docs/tune.md",
@@ -277,6 +278,27 @@ def metrics_table() -> str:
     return table(("`--metric`", "what it is", "better", "losses are told in"), rows)
 
 
+def tasks_table() -> str:
+    """Returns the tasks."""
+    from edgeopt.tasks import TASKS
+
+    def called(name: str, instead: str) -> str:
+        words = f"`{name}`" if name else "given"
+        return f"{words}, or `{instead}`" if instead else words
+
+    rows = (
+        [
+            f"`{row.name}`",
+            row.summary,
+            row.labels,
+            called(row.loss, row.one_unit_loss) if row.loss or row.name == "detection" else "its teacher's",
+            called(row.metric, row.unlabelled_metric),
+        ]
+        for row in TASKS.values()
+    )
+    return table(("`--task`", "what it is", "labels", "own loss", "own metric"), rows)
+
+
 def formats_table() -> str:
     """Returns the formats of models."""
     from edgeopt.loading.formats import FORMATS
@@ -354,6 +376,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "target keys": device_keys_table,
     "data sources": sources_table,
     "labels": labels_table,
+    "tasks": tasks_table,
     "metrics": metrics_table,
     "formats": formats_table,
     "errors": errors_table,

@@ -89,7 +89,7 @@ def command(
     for one in result.outputs:
         console.print(f"  {one.output}: {common.describe_metric(one.metric)}")
     if result.outputs:
-        console.print("  outputs: their mean, errors as the part that the labels' mean alone leaves")
+        console.print("  outputs: their mean; an error counts as what it saves beside answering the labels' mean")
     for note in result.notes:
         console.print(f"  note: {note}")
     if details:

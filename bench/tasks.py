@@ -1,0 +1,277 @@
+"""Tasks beside classes: what steps leave of a U-Net, a tagger, two outputs and an autoencoder, beside tfmot by hand.
+
+    python -m bench.tasks unet two --epochs 3
+
+Models and data are drawn: discs and squares on noise. Each row of a model is kept in bench/results/tasks.json as soon
+as it is there; `--page` writes docs/tasks-results.md of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgeopt
+from bench import common
+from edgeopt import files
+from edgeopt.data import load as load_data
+from edgeopt.evaluation import evaluate
+from edgeopt.frameworks import load
+from edgeopt.loading import load_model
+from edgeopt.vocabulary import MetricValue
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "tasks.json"
+PAGE = ROOT / "docs" / "tasks-results.md"
+SIZE, TRAINED, TESTED, BATCH = 24, 1600, 800, 32
+Arrays = dict[str, np.ndarray]
+
+INTRO = f"""# Results on other tasks
+
+Written by `python -m bench.tasks --page`. Small networks on drawn pictures ({TRAINED:,} to train on, {TESTED} to
+score), each with the loss that it was compiled with, through one step at a time; `by hand` is tfmot's tutorial
+with the same loss, epochs and batches, on the labels alone. Scores are of the `.tflite`, with 95 % intervals; of two
+outputs the mean, where an error counts as the part of the labels' variance that is explained."""
+
+
+def pictures(count: int, seed: int) -> tuple[np.ndarray, Arrays]:
+    """Discs and squares on noise: pictures; their masks (1 disc, 2 square), kinds, and places (row, column, in %)."""
+    rng, (rows, columns) = np.random.default_rng(seed), np.mgrid[:SIZE, :SIZE]
+    x = rng.normal(0, 0.15, (count, SIZE, SIZE, 1)).astype(np.float32)
+    masks, kinds = np.zeros((count, SIZE, SIZE), np.uint8), rng.integers(0, 2, count)
+    radii = rng.integers(3, 7, count)
+    places = np.stack([rng.integers(r, SIZE - r, 2) for r in radii])
+    for n in range(count):
+        apart = np.abs(rows - places[n, 0]), np.abs(columns - places[n, 1])
+        inside = np.hypot(*apart) <= radii[n] if kinds[n] == 0 else np.maximum(*apart) <= 0.85 * radii[n]
+        masks[n][inside] = kinds[n] + 1
+        x[n, ..., 0] += 0.6 * inside
+    return x, {"mask": masks, "kind": kinds, "place": 100 * places.astype(np.float32) / SIZE}
+
+
+def sentences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [count, 12], 0 after their end, and a tag for each, -1 there: of the token, and of the one before it."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, 30, (count, 12)).astype(np.int32)
+    tags = tokens % 3
+    tags[:, 1:] = np.where(tokens[:, :-1] % 2 == 0, 3, tags[:, 1:])
+    after = np.arange(12) >= rng.integers(5, 13, count)[:, None]
+    return np.where(after, 0, tokens), np.where(after, -1, tags)
+
+
+def _split(make: Callable[[int, int], tuple[np.ndarray, Any]], labels: Callable[[Any], Arrays]) -> Arrays:
+    found: Arrays = {}
+    for split, count, seed in (("train", TRAINED, 0), ("test", TESTED, 1)):
+        x, told = make(count, seed)
+        found[f"x_{split}"] = x
+        found |= {f"y_{split}{f'_{name}' if name else ''}": array for name, array in labels(told).items()}
+    return found
+
+
+def _block(layers: Any, x: Any, channels: int, strides: int = 1) -> Any:
+    x = layers.Conv2D(channels, 3, strides=strides, padding="same", use_bias=False)(x)
+    return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def unet(keras: Any) -> tuple[Any, Any, Any, Arrays]:
+    """Returns a U-Net of two levels, its loss, the weights of that, and its data."""
+    layers = keras.layers
+    x = keras.Input((SIZE, SIZE, 1), name="image")
+    whole = _block(layers, x, 12)
+    half = _block(layers, layers.MaxPooling2D()(whole), 24)
+    deep = _block(layers, layers.MaxPooling2D()(half), 32)
+    up = _block(layers, layers.Concatenate()([layers.UpSampling2D()(deep), half]), 24)
+    up = _block(layers, layers.Concatenate()([layers.UpSampling2D()(up), whole]), 12)
+    model = keras.Model(x, layers.Conv2D(3, 1, activation="softmax", name="mask")(up))
+    return model, "sparse_categorical_crossentropy", None, _split(pictures, lambda told: {"": told["mask"]})
+
+
+def two(keras: Any) -> tuple[Any, Any, Any, Arrays]:
+    """Returns a network that says what is there and where, its losses, their weights, and its data."""
+    layers = keras.layers
+    x = keras.Input((SIZE, SIZE, 1), name="image")
+    features = _block(layers, _block(layers, _block(layers, x, 12), 24, 2), 32, 2)
+    features = layers.Dense(32, activation="relu")(layers.Flatten()(features))
+    kind = layers.Dense(2, activation="softmax", name="kind")(features)
+    model = keras.Model(x, {"kind": kind, "place": layers.Dense(2, name="place")(features)})
+    losses = {"kind": "sparse_categorical_crossentropy", "place": "huber"}
+    data = _split(pictures, lambda told: {"kind": told["kind"], "place": told["place"]})
+    return model, losses, {"kind": 1.0, "place": 0.02}, data
+
+
+def tagger(keras: Any) -> tuple[Any, Any, Any, Arrays]:
+    """Returns a network that tags tokens by their neighbours, its loss, no weights, and its data."""
+    layers = keras.layers
+    x = keras.Input((12,), dtype="int32", name="tokens")
+    features = layers.Conv1D(32, 3, padding="same", activation="relu")(layers.Embedding(30, 16)(x))
+    model = keras.Model(x, layers.Dense(4, name="tags")(layers.Dense(32, activation="relu")(features)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    return model, loss, None, _split(sentences, lambda told: {"": told})
+
+
+def autoencoder(keras: Any) -> tuple[Any, Any, Any, Arrays]:
+    """Returns an autoencoder of discs, to which squares are anomalies, its loss, no weights, and its data."""
+    layers = keras.layers
+    x = keras.Input((SIZE * SIZE,), name="image")
+    features = layers.Dense(16, activation="relu")(layers.Dense(96, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(SIZE * SIZE, name="again")(layers.Dense(96, activation="relu")(features)))
+    data = _split(pictures, lambda told: {"": told["kind"]})
+    data = {name: array.reshape(len(array), -1) if name.startswith("x") else array for name, array in data.items()}
+    normal = data["y_train"] == 0
+    return (
+        model,
+        "mean_squared_error",
+        None,
+        {**data, "x_train": data["x_train"][normal], "y_train": data["y_train"][normal]},
+    )
+
+
+MODELS: dict[str, Callable[[Any], tuple[Any, Any, Any, Arrays]]] = {
+    "unet": unet,
+    "two": two,
+    "tagger": tagger,
+    "autoencoder": autoencoder,
+}
+STEPS: dict[str, Mapping[str, Any]] = {
+    "prune": {"sparsity": 0.6, "learning_rate": 1e-3},
+    "shrink": {"macs": 0.6, "learning_rate": 1e-3},
+    "qat": {"learning_rate": 1e-4},
+}
+
+
+def main() -> None:
+    """Adds rows, and prints them."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--epochs", type=int, default=3, help="of every step")
+    parser.add_argument("--page", action="store_true", help="write the page of what was kept, and nothing else")
+    said = parser.parse_args()
+    if not said.page:
+        for name in said.models or MODELS:
+            measure(name, said.epochs)
+    files.atomic_write(PAGE, page())
+
+
+def measure(name: str, epochs: int) -> None:
+    """Trains a model and puts it through every step."""
+    keras = load("keras")
+    keras.utils.set_random_seed(0)
+    model, loss, weights, arrays = MODELS[name](keras)
+    steps = len(arrays["x_train"]) // BATCH * 4 * epochs
+    rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
+    model.compile(keras.optimizers.Adam(rate), loss, loss_weights=weights)
+    model.fit(arrays["x_train"], _targets(name, arrays), epochs=4 * epochs, batch_size=BATCH, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        for step, settings in STEPS.items():
+            training = {"epochs": epochs, "batch_size": BATCH}
+            made = edgeopt.compress(
+                path, arrays, path.with_name(f"{step}.tflite"), [{step: {**settings, **training}}], force=True
+            )
+            keep(name, "int8" if step == "qat" else "float32", made.before.metric)
+            keep(name, step, made.after.metric)
+            if step in BY_HAND:
+                keep(name, f"{step}, by hand", _by_hand(name, step, path, arrays, loss, weights, epochs))
+
+
+def _targets(name: str, arrays: Arrays) -> Any:
+    if name == "autoencoder":
+        return arrays["x_train"]
+    several = {key.removeprefix("y_train_"): array for key, array in arrays.items() if key.startswith("y_train_")}
+    return several or arrays["y_train"]
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def _pruned(tfmot: Any, model: Any, steps: int) -> Any:
+    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, STEPS["prune"]["sparsity"], begin_step=0, end_step=steps)
+    return tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
+
+
+BY_HAND: dict[str, Callable[[Any, Any, int], Any]] = {
+    "prune": _pruned,
+    "qat": lambda tfmot, model, steps: tfmot.quantization.keras.quantize_model(model),
+}
+
+
+def _by_hand(
+    name: str, step: str, path: Path, arrays: Arrays, loss: Any, weights: Any, epochs: int
+) -> MetricValue | str:
+    """Returns the score of what tfmot's tutorial makes of the model, or what it says instead."""
+    tf, tf_keras, tfmot = load("tensorflow"), load("tf_keras"), load("tfmot")
+    model = load_model(path).keras
+    try:
+        wrapped = BY_HAND[step](tfmot, model, len(arrays["x_train"]) // BATCH * epochs)
+    except (ValueError, RuntimeError) as error:
+        return f"refused: {str(error).splitlines()[0][:80]}"
+    if name == "tagger":
+        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    targets = _targets(name, arrays)
+    if isinstance(loss, dict):
+        order = sorted(loss, key=lambda output: [o.split("/")[0] for o in model.output_names].index(output))
+        targets, weights = [targets[output] for output in order], [weights[output] for output in order]
+        loss = [loss[output] for output in order]
+    wrapped.compile(tf_keras.optimizers.Adam(STEPS[step]["learning_rate"]), loss, loss_weights=weights)
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()] if step == "prune" else []
+    wrapped.fit(arrays["x_train"], targets, epochs=epochs, batch_size=BATCH, callbacks=callbacks, verbose=0)
+    final = tfmot.sparsity.keras.strip_pruning(wrapped) if step == "prune" else wrapped
+    converter = tf.lite.TFLiteConverter.from_keras_model(final)
+    if step == "qat":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    file = path.with_name(f"{step}-by-hand.tflite")
+    file.write_bytes(converter.convert())
+    return evaluate(file, load_data(_renamed(arrays, file)).validation).metric
+
+
+def _renamed(arrays: Arrays, file: Path) -> Arrays:
+    """Returns the data with labels under the names that the converter gave the outputs of a file, by their width."""
+    if "y_test" in arrays:
+        return arrays
+    from edgeopt import formats
+
+    given = [spec.name for spec in formats.facts(file).outputs]
+    order = ["kind", "place"] if "kind" in given[0] or given == sorted(given) else ["place", "kind"]
+    return {
+        (
+            f"{key.rpartition('_')[0]}_{given[order.index(key.rpartition('_')[2])]}" if key.startswith("y") else key
+        ): array
+        for key, array in arrays.items()
+    }
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def keep(name: str, row: str, found: MetricValue | str | None) -> None:
+    """Writes a row's score, or why there is none, beside those that are there."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    words = found if isinstance(found, str) else "-" if found is None else _words(found)
+    results.setdefault(name, {})[row] = words
+    files.atomic_write(RESULTS, json.dumps(results, indent=1) + "\n")
+    print(f"{name}: {row}: {words}", flush=True)
+
+
+def _words(value: MetricValue) -> str:
+    form = ".1%" if value.is_share else ".4g"
+    return f"{value.value:{form}} ({value.low:{form}} to {value.high:{form}})".replace("%", " %")
+
+
+def page() -> str:
+    """Returns the page of all that was kept."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = list(dict.fromkeys(row for found in results.values() for row in found))
+    names = [name for name in MODELS if name in results]
+    cells = [[row, *(results[name].get(row, "") for name in names)] for row in rows]
+    return f"{INTRO}\n\n{common.markdown(['', *names], cells)}\n"
+
+
+if __name__ == "__main__":
+    main()
