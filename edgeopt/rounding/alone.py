@@ -124,7 +124,7 @@ class Alone:
         self._pairing = pair_weights(floating, quantized)
         self._floating = self._pairing.floating
         self.places = tuple(_named(_places(self._pairing.floating, self._pairing.quantized, self._pairing.pairs)))
-        self._int8: dict[str, _Change] = {}
+        self._changes: dict[tuple[str, Choice], _Change] = {}
 
     def can(self, place: Place, choice: Choice) -> bool:
         """Whether a choice means anything at a place."""
@@ -135,13 +135,13 @@ class Alone:
     def file(self, place: Place, choice: Choice) -> bytes:
         """Returns the float file with one place alone as chosen."""
         if choice.others:
-            return self._made([self._quantized(other) for other in self.places if other is not place])
+            return self._made([self._change(other, CHOICES["int8"]) for other in self.places if other is not place])
         return self._made([self._change(place, choice)])
 
     def together(self, choice: Choice) -> bytes:
         """Returns the float file with all places as chosen at once; of what spares one, with none spared."""
         if choice.others:
-            return self._made([self._quantized(place) for place in self.places])
+            return self._made([self._change(place, CHOICES["int8"]) for place in self.places])
         return self._made([self._change(place, choice) for place in self.places if self.can(place, choice)])
 
     def _made(self, changes: Sequence[_Change]) -> bytes:
@@ -152,12 +152,14 @@ class Alone:
             rounded={index: how for change in changes for index, how in change.rounded.items()},
         )
 
-    def _quantized(self, place: Place) -> _Change:
-        if place.name not in self._int8:
-            self._int8[place.name] = self._change(place, CHOICES["int8"])
-        return self._int8[place.name]
-
     def _change(self, place: Place, choice: Choice) -> _Change:
+        """Returns what a choice changes; computed once, as it is needed alone and with all others."""
+        key = place.name, choice
+        if key not in self._changes:
+            self._changes[key] = self._computed(place, choice)
+        return self._changes[key]
+
+    def _computed(self, place: Place, choice: Choice) -> _Change:
         if choice.width < 1:
             return self._narrowed(place, choice.width)
         if choice.zeros:
