@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as benchmarks
-from bench import common, compression, tune
+from bench import budget, common, compression, tune
 from edgeopt.recipe import steps_from
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,16 @@ def test_a_row_s_steps_are_a_recipe_s(title: str) -> None:
 def test_the_page_is_made_of_the_results() -> None:
     stale = "docs/compression-results.md: try `python -m bench.compression --page`"
     assert compression.PAGE.read_text(encoding="utf-8") == compression.page(), stale
+
+
+def test_the_page_of_budgets_is_made_of_the_results() -> None:
+    assert budget.PAGE.read_text(encoding="utf-8") == budget.page(), (
+        "docs/budgets.md: try `python -m bench.budget --page`"
+    )
+    row = {"size_bytes": 50, "limit": 50, "float_score": 0.9, "score": 0.89}
+    assert budget.kept(row)
+    assert not budget.kept({**row, "size_bytes": 51})
+    assert not budget.kept({**row, "score": 0.889})
 
 
 def test_the_script_by_hand_says_what_it_takes() -> None:

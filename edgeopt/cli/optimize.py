@@ -49,7 +49,7 @@ def _recipes() -> Iterable[str]:
     "--recipe",
     metavar="RECIPE",
     shell_complete=common.completed(_recipes),
-    help="Its steps come first: a packaged one (edgeopt recipe list) or FILE.yaml.",
+    help="Carry this one out and no ladder: a packaged one (edgeopt recipe list) or FILE.yaml.",
 )
 @choice_options(Training)
 @click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
