@@ -35,7 +35,6 @@ class Library:
         made_from: the format of that file.
         made_with: the version of the compiler.
         format: a key of `formats.FORMATS`.
-        tuned_s: how long schedules were looked for, 0 where TVM's own were taken.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -49,7 +48,6 @@ class Library:
     processor: str
     made_from: str
     made_with: str
-    tuned_s: float = 0.0
     format: str = "tvm"
 
     @property
@@ -132,9 +130,8 @@ def _notes(library: Library) -> list[str]:
             f"an engine for {library.processor}, by TensorRT {library.made_with} from .{library.made_from}: it runs on "
             "that GPU, with that version"
         ]
-    how = f"tuned for {library.tuned_s:.0f} s" if library.tuned_s else "with TVM's own schedules"
     found = [
-        f"code for {library.processor} ({library.triple}), by TVM {library.made_with} {how} from .{library.made_from}",
+        f"code for {library.processor} ({library.triple}), by TVM {library.made_with} from .{library.made_from}",
         "its weights are in the code, which needs TVM's runtime beside it",
     ]
     kinds = Counter(operator.name for operator in library.operators if operator.float_arithmetic)
