@@ -108,6 +108,12 @@ def _steps() -> Any:
     return keras.Model(steps, keras.layers.Dense(3)(steps))
 
 
+def _newest(model: Any, schema: Any) -> None:
+    for code in model.operatorCodes:
+        if code.builtinCode == schema.BuiltinOperator.FULLY_CONNECTED:
+            code.version = 12
+
+
 def _renamed(content: bytes) -> bytes:
     """Returns a model whose input and output are called what no code should be."""
 
@@ -352,6 +358,12 @@ def test_notes_name_what_an_app_will_meet(tmp_path: Path) -> None:
         edgeopt.export("android", models["int8"], tmp_path / "none", streaming=True)
     old = edgeopt.export("android", models["int8"], tmp_path / "old", min_sdk=21)
     assert any("LiteRT 1.4.2: its Interpreter and delegates" in note for note in old.notes)
+    summed = tmp_path / "summed.tflite"
+    summed.write_bytes(rewrite.changed(tflite_models.convert(_steps, "float32"), _newest))
+    edgeopt.export("android", summed, tmp_path / "left")
+    words = (tmp_path / "left" / "README.md").read_text("utf-8")
+    assert "- 1 x `FULLY_CONNECTED`: version 12 of it, the delegate knows 9 at most ([source](https://" in words
+    assert "leaves on the CPU" not in (tmp_path / "old" / "README.md").read_text("utf-8")
     free = tmp_path / "free.tflite"
     free.write_bytes(tflite_models.convert(_steps, "float32"))
     freed = edgeopt.export("android", free, tmp_path / "freed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from edgeopt import delegates
 from edgeopt.exporters import streaming
 from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
 from edgeopt.exporters.contract import Project, Source
@@ -81,6 +82,7 @@ def _values(source: Source, settings: Android, golden: Golden, *, package: str, 
         "outputs": golden.outputs,
         "golden": golden,
         "from_data": source.from_data,
+        "left": delegates.left(golden.model, "gpu"),
     }
 
 
