@@ -177,7 +177,10 @@ class Study:
     def _read(self) -> None:
         """Takes over what has ended, and gives up what this very folder's process left when it was killed."""
         states = self._optuna.trial.TrialState
-        for trial in self._study.get_trials(deepcopy=False):
+        there = self._study.get_trials(deepcopy=False)
+        # Rows of the study: counted here, as asking the database reads all of them.
+        self._count = len(there)
+        for trial in there:
             if trial.state == states.RUNNING and trial.user_attrs.get(_FOLDER) == self._folder:
                 self._again(trial.number, trial.params, trial.distributions)
                 self._study.tell(trial.number, state=states.FAIL)
@@ -194,6 +197,7 @@ class Study:
     def _again(self, number: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
         """Puts a trial before all that is drawn later."""
         if params:
+            self._count += 1
             self._study.add_trial(
                 self._optuna.create_trial(
                     state=self._optuna.trial.TrialState.WAITING,
@@ -222,7 +226,11 @@ class Study:
             for one in values:
                 known = {parameter.name: parameter for parameter in space.parameters}
                 said = {name: _label(known[name], value) for name, value in one.items()}
-                self._study.enqueue_trial(said)
+                self._enqueue(said)
+
+    def _enqueue(self, values: Mapping[str, Any]) -> None:
+        self._study.enqueue_trial(dict(values))
+        self._count += 1
 
     def draw(self, space: Space, sampler: str, seed: int) -> Drawn | None:
         """Returns a recipe that was not tried before, None where none is found; its trial has begun.
@@ -233,14 +241,15 @@ class Study:
         states, row = self._optuna.trial.TrialState, SAMPLERS[sampler]
         for attempt in range(_DULL + 1):
             with self._reached(), _quiet():
-                own_seed = seed_for(seed, "trial", self._storage.get_n_trials(self._study._study_id))
+                own_seed = seed_for(seed, "trial", self._count)
                 if attempt == _DULL:
                     values = self._new(space, random.Random(own_seed))
                     if values is None:
                         return None
-                    self._study.enqueue_trial(values)
+                    self._enqueue(values)
                 self._study.sampler = row.make(self._optuna, own_seed)
                 trial = self._study.ask()
+                self._count = max(self._count, trial.number + 1)
                 trial.set_user_attr(_FOLDER, self._folder)
                 for parameter in space.parameters if row.everything else ():
                     _suggested(trial, parameter)
