@@ -228,23 +228,26 @@ def _by_hand(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     file = path.with_name(f"{step}-by-hand.tflite")
     file.write_bytes(converter.convert())
-    return evaluate(file, load_data(_renamed(arrays, file)).validation).metric
+    named = _renamed(arrays, file)
+    return "its outputs have lost their names" if named is None else evaluate(file, load_data(named).validation).metric
 
 
-def _renamed(arrays: Arrays, file: Path) -> Arrays:
-    """Returns the data with labels under the names that the converter gave the outputs of a file, by their width."""
-    if "y_test" in arrays:
-        return arrays
+def _renamed(arrays: Arrays, file: Path) -> Arrays | None:
+    """Returns the data with labels under the names that a file's outputs have; None where those do not tell them."""
     from edgeopt import formats
 
     given = [spec.name for spec in formats.facts(file).outputs]
-    order = ["kind", "place"] if "kind" in given[0] or given == sorted(given) else ["place", "kind"]
-    return {
-        (
-            f"{key.rpartition('_')[0]}_{given[order.index(key.rpartition('_')[2])]}" if key.startswith("y") else key
-        ): array
-        for key, array in arrays.items()
-    }
+    found: Arrays = {}
+    for key, array in arrays.items():
+        start, _, output = key.rpartition("_")
+        if not start.startswith("y_"):
+            found[key] = array
+            continue
+        alike = [name for name in given if output in name]
+        if len(alike) != 1:
+            return None
+        found[f"{start}_{alike[0]}"] = array
+    return found
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

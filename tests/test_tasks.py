@@ -11,9 +11,12 @@ import pytest
 from edgeopt.data import check, load
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.metrics import METRICS
+from edgeopt.evaluation import evaluate
+from edgeopt.frameworks import load as load_framework
+from edgeopt.metrics import METRICS, for_outputs, metric
+from edgeopt.metrics.several import Scored, naive, together
 from edgeopt.tasks import TASKS, task
-from edgeopt.tasks.finding import found, metric_of
+from edgeopt.tasks.finding import found, metric_of, metric_said
 from edgeopt.vocabulary import Batch, TensorSpec
 
 RANDOM = np.random.default_rng(0)
@@ -142,3 +145,66 @@ def test_labels_name_outputs_of_the_model() -> None:
         check(load(_twofold()), [TensorSpec("x", (None, 6))], outputs)
     with pytest.raises(DataError, match="Expected finite numbers in the labels of 'size' of the"):
         check(load({**_twofold(), "y_size": np.full((40, 2), np.nan)}), [TensorSpec("x", (None, 6))])
+
+
+# --- the score of several outputs ------------------------------------------------------------------------------------
+
+
+def test_several_outputs_have_one_score_together() -> None:
+    hits, errors = np.array([1.0, 1, 0, 1]), np.array([1.0, 2, 3, 2])
+    top1, mse = metric("top1"), metric("mse")
+    both = together([Scored(top1, 1, 0.25), Scored(mse, 1, 8.0)])
+    assert both.value((hits, errors)).value == pytest.approx((3 / 4 + (1 - 2 / 8)) / 2)
+    worse = both.difference((hits, errors), (hits, 2 * errors))
+    assert worse.value == pytest.approx(100 * ((1 - 2 / 8) - (1 - 4 / 8)) / 2)
+
+
+def test_the_naive_answer_is_the_labels_mean() -> None:
+    values = X[:, :2]
+    found = naive(metric("mse"), np.zeros((1, 2)), Batch({"x": X}, values))
+    assert found == pytest.approx(values.var(axis=0).mean(), rel=1e-5)
+
+
+def test_metrics_are_said_of_outputs() -> None:
+    assert for_outputs("kind=top1,size=mae") == {"kind": "top1", "size": "mae"}
+    assert for_outputs(None) == {}
+    assert metric_said({"": "segmentation"}) == "mean-iou"
+    assert metric_said({"size": "regression", "boxes": "detection"}) == "size=mse"
+    assert metric_said({"": "anomaly"}) is None
+    with pytest.raises(ConfigError, match="one --metric for all outputs, got top1 and mse"):
+        for_outputs("top1,mse")
+
+
+def test_a_file_is_scored_for_each_output_and_for_all(tmp_path: Path) -> None:
+    tf = load_framework("tensorflow")
+    keras = load_framework("tf_keras")
+    x = keras.Input((6,), name="x")
+    kind = keras.layers.Dense(2, "softmax", name="kind")(x)
+    model = keras.Model(x, {"kind": kind, "size": keras.layers.Dense(2, name="size")(x)})
+    file = tmp_path / "two.tflite"
+    function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec([1, 6], name="x"))
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=function)
+    file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+    arrays = _twofold()
+    part = load(arrays, validation_share=1.0).validation
+    found = evaluate(file, part, isolate=False)
+    batch = part.arrays()
+    answers = {name: np.asarray(value) for name, value in model(batch.inputs["x"]).items()}
+    hits = (answers["kind"].argmax(-1) == batch.several["kind"]).mean()
+    error = np.square(answers["size"] - batch.several["size"]).mean()
+    spread = batch.several["size"].var(axis=0).mean()
+    scores = {one.output: one.metric for one in found.outputs}
+    assert scores["kind"].value == pytest.approx(hits)
+    assert scores["size"].value == pytest.approx(error, rel=1e-4)
+    assert (found.metric.name, found.metric.value) == (
+        "outputs",
+        pytest.approx((hits + 1 - error / spread) / 2, rel=1e-3),
+    )
+    assert found.difference(found).value == 0
+    assert evaluate(file, part, output="kind", isolate=False).metric.value == pytest.approx(hits)
+    with pytest.raises(DataError, match=r"labels for the outputs .*, got some for 'sice'"):
+        evaluate(
+            file, load({"x": arrays["x"], "y_sice": arrays["y_size"]}, validation_share=1.0).validation, isolate=False
+        )
