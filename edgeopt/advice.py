@@ -85,7 +85,7 @@ def _narrow_floats(scheme: Scheme, facts: ModelFacts) -> Prospect:
 
 
 # The operator that a weight of a kind becomes.
-_OPERATORS = {
+OPERATORS = {
     "dense": "FULLY_CONNECTED",
     "convolution": "CONV_2D",
     "pointwise": "CONV_2D",
@@ -101,7 +101,7 @@ def _bits(scheme: Scheme, facts: ModelFacts) -> list[int]:
     for place, weight in enumerate(facts.weights):
         # Before a float operator stands a DEQUANTIZE, which takes what Dense takes.
         behind = not scheme.dynamic and scheme.activations == "float32"
-        operator = "FULLY_CONNECTED" if behind else _OPERATORS.get(weight.kind, "")
+        operator = "FULLY_CONNECTED" if behind else OPERATORS.get(weight.kind, "")
         activations = "float32" if scheme.dynamic else scheme.activations
         stays = not scheme.dynamic and eight_bits.fragile(
             first=place == 0,

@@ -116,6 +116,20 @@ def test_what_brings_nothing_here_says_why(name: str, at_hand: Situation, why: s
     assert why in rung.idle(at_hand)
 
 
+def test_layers_keep_eight_bits_whose_fewer_the_target_s_runtimes_refuse() -> None:
+    """TFLM's FULLY_CONNECTED takes weights of four bits with one scale only, and there is one for each channel."""
+    rung = next(rung for rung in RUNGS if rung.name == "mixed precision")
+    dense = replace(FACTS, weights=(*FACTS.weights, replace(FACTS.weights[0], kind="dense")))
+
+    def spared(at_hand: Situation) -> list[Any]:
+        return [step.said().get("spare") for recipe in rung.candidates(at_hand) for step in recipe.steps]
+
+    on_device = situation(Gain.BYTES, target=target("cortex-m4"))
+    assert spared(replace(on_device, facts=dense)) == [("FULLY_CONNECTED",)]
+    # A word that means no layer would be refused.
+    assert spared(on_device) == spared(replace(situation(Gain.BYTES), facts=dense)) == [None]
+
+
 # --- costs and merging -----------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ AIMS: dict[str, frozenset[Gain]] = {
 # Kept for what is measured and written after the last rung, until it is known what that takes here.
 _LEAST_RESERVE_S = 10.0
 _OVER = "the time was over"
+_TOO_LONG = "what was not begun takes longer than the time that is left"
 # What a variant that lacks it is.
 _TOO = {
     Gain.QUALITY: "too much",
@@ -147,6 +148,7 @@ class _Climber:
         self._records: list[RungRecord] = []
         self._said: tuple[str, ...] = ()
         self.ended, self._why = "", ""
+        self._for_want_of_time = False
         # Without an aim, time that was said is for what the budgets ask; without budgets for both.
         self._gains = AIMS[aim.gain] if aim.gain else frozenset()
         self._clocked = asked.budgets.max_latency_ms is not None or Gain.LATENCY in self._gains
@@ -195,8 +197,10 @@ class _Climber:
                 continue
             fitting = self._costs.shortened(recipe, self.left_s())
             if fitting is None:
-                about, left = seconds(self._costs.of(recipe)), seconds(max(0.0, self.left_s()))
-                skipped = f"{recipe.name} may take {about}, and {left} are left"
+                about, left = seconds(self._costs.of(recipe)), self.left_s()
+                skipped = f"{recipe.name} may take {about}, and "
+                skipped += f"{seconds(left)} are left" if left > 0 else "no time is left"
+                self._for_want_of_time = True
                 continue
             cost = self._costs.of(fitting)
             progress.foresee(stages(fitting, samples=self._costs.samples, measured=False))
@@ -242,7 +246,10 @@ class _Climber:
     def finish(self) -> Climbed:
         """Returns all that was found; what may be recommended is timed once more, all taking turns."""
         if not self.ended:
-            self.stop("top", self._at_the_top())
+            if self._for_want_of_time:
+                self.stop("time", _TOO_LONG)
+            else:
+                self.stop("top", self._at_the_top())
         there = {record.name for record in self._records}
         rest = [RungRecord(r.name, r.summary, skipped=self._why) for r in RUNGS if r.name not in there]
         self._records += rest

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgeopt.advice import OPERATORS
 from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, load_recipe
+from edgeopt.runtimes import parse
 from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.steps import TrainedStep
 from edgeopt.targets import Target
@@ -57,6 +59,13 @@ class Situation:
     def wants(self, *gains: Gain) -> bool:
         """Whether one of these lacks."""
         return bool(self.lacking & set(gains))
+
+    @property
+    def in_eight_bits(self) -> tuple[str, ...]:
+        """Operators here of which the target's runtimes take no weights in fewer bits."""
+        promised = () if self.target is None else self.target.runtimes
+        refused = frozenset[str]().union(*(parse(text).runtime.eight_bits for text in promised))
+        return tuple(sorted(refused & {OPERATORS.get(weight.kind, "") for weight in self.facts.weights}))
 
     @property
     def weights_share(self) -> float:
@@ -157,11 +166,11 @@ def _four_bits(situation: Situation) -> Iterable[Recipe]:
 def _mixed(situation: Situation) -> Iterable[Recipe]:
     limit, size = situation.asked.budgets.max_size_bytes, situation.base.size_bytes or 0
     if limit is not None and situation.wants(Gain.BYTES) and limit < size:
-        yield _packaged("mixed-bits", situation, situation.scheme, size=str(limit))
+        most = str(limit)
     else:
         # Of what weights of four bits can take off at most, a half.
-        share = 1 - situation.weights_share / 4
-        yield _packaged("mixed-bits", situation, situation.scheme, size=f"{100 * share:.0f}%")
+        most = f"{100 * (1 - situation.weights_share / 4):.0f}%"
+    yield _packaged("mixed-bits", situation, situation.scheme, size=most, spare=situation.in_eight_bits)
 
 
 def _trained(situation: Situation) -> Iterable[Recipe]:

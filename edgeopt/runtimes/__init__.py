@@ -87,6 +87,7 @@ class Runtime:
         by_default: whether it is tried without being asked for; one that wants tools and seconds is not.
         is_reference: whether others that take the same format are compared with it.
         stand_in: the runtime whose activations are shown for this one, where it keeps none.
+        eight_bits: operators whose weights have to have eight bits, where each channel has a scale of its own.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Runtime:
     by_default: bool = True
     is_reference: bool = False
     stand_in: str = ""
+    eight_bits: frozenset[str] = frozenset()
 
     def cannot(self, ability: str) -> UnavailableError:
         """Returns the error of asking for what it is not able to do."""
@@ -174,6 +176,7 @@ RUNTIMES: dict[str, Runtime] = {
             "tflm",
             "TensorFlow Lite for Microcontrollers",
             frozenset({"time", "tensors"}),
+            eight_bits=frozenset({"FULLY_CONNECTED"}),
         ),
         Runtime(
             "onnxruntime",
