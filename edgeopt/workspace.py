@@ -475,8 +475,11 @@ class Workspace:
         calibration = self.conditions.calibration if scheme == CALIBRATED else ""
         told = {
             **{"scheme": scheme, "processor": self.conditions.processor, "calibration": calibration, "symmetric": ""},
-            **(asked or {}),
+            **((asked or {}) if scheme == CALIBRATED else {}),
         }
+        if told["calibration"] and not self.has_data:
+            error = f"Expected data to find the ranges of {scheme} on, got none. Try --data."
+            return Variant(name, scheme, error=error, steps=source.steps)
         part = self.data.calibration if told["calibration"] and "samples" in compiler.settings else None
         told["samples"] = "" if part is None else part.digest()
         settings = {name: told[name] for name in compiler.settings}

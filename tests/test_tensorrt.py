@@ -67,6 +67,8 @@ def test_every_scheme_starts_from_a_file_of_the_converter() -> None:
 def test_what_is_missing_is_said(digits_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"needed here .* Try: pip install 'edgeopt\[tensorrt\]' \(from"):
         edgeopt.convert(digits_model, tmp_path / "digits.engine", scheme="int8-float-io", data="digits")
+    with pytest.raises(ConversionError, match=r"Expected data to find the ranges of int8-float-io on, got none\. Try"):
+        edgeopt.convert(runtime_models.models()["float32"], tmp_path / "net.engine", scheme="int8-float-io")
     found = runtimes.available(runtimes.RUNTIMES["tensorrt"])
     assert (found.available, "with an NVIDIA GPU and its driver" in found.reason) == (False, True)
 
