@@ -3,8 +3,9 @@
     python -m bench.advice --model DS-CNN=models/ds_cnn_fsdd.keras=fsdd_logmel.npz --page
 
 Each model is advised on, then `edgeopt optimize` carries out recipes of one step without training; the bytes are those
-of the files, losses those of the report's validation samples, which the advice has not seen. Finished rows are kept in
-bench/results/advice.json, and `--page` writes them into docs/choosing.md.
+of the files, losses those of the report's validation samples; where data are too few for a tuning part the advice has
+measured int8 on the same. Finished rows are kept in bench/results/advice.json, and `--page` writes them into
+docs/choosing.md.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _NOISE = {
     **dict.fromkeys(("int4", "round", "mixed"), "int4_error"),
 }
 _NEARLY_FLOAT = ("float16", "int16x8")
-# From so many dB on, at most so much of a score is lost: what was measured on a few networks, see `bench.advice`.
+# From so many dB on, at most so much of a score is lost: a rule of thumb, which `bench.advice` holds against files.
 _LOSSES = ((30.0, 0.5), (20.0, 2.0), (10.0, 10.0))
 _NAMES = re.compile(r"\{(\w+)\}")
 
