@@ -892,7 +892,7 @@ def test_arrays_that_do_not_go_together(arrays: dict[str, Any], message: str, in
     ("spec", "message"),
     [
         (([[1, 2], [3]],), "Expected an array as x"),
-        ((1, 2, 3), "got a tuple of 3. Try"),
+        ((1, 2, 3, 4), "got a tuple of 4. Try"),
         (object(), "got object objects"),
     ],
 )

@@ -104,8 +104,8 @@ class Known:
     has_calibration: bool | None = None
 
 
-class ImpossibleError(EdgeoptError):
-    """What was drawn does not combine."""
+class ImpossibleError(Exception):
+    """What was drawn does not combine: the search hears it, and no user."""
 
 
 @dataclass(frozen=True)
