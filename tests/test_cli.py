@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -39,7 +40,7 @@ def test_help_holds_one_example_that_parses(name: str, tmp_path: Path, monkeypat
     if name == "makefile":
         assert example == "include $(shell edgeopt makefile)"
         return
-    words = example.split()
+    words = shlex.split(example)
     assert words[:2] == ["edgeopt", name]
     command = cli.get_command(click.Context(cli), name)
     assert command is not None

@@ -26,7 +26,7 @@ _HEADS = {
 _OWN = ("model", "target", "why", "folder", "as_json", "quiet", "verbose")
 
 
-@click.command("advise", short_help="Say what to apply to a model, in which order, and what it will bring.")
+@click.command("advise", short_help="Say what to apply to a model, in which order, and why.")
 @common.model_argument
 @common.data_options(required=False)
 @common.target_option

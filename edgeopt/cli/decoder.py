@@ -10,7 +10,7 @@ import click
 from edgeopt.cli import common
 
 
-@click.command("decoder", short_help="Make a language model a file that reads a prompt and writes on.")
+@click.command("decoder", short_help="Make a language model a file that reads and writes on.")
 @common.model_argument
 @common.output_option
 @click.option("--weights", type=click.Path(path_type=Path), help="A quantized .tflite of this model: it gets these.")
@@ -30,7 +30,6 @@ def command(model: Path, output: Path, as_json: bool, quiet: bool, **said: Any) 
     .litertlm makes the bundle that LiteRT-LM loads, with --tokenizer.
 
     \b
-      edgeopt convert decoder.keras -o int4.tflite --scheme int4-block32
       edgeopt decoder decoder.keras --weights int4.tflite -o writer.tflite
       edgeopt generate writer.tflite --tokenizer decoder.tokenizer.json --prompt "Return the"
     """

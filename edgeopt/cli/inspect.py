@@ -14,7 +14,7 @@ from edgeopt.errors import ConfigError
 _MEASURED_HELP = "; ".join(f"for {name}: what `edgeopt {command}` printed" for name, command in MEASURED.items())
 
 
-@click.command("inspect", short_help="Show what a model holds, and what each technique can do for it.")
+@click.command("inspect", short_help="Show what a model holds, and what can be done for it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.target_option
 @click.option("--delegate", type=common.Named(DELEGATES), help="Android's: what it leaves on the CPU, and why.")

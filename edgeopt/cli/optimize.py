@@ -41,7 +41,7 @@ def _recipes() -> Iterable[str]:
     return packaged()
 
 
-@click.command("optimize", short_help="Make every scheme, measure it on real runtimes, recommend one.")
+@click.command("optimize", short_help="Meet budgets of quality, size and latency on real runtimes.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeopt.recipe import Recipe
 
 
-@click.group("recipe", short_help="List, show and check recipes: which techniques, in which order.")
+@click.group("recipe", short_help="List, show and check recipes: techniques and their order.")
 def command() -> None:
     """List, show and check recipes: YAML files that say which techniques are applied to a model, in which order.
 

@@ -26,7 +26,7 @@ def _recipes() -> Iterable[str]:
     return packaged()
 
 
-@click.command("tune", short_help="Search recipes for the best trade-offs of quality, size, latency and RAM.")
+@click.command("tune", short_help="Search recipes for the best of quality, size, latency and RAM.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=False)

@@ -124,7 +124,7 @@ def _layers(done: Sequence[Scaled], left: Sequence[Site], bits: int) -> Iterator
 
 TECHNIQUE = Technique(
     "awq",
-    "Scale weights by what they meet, for few bits (language models).",
+    "Scale weights by what they meet: few bits, language models.",
     Awq,
     apply,
     check,
