@@ -781,6 +781,24 @@ def test_a_function_that_gives_no_data(digits: Any, tmp_path: Path, code: str, m
         data.load(write_module(tmp_path, *digits, code), validation_share=1.0).validation.arrays()
 
 
+@pytest.mark.parametrize("labels", ["y", "np.eye(10)[y]", "x"], ids=["classes", "one-hot", "masks"])
+def test_a_function_that_gives_another_order_at_each_call(digits: Any, tmp_path: Path, labels: str) -> None:
+    """The class numbers that are kept would be those of other samples, and training would see those of validation."""
+    code = (
+        "drawn = np.random.default_rng(0)\ndef samples():\n    order = drawn.permutation(len(x))\n"
+        f"    for rows in np.array_split(order, 3): yield x[rows], ({labels})[rows]"
+    )
+    found = data.load(write_module(tmp_path, *digits, code))
+    with pytest.raises(DataError, match=r"in one order at every call, got another label .* without shuffle\(\)"):
+        found.training.arrays()
+
+
+def test_a_function_may_vary_its_samples(digits: Any, tmp_path: Path) -> None:
+    code = "drawn = np.random.default_rng(0)\ndef samples():\n    yield x * drawn.uniform(0.5, 1), y"
+    part = data.load(write_module(tmp_path, *digits, code), validation_share=1.0).validation
+    assert part.arrays().labels.tolist() == digits[1].tolist()
+
+
 def test_a_missing_module_is_named() -> None:
     with pytest.raises(DataError, match=r"Expected a Python module no.such_module.*set PYTHONPATH"):
         data.load("no.such_module:samples")

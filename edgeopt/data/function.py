@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from edgeopt import user_code
 from edgeopt.data.arrays import open_source as open_arrays
 from edgeopt.data.table import Options, Splits, Table, combined, joined, table_of
-from edgeopt.errors import DataError, suggestion
+from edgeopt.errors import DataError, setting, suggestion
 from edgeopt.vocabulary import Batch, TensorSpec
 
 _ENDLESS = 10_000_000
@@ -42,11 +43,13 @@ def open_source(spec: str, options: Options) -> Splits:
         )
     count, first = 0, None
     labels: dict[str, list[np.ndarray]] = {}
+    small: set[str] = set()
     for batch in _batches(spec, result):
         first = first or batch
         count += len(batch)
-        for name, array in (batch.several if batch.labels is None else {"": batch.labels}).items():
-            labels.setdefault(name, []).append(array)
+        for name, array in _labels(batch).items():
+            labels.setdefault(name, []).append(array if array.ndim <= 2 else _marks(array))
+            small |= {name} if array.ndim <= 2 else set()
         if count > _ENDLESS:
             raise DataError(
                 f"Expected an end of what {spec} gives, got {count} samples and more. Try without repeat()."
@@ -54,8 +57,10 @@ def open_source(spec: str, options: Options) -> Splits:
     if first is None:
         raise DataError(f"Expected samples from {spec}, got none. Try calling it yourself.")
     specs = tuple(TensorSpec(name, array.shape[1:], array.dtype.name) for name, array in first.inputs.items())
-    small = {name: np.concatenate(each) for name, each in labels.items() if each[0].ndim <= 2}
-    return Splits({"all": FunctionTable(spec, count, specs, small, tuple(labels))})
+    marks = {name: np.concatenate(each) for name, each in labels.items()}
+    return Splits(
+        {"all": FunctionTable(spec, count, specs, {name: each for name, each in marks.items() if name in small}, marks)}
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +72,14 @@ class FunctionTable(Table):
         count: samples of a pass.
         specs: the inputs.
         labels: raw labels of all samples by output, "" the only one, where they are small.
-        labelled: the outputs that have labels.
+        marks: what tells whether a pass has labels of the first one, in its order: themselves, or a checksum of each.
     """
 
     function: str
     count: int
     specs: tuple[TensorSpec, ...]
     labels: Mapping[str, np.ndarray]
-    labelled: tuple[str, ...]
+    marks: Mapping[str, np.ndarray]
     random_access = False
 
     @property
@@ -88,6 +93,8 @@ class FunctionTable(Table):
     def stream(self) -> Iterator[Batch]:
         count = 0
         for batch in _batches(self.function, _call(self.function)):
+            for name, array in _labels(batch).items():
+                self._require_as_at_first(name, array, count)
             count += len(batch)
             yield batch
         if count != self.count:
@@ -96,20 +103,44 @@ class FunctionTable(Table):
                 "Try a function that gives the same at every call."
             )
 
+    def _require_as_at_first(self, name: str, array: np.ndarray, start: int) -> None:
+        """Raises a DataError where labels of a pass are not those of the first one: samples have no other name."""
+        first = self.marks.get(name, array[:0])[start : start + len(array)]
+        now = array if array.ndim <= 2 else _marks(array)
+        if first.shape == now.shape:
+            other = (first != now) & ((first == first) | (now == now))  # a NaN is as it was
+            if not other.any():
+                return
+            start += int(np.argmax(other.reshape(len(other), -1).any(1)))
+        raise DataError(
+            f"Expected the samples of {self.function} in one order at every call, got another label for sample "
+            f"{start} than at first. Try a dataset without shuffle() (training shuffles), or with a seed in it, and "
+            f"{setting('augment', 'module:function')} for what changes labels."
+        )
+
     def targets(self, output: str = "") -> np.ndarray | None:
         return self.labels.get(output)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(name for name in self.labelled if name)
+        return tuple(name for name in self.marks if name)
 
     @property
     def has_targets(self) -> bool:
-        return bool(self.labelled)
+        return bool(self.marks)
 
     def digest(self) -> str:
         digests = (table_of(batch).digest() for batch in self.stream())
         return combined(*digests)
+
+
+def _labels(batch: Batch) -> Mapping[str, np.ndarray]:
+    return batch.several if batch.labels is None else {"": batch.labels}
+
+
+def _marks(labels: np.ndarray) -> np.ndarray:
+    """Returns a checksum of each sample's labels, uint32 [N]."""
+    return np.asarray([zlib.crc32(np.ascontiguousarray(one).tobytes()) for one in labels], np.uint32)
 
 
 def _call(spec: str) -> Any:
