@@ -31,8 +31,9 @@ endef
 EDGEOPT ?= edgeopt
 EDGEOPT_FLOAT_SCHEMES := float32 float16 dynamic int4-weights int4-block32 int4-block64 int4-block128 int4-block256
 EDGEOPT_CALIBRATED_SCHEMES := int8 int8-float-io int8-per-tensor int16x8 int4 int4x16 int3 int2
-EDGEOPT_ONNX_SCHEMES := float32 int8 int8-float-io int8-per-tensor float16 dynamic
-EDGEOPT_DATA_SUFFIXES := .npz .npy .csv .tsv .tfrecord .tfrecords .tfrecord.gz .tfrecords.gz
+EDGEOPT_ONNX_SCHEMES := float32 int8 int8-float-io int8-per-tensor float16 dynamic \
+    int4-block32 int4-block64 int4-block128 int4-block256
+EDGEOPT_DATA_SUFFIXES := .npz .npy .csv .tsv .txt .tfrecord .tfrecords .tfrecord.gz .tfrecords.gz
 
 # Whoever includes this keeps their own default goal.
 edgeopt_goal_before := $(.DEFAULT_GOAL)
