@@ -405,6 +405,18 @@ def test_generated_inputs_fit_embeddings_masks_and_free_sizes():
     assert image.shape == (2, 32, 32, 3)
 
 
+def test_tokens_of_an_input_of_floats_are_whole_numbers(tmp_path):
+    """As Input((9,)) makes it, and the bridged embedding refuses a number that it has not."""
+    words, image = keras.Input((9,)), keras.Input((9,))
+    tokens = keras.layers.Embedding(3, 2, mask_zero=True)(keras.layers.Reshape((9,))(words))
+    model = keras.Model([words, image], [keras.layers.LSTM(2)(tokens), keras.layers.Dense(2)(image)])
+    ids, values = proof.generated_inputs(model)
+    assert set(np.unique(ids)) <= {0, 1, 2}
+    assert len(np.unique(values)) == values.size
+    model.save(tmp_path / "m.keras")
+    assert load_model(tmp_path / "m.keras").keras is not None
+
+
 def test_a_model_that_does_not_run_is_said(tmp_path):
     x = keras.Input((None, 4))
     y = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Reshape((3, 4))(x)))

@@ -57,6 +57,8 @@ def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = 2) -> list[np.ndarray]:
     """Returns inputs that a model can take, always the same: normal floats, digits, integers that its embeddings know.
 
+    An input that Keras made of floats, its default, may be read by an embedding as well.
+
     Args:
         model: a functional or built Sequential model of either Keras.
         image_size: what free dimensions of inputs with four dimensions and more become.
@@ -64,9 +66,9 @@ def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samp
         samples: the batch, where it is free.
     """
     generator = np.random.default_rng(7)
-    limit = _integer_limit(model)
+    limit, read_as_integers = _integer_limit(model), _read_as_integers(model)
     inputs = []
-    for _, tensor in graph.input_names(model):
+    for name, tensor in graph.input_names(model):
         free = image_size if len(tensor.shape) >= 4 else length
         shape = [samples if i == 0 and size is None else size or free for i, size in enumerate(tensor.shape)]
         dtype = graph.dtype_name(tensor)
@@ -76,6 +78,8 @@ def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samp
             inputs.append(generator.integers(0, limit, shape).astype(str).astype(object))
         elif dtype.startswith(("int", "uint")):
             inputs.append(generator.integers(0, limit, shape).astype(dtype))
+        elif name in read_as_integers:
+            inputs.append(generator.integers(0, limit, shape).astype("float32"))
         else:
             inputs.append(generator.standard_normal(shape).astype("float32"))
     return inputs
@@ -104,12 +108,24 @@ def _run_somehow(model: Any, probe: Mapping[str, np.ndarray] | None) -> tuple[li
     ) from failure
 
 
+def _read_as_integers(model: Any) -> set[str]:
+    """Returns the inputs that reach an embedding or an encoding through layers without weights."""
+    found: set[str] = set()
+    origins = {id(tensor): {name} for name, tensor in graph.input_names(model)}
+    for call in graph.flat_calls(model):
+        read = set().union(*(origins.get(id(x), ()) for x in graph.leaves([*call.args, *call.kwargs.values()])))
+        if _limits(call.layer):
+            found |= read
+        elif not getattr(call.layer, "weights", ()):
+            origins |= {id(tensor): read for tensor in call.outputs}
+    return found
+
+
 def _integer_limit(model: Any) -> int:
     """Returns how many different integers every embedding and encoding of the model knows."""
-    limits = [
-        getattr(call.layer, option)
-        for call in graph.flat_calls(model)
-        for option in ("input_dim", "num_tokens", "input_dimension")
-        if isinstance(getattr(call.layer, option, None), int)
-    ]
-    return min(limits, default=100)
+    return min((limit for call in graph.flat_calls(model) for limit in _limits(call.layer)), default=100)
+
+
+def _limits(layer: Any) -> list[int]:
+    options = ("input_dim", "num_tokens", "input_dimension")
+    return [value for option in options if isinstance(value := getattr(layer, option, None), int)]
