@@ -103,3 +103,11 @@ def test_what_holds_no_layers_stays_as_it_is(tmp_path: Path) -> None:
     with IsolatedConverter(tmp_path / "loop.tflite", options) as converter, pytest.raises(ConversionError) as caught:
         converter.convert("int8", tmp_path / "i")
     assert "WHILE" in str(caught.value)
+
+
+def test_tokens_of_an_input_of_floats_are_unrolled(tmp_path: Path) -> None:
+    """As Input((STEPS,)) makes it: what proves the steps equal to the loop are numbers that the embedding has."""
+    keras = frameworks.load("keras")
+    words = keras.Input((STEPS,))
+    keras.Model(words, keras.layers.GRU(2)(keras.layers.Embedding(3, 2)(words))).save(tmp_path / "m.keras")
+    assert unrolled(load_model(tmp_path / "m.keras")) is not None

@@ -5,10 +5,9 @@ TensorFlow's quantizers die on a loop, and know no 16x8 form of the fused LSTM.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeopt import graph, keras_bridge
 from edgeopt.errors import ConversionError
@@ -42,7 +41,7 @@ def unrolled(model: LoadedModel) -> LoadedModel | None:
             f"Expected fixed time steps, got a free number of them: the loop of {looping[0].name!r} can be quantized "
             f"only when it is unrolled. Try {_shape_option(model)}, data of one length, or --scheme dynamic or float16."
         ) from error
-    _prove(model.keras, keras, [tuple(size or 2 for size in shape) for shape in shapes])
+    _prove(model.keras, keras, shapes)
     names = ", ".join(dict.fromkeys(repr(layer.name) for layer in looping))
     return replace(model, keras=keras, notes=(f"unrolled, as no quantizer takes its loop: {names}",))
 
@@ -59,17 +58,8 @@ def _without_loop(layer: Any) -> graph.Replacement | None:
     return graph.Replacement(type(layer).from_config(config), layer.get_weights())
 
 
-def _prove(original: Any, rebuilt: Any, shapes: list[tuple[int, ...]]) -> None:
-    generator = np.random.default_rng(7)
-    inputs = []
-    for shape, (_, tensor) in zip(shapes, graph.input_names(original)):
-        dtype = graph.dtype_name(tensor)
-        floating = dtype.startswith("float")
-        inputs.append(
-            generator.standard_normal(shape).astype(dtype)
-            if floating
-            else generator.integers(0, 2, shape).astype(dtype)
-        )
+def _prove(original: Any, rebuilt: Any, shapes: Sequence[Sequence[int | None]]) -> None:
+    inputs = proof.generated_inputs(original, image_size=2, length=2, shapes=shapes)
     before, after = (proof.outputs_of(network, inputs) for network in (original, rebuilt))
     worst = max(keras_bridge.relative_difference(x, y) for x, y in zip(before, after))
     if worst > proof.TOLERANCE:

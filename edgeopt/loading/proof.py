@@ -54,7 +54,14 @@ def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [array.astype(np.float32) if array.dtype.name == "bfloat16" else array for array in arrays]
 
 
-def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samples: int = 2) -> list[np.ndarray]:
+def generated_inputs(
+    model: Any,
+    *,
+    image_size: int = 64,
+    length: int = 16,
+    samples: int = 2,
+    shapes: Sequence[Sequence[int | None]] | None = None,
+) -> list[np.ndarray]:
     """Returns inputs that a model can take, always the same: normal floats, digits, integers that its embeddings know.
 
     An input that Keras made of floats, its default, may be read by an embedding as well.
@@ -64,13 +71,15 @@ def generated_inputs(model: Any, *, image_size: int = 64, length: int = 16, samp
         image_size: what free dimensions of inputs with four dimensions and more become.
         length: what free dimensions of others become.
         samples: the batch, where it is free.
+        shapes: of the inputs, in place of the model's own.
     """
     generator = np.random.default_rng(7)
     limit, read_as_integers = _integer_limit(model), _read_as_integers(model)
     inputs = []
-    for name, tensor in graph.input_names(model):
-        free = image_size if len(tensor.shape) >= 4 else length
-        shape = [samples if i == 0 and size is None else size or free for i, size in enumerate(tensor.shape)]
+    named = graph.input_names(model)
+    for (name, tensor), given in zip(named, shapes or [tensor.shape for _, tensor in named]):
+        free = image_size if len(given) >= 4 else length
+        shape = [samples if i == 0 and size is None else size or free for i, size in enumerate(given)]
         dtype = graph.dtype_name(tensor)
         if dtype == "bool":
             inputs.append(generator.random(shape) < 0.7)
