@@ -18,7 +18,7 @@ import edgeopt
 from edgeopt import graph
 from edgeopt.conversion import Converter, ConvertOptions
 from edgeopt.data.tokenizer import BYTES
-from edgeopt.errors import ConfigError, ModelError
+from edgeopt.errors import ConfigError, DataError, ModelError
 from edgeopt.frameworks import load
 from edgeopt.keras_bridge import to_keras2
 from edgeopt.language.generating import Sampling, chosen, open_generator
@@ -245,3 +245,12 @@ def test_the_whole_way_on_the_command_line(written: Written, tmp_path: Path) -> 
         edgeopt.decoder(model, tmp_path / "some.litertlm", force=True)
     with pytest.raises(ConfigError, match="Expected a tokenizer's JSON file for the bundle, got bytes"):
         edgeopt.decoder(model, tmp_path / "some.litertlm", tokenizer=BYTES, force=True)
+
+
+def test_what_is_missing_is_said_before_anything_is_lowered(tmp_path: Path) -> None:
+    output = tmp_path / "writer.tflite"
+    with pytest.raises(ModelError, match=r"Expected a .tflite file, got .*none.tflite, which does not exist"):
+        edgeopt.decoder("some.keras", output, weights=tmp_path / "none.tflite")
+    with pytest.raises(DataError, match=r"Expected a tokenizer's JSON file, got .*none.json, which cannot be read"):
+        edgeopt.decoder("some.keras", output, tokenizer=tmp_path / "none.json")
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.language.bundle import bundled
 from edgeopt.language.generating import Generator, Sampling, Timing, open_generator
 from edgeopt.showing.values import Shown
+from edgeopt.tflite.reader import read
 
 _BUNDLE = ".litertlm"
 
@@ -63,6 +64,7 @@ def decoder(
     Raises:
         ConfigError: an option cannot be used.
         ConversionError: the converter refused, or the logits are not those of `weights`.
+        DataError: the tokenizer cannot be read.
         ModelError: it is no decoder, or the weights are of another model.
     """
     output = Path(output)
@@ -72,6 +74,10 @@ def decoder(
     if is_bundle and tokenizer is None:
         raise ConfigError(f"Expected a tokenizer for the bundle {output}, got none. Try --tokenizer FILE.json.")
     files.require_free(output, force=force)
+    # What is missing or broken is said now, not after a minute of lowering.
+    words = None if tokenizer is None else open_tokenizer(tokenizer)
+    if weights is not None:
+        read(Path(weights))
     with as_path(model) as path, files.atomic_path(output) as temporary, workers.Worker("conversion") as worker:
         made_file = temporary.with_suffix(".made.tflite") if is_bundle else temporary
         try:
@@ -90,11 +96,11 @@ def decoder(
                 f"Expected TensorFlow's converter to lower {path}, got a crash ({crash}). Try edgeopt doctor."
             ) from crash
         opened = open_generator(made_file)
-        if tokenizer is not None:
-            open_tokenizer(tokenizer).require_fits(opened.vocabulary, str(path))
-        if is_bundle:
+        if words is not None:
+            words.require_fits(opened.vocabulary, str(path))
+        if is_bundle and words is not None:
             try:
-                bundled(made_file, open_tokenizer(str(tokenizer)), temporary, cache=made.cache)
+                bundled(made_file, words, temporary, cache=made.cache)
             finally:
                 made_file.unlink()
     return Decoder(output, output.stat().st_size, made.cache, made.prefill, opened.cache_bytes, made.difference)
