@@ -96,8 +96,8 @@ def fit(
     twin, _ = to_keras2(model)
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         done = loop.fit(twin, data, settings.over(FROM_SCRATCH), folder=Path(folder), seed=seed, what=what)
-    if done.notes:
-        raise ConfigError(f"Expected {what} to converge, got: {done.notes[0]}.")
+    if done.ended:
+        raise ConfigError(f"Expected {what} to converge, got: {done.ended[0]}.")
     model.set_weights(twin.get_weights())
     # A fresh optimizer: the file holds no slots, and `evaluate` and `fit` work on it at once.
     if reconstruct:

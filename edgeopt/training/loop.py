@@ -37,12 +37,14 @@ class Fit:
     Attributes:
         history: a row for each epoch: loss, accuracy, learning_rate …
         seconds: of this process.
-        notes: what is worth saying, as a stop before the end.
+        notes: what is worth saying.
+        ended: those of them that say why it stopped before its end, or which epoch its weights are of.
     """
 
     history: tuple[dict[str, float], ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
 
 
 def fit(
@@ -128,8 +130,9 @@ def fit(
             settled_epoch=None if settled_epoch is None else min(settled_epoch, training.epochs - 1),
         )
         course.run(watch, first_epoch=len(keeper.state.history))
-    notes = (*((begun_anew,) if begun_anew else ()), *notes, *keeper.state.notes, *aims.notes, *varied)
-    return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes)
+    ended = tuple(keeper.state.notes)
+    notes = (*((begun_anew,) if begun_anew else ()), *notes, *ended, *aims.notes, *varied)
+    return Fit(tuple(keeper.state.history), time.perf_counter() - start, notes, ended)
 
 
 def varying(training: Training, part: Part, aims: Objective, *, taught: bool) -> tuple[Training, tuple[str, ...]]:
