@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench import cheap_trials
-from edgeopt.report import ModelFacts, Report
+from edgeopt.report import DataFacts, ModelFacts, Report
 from edgeopt.search.choosing import chosen, limits
 from edgeopt.search.page import render
 from edgeopt.search.result import Point, Tuned, front_table, headline, recipe_words, write_tuned
@@ -41,6 +41,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         variants.append(Variant(name, found.variant, (file,), metric=metric, drop=found.drop))
     report = Report("0.1.0", "2026-11-29T06:00:00+00:00", ModelFacts("<model>.keras"), budgets=BUDGETS)
     report = replace(report, variants=(BASELINE, *variants), baseline="float32", best=variants[0].name)
+    report = replace(report, data=DataFacts("data.npz", samples={"tuning": 600, "validation": 600}))
     return Tuned(
         report,
         search.settings.objectives,
@@ -66,6 +67,18 @@ def test_the_page_shows_every_trial_and_labels_the_front(tuned: Tuned) -> None:
     for point in tuned.front:
         assert f"./front/{point.number}.yaml" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_page_says_which_samples_chose(tuned: Tuned) -> None:
+    assert "Scores are those on the tuning samples" in (page := render(tuned))
+    assert "top1, tuning" in page
+    assert "Validation samples were scored once, after everything was chosen." in page
+    data = DataFacts("data.npz", samples={"tuning": 0, "validation": 200})
+    page = render(replace(tuned, report=replace(tuned.report, data=data)))
+    assert "Scores are those on the validation samples" in page
+    assert "top1, tuning" not in page
+    assert "scored once" not in page
+    assert "whose scores flatter what was chosen by them" in page
 
 
 def test_a_notebook_shows_the_page_in_a_frame(tuned: Tuned) -> None:

@@ -37,6 +37,7 @@ def render(tuned: Tuned) -> str:
         "obstacle": tuned.obstacle,
         "scatter": _scatter(tuned),
         "front": [_point(tuned, numbers, number) for number in range(len(tuned.front))],
+        "tuning": report.data is not None and bool(report.data.samples.get("tuning")),
         "has_latency": any(report.latency(v) for v in report.variants),
         "trials": [_trial(one, numbers) for one in tuned.trials if one.outcome.state not in ("again", "impossible")],
         "impossible": Counter(t.outcome.words for t in tuned.trials if t.outcome.state == "impossible").most_common(),
