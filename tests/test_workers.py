@@ -131,7 +131,7 @@ def test_every_kind_of_work_has_limits_and_the_environment_can_change_them(monke
     machine_bytes = psutil.virtual_memory().total
     for kind in workers.LIMITS:
         limits = workers.limits_of(kind)
-        assert (limits.seconds is None) == (kind == "training")
+        assert (limits.seconds is None) == (kind in ("training", "trials"))
         assert 0 < limits.memory_bytes <= 0.9 * machine_bytes
     monkeypatch.setenv("EDGEOPT_WORKER_TIME_S", "7")
     monkeypatch.setenv("EDGEOPT_WORKER_MEMORY_GB", "1.5")
