@@ -203,6 +203,13 @@ def test_operators_that_onnx_lacks_are_named(tmp_path: Path) -> None:
         compile_content(content, COMPILERS["tf2onnx"], {"scheme": "float32"})
 
 
+def test_dtypes_that_tf2onnx_lacks_are_named(tmp_path: Path) -> None:
+    import tflite_models as models
+
+    with pytest.raises(ConversionError, match=r"got tensors that tf2onnx cannot translate: \d in int4. Try the float"):
+        compile_content(models.requantized("dynamic_wi4_afp32"), COMPILERS["tf2onnx"], {"scheme": "float32"})
+
+
 # --- from strangers --------------------------------------------------------------------------------------------------
 
 

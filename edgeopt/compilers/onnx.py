@@ -27,6 +27,8 @@ from edgeopt.tflite.model import TFLiteModel, printable
 from edgeopt.tflite.reader import read
 
 _CALIBRATED_AT_A_TIME = 16
+# Of LiteRT's dtypes those that tf2onnx.tflite_utils.TFLITE_TO_ONNX_DTYPE lacks: it fails with the dtype's number.
+_UNKNOWN = frozenset({"int2", "int4", "uint4", "bfloat16"})
 
 
 def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
@@ -210,6 +212,13 @@ def _require_known(model: TFLiteModel) -> None:
     used = Counter(operator.name for graph in model.subgraphs for operator in graph.operators)
     if unknown := [f"{count} {name}" for name, count in used.items() if f"TFL_{name}" not in known]:
         raise _refusal(f"{', '.join(unknown)}, which tf2onnx cannot translate")
+    kinds = Counter(tensor.dtype for graph in model.subgraphs for tensor in graph.tensors if tensor.dtype in _UNKNOWN)
+    if kinds:
+        some = ", ".join(f"{count} in {dtype}" for dtype, count in kinds.items())
+        raise ConversionError(
+            f"Expected a file of floats or of integers of at least 8 bits, got tensors that tf2onnx cannot translate: "
+            f"{some}. Try the float model with --scheme int8, or with int4-block32 for Dense layers in four bits."
+        )
 
 
 def _refusal(what: str) -> ConversionError:
