@@ -211,7 +211,7 @@ def test_awq_says_what_it_cannot_scale(small: Small, tmp_path: Path) -> None:
     layers_ = load("tf_keras").layers
     x = inputs = layers_.Input((6, 8))
     x = layers_.LayerNormalization(name="read_twice")(x)
-    x = layers_.Add()([layers_.Dense(8, name="one")(x), x])
+    x = layers_.Add(name="add")([layers_.Dense(8, name="one")(x), x])
     model = load("tf_keras").Model(inputs, layers_.Dense(3, name="other")(x))
     samples = np.random.default_rng(0).normal(size=(20, 6, 8)).astype(np.float32)
     _, record = awq.TECHNIQUE.apply(awq.Awq(group=8), model, data.load(samples), Carried(tmp_path))

@@ -197,7 +197,8 @@ class _Pair:
         if not (part.has_labels or name):
             return None
         if len(self._outputs) > 1 and output is None and (name is None or "=" in name or part.labels.outputs):
-            self.notes += (f"not scored: that takes one output (--output-name {next(iter(self._outputs))})",)
+            why = "one output is scored at a time" if part.labels.outputs else "the labels are for one output"
+            self.notes += (f"not scored: {why} (--output-name {next(iter(self._outputs))})",)
             return None
         self._scored = chosen(list(self._outputs), output)
         try:
