@@ -83,7 +83,10 @@ def tune(
         with Workspace(model, data, output, search.settings) as workspace:
             warnings = _loaded(workspace)
             space = search.space(_known(workspace))
-            _require_baseline(workspace)
+            # A study of something else is refused before anything is scored; none is begun of what cannot be scored.
+            is_begun = search.settings.storage is not None or (output / MARKER / DATABASE).exists()
+            if not is_begun:
+                _require_baseline(workspace)
             study = Study(
                 search.settings.storage or f"sqlite:///{output / MARKER / DATABASE}",
                 search.settings.study or output.name,
@@ -91,6 +94,8 @@ def tune(
                 objectives=search.settings.objectives,
                 folder=str(output),
             )
+            if is_begun:
+                _require_baseline(workspace)
         study.first(space.plain(), space)
         progress.tell("loading", 1, 1)
         address = Address(model, data, output, _conditions(search), search.settings.objectives, search.target)
