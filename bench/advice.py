@@ -31,7 +31,7 @@ RECIPES = {
     "int16x8": ("schemes: [int8, dynamic, float16, int16x8]\n", "int16x8"),
     "int4": ("schemes: [int4]\nsteps: [round]\n", "int4"),
 }
-_START, _END = "<!-- measured: python -m bench.advice -->", "<!-- end of what was measured -->"
+_BLOCK = "python -m bench.advice"
 
 
 def main() -> None:
@@ -42,19 +42,13 @@ def main() -> None:
     said = parser.parse_args()
     for text in said.model:
         name, model, data = text.split("=")
-        known = [row for row in known_rows() if row["model"] != name]
+        known = [row for row in common.kept_rows(RESULTS) if row["model"] != name]
         rows = _rows(name, model, data)
         print(*rows, sep="\n", flush=True)
-        files.atomic_write(RESULTS, json.dumps([*known, *rows], indent=1) + "\n")
+        common.keep_rows(RESULTS, [*known, *rows])
     if said.page:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, after = text.partition(_START)
-        files.atomic_write(PAGE, "\n\n".join([before + _START, table(known_rows()), _END]) + after.partition(_END)[2])
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Returns what was measured so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+        text = common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, table(common.kept_rows(RESULTS)))
+        files.atomic_write(PAGE, text)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -11,7 +11,6 @@ bench/results/budget.json, and `--page` writes them into docs/budgets.md.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ RECIPES = ("repair", "mixed-bits", "few-values", "qat-int4", "half-macs", "quart
 # Static int8, and fewer bits with the algorithms that it has.
 OTHERS = ("static_wi8_ai8", "weight_only_wi4_afp32", "dynamic_wi4_afp32")
 BY_HAND = ("qat", "prune", "student")
-_START, _END = "<!-- measured: python -m bench.budget -->", "<!-- end of what was measured -->"
+_BLOCK = "python -m bench.budget"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def main() -> None:
             repair._edgeopt("convert", model, "--data", data, "--scheme", "int8", "-o", str(plain))
         case = Case(name, model, data, int(SHARE * plain.stat().st_size), folder)
         for kind, what, make in _rows(case, said.time, said.epochs):
-            if kind not in said.only or any((r["model"], r["what"]) == (name, what) for r in known_rows()):
+            if kind not in said.only or any((r["model"], r["what"]) == (name, what) for r in common.kept_rows(RESULTS)):
                 continue
             start = time.perf_counter()
             try:
@@ -76,21 +75,14 @@ def main() -> None:
                 row = {"failed": told.strip().splitlines()[-1] if told.strip() else "no reason given"}
             found = {"model": name, "kind": kind, "what": what, "limit": case.limit, **row}
             print(found, flush=True)
-            files.atomic_write(RESULTS, json.dumps([*known_rows(), found], indent=1) + "\n")
+            common.keep_rows(RESULTS, [*common.kept_rows(RESULTS), found])
     if said.page:
         files.atomic_write(PAGE, page())
 
 
 def page() -> str:
     """Returns the page with the table of what was measured."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, after = text.partition(_START)
-    return "\n\n".join([before + _START, table(known_rows()), _END]) + after.partition(_END)[2]
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Returns what was measured so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, table(common.kept_rows(RESULTS)))
 
 
 def _rows(case: Case, seconds: str, epochs: int) -> Iterator[tuple[str, str, Callable[[], Path]]]:

@@ -1,15 +1,19 @@
-"""What the benchmarks share: whole processes timed in turn, and their peak memory with all their children."""
+"""What the benchmarks share: processes timed in turn, their peak memory, rows that are kept, tables in pages."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from edgeopt import files
 
 EDGEOPT = (sys.executable, "-m", "edgeopt")
 _SAMPLE_EVERY_S = 0.02
@@ -79,3 +83,26 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def kept_rows(results: Path) -> list[dict[str, Any]]:
+    """Returns the rows that were measured so far."""
+    return json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
+
+
+def keep_rows(results: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes all rows that were measured so far."""
+    files.atomic_write(results, json.dumps(rows, indent=1) + "\n")
+
+
+def with_measured(page: str, name: str, text: str) -> str:
+    """Returns a page with `text` in its block of that name, `<!-- measured: NAME -->`.
+
+    Raises:
+        ValueError: it has no such block.
+    """
+    before, start, after = page.partition(f"<!-- measured: {name} -->")
+    _, end, rest = after.partition("<!-- end of what was measured -->")
+    if not end:
+        raise ValueError(f"Expected a block called {name!r} in the page, got none. Try one that is there.")
+    return f"{before}{start}\n\n{text}\n\n{end}{rest}"

@@ -116,7 +116,7 @@ def run(name: str, model: Path, data: Path, said: argparse.Namespace) -> None:
     """Trains and measures every row that is not there yet, and the teacher itself."""
     MADE.mkdir(parents=True, exist_ok=True)
     for key in _keys(name, said):
-        if any(all(result[k] == v for k, v in key.items()) for result in _known()):
+        if any(all(result[k] == v for k, v in key.items()) for result in common.kept_rows(RESULTS)):
             continue
         output = MADE / _file_name(key)
         output.unlink(missing_ok=True)
@@ -128,18 +128,13 @@ def run(name: str, model: Path, data: Path, said: argparse.Namespace) -> None:
         if output.exists():
             result |= _measured(output, data, made)
         # Read anew: two teachers may be run at the same time.
-        files.atomic_write(RESULTS, json.dumps([*_known(), result], indent=1) + "\n")
+        common.keep_rows(RESULTS, [*common.kept_rows(RESULTS), result])
         print(json.dumps(result), flush=True)
-
-
-def _known() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return found
 
 
 def measure_times() -> None:
     """Times all files of each model in turns, so that they meet the same machine."""
-    known, described = _known(), machine.describe().describe()
+    known, described = common.kept_rows(RESULTS), machine.describe().describe()
     for name in dict.fromkeys(result["model"] for result in known):
         made = [r for r in known if r["model"] == name and (MADE / _file_name(r)).exists()]
         if not made:
@@ -148,7 +143,7 @@ def measure_times() -> None:
         for result, row in zip(made, table["rows"]):
             result["latency_ms"] = row["result"]["latency_ms"]["p50"]
             result["timed_on"] = described
-    files.atomic_write(RESULTS, json.dumps(known, indent=1) + "\n")
+    common.keep_rows(RESULTS, known)
 
 
 def _file_name(key: Mapping[str, Any]) -> str:
@@ -227,7 +222,7 @@ def _json(*arguments: str) -> Any:
 
 def page() -> str:
     """Returns docs/compression-results.md from the finished runs."""
-    known = _known()
+    known = common.kept_rows(RESULTS)
     parts = [
         "# Compression, measured",
         "<!-- Written by `python -m bench.compression --page` from bench/results/compression.json. -->",

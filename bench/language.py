@@ -10,7 +10,6 @@ docs/language-models.md.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +37,7 @@ from edgeopt.techniques import TECHNIQUES, Carried, awq, mixed
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "language.json"
 PAGE = ROOT / "docs" / "language-models.md"
-_START, _END = "<!-- measured: python -m bench.language -->", "<!-- end of what was measured -->"
+_BLOCK = "python -m bench.language"
 SCHEME = "int4-block32"
 FLOAT, KERAS = "float32", "Keras' quantize"
 PROMPTS, PROMPT, WRITTEN = 16, 32, 32
@@ -176,20 +175,14 @@ def main() -> None:
         for name in said.way or [*WAYS, KERAS]:
             if seed and name not in DRAWN:
                 continue
-            known = known_rows()
+            known = common.kept_rows(RESULTS)
             if not any((row["way"], row["seed"]) == (name, seed) for row in known):
                 row = {"way": name, "seed": seed, **(_keras_row(work) if name == KERAS else _row(name, work, known))}
                 print({key: value for key, value in row.items() if key not in ("rows", "texts")}, flush=True)
-                files.atomic_write(RESULTS, json.dumps([*known, row]) + "\n")
+                common.keep_rows(RESULTS, [*known, row])
     if said.page:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, after = text.partition(_START)
-        files.atomic_write(PAGE, "\n\n".join([before + _START, table(known_rows()), _END]) + after.partition(_END)[2])
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Returns what was measured so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+        text = common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, table(common.kept_rows(RESULTS)))
+        files.atomic_write(PAGE, text)
 
 
 def _row(name: str, work: Work, known: Sequence[dict[str, Any]]) -> dict[str, Any]:

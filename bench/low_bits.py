@@ -35,7 +35,7 @@ SAMPLES = 512
 METHODS = ("min-max", "nearest", "gptq", "adaround")
 INNER, ALL = "all but first and last", "every layer"
 OTHER = "ai-edge-quantizer"
-_START, _END = "<!-- measured: python -m bench.low_bits -->", "<!-- end of what was measured -->"
+_BLOCK = "python -m bench.low_bits"
 
 
 def main() -> None:
@@ -51,11 +51,11 @@ def main() -> None:
     for text in said.model:
         name, model, data = text.split("=")
         for key in _keys(name, said):
-            known = _known()
+            known = common.kept_rows(RESULTS)
             if not any(all(row[field] == value for field, value in key.items()) for row in known):
                 row = {**key, **_row(key, Path(model), Path(data), said)}
                 print(row, flush=True)
-                files.atomic_write(RESULTS, json.dumps([*known, row], indent=1) + "\n")
+                common.keep_rows(RESULTS, [*known, row])
     if said.page:
         _write_page()
 
@@ -130,14 +130,10 @@ def _converted(name: str, model: Path, data: Path, scheme: str) -> Path:
     return file
 
 
-def _known() -> list[dict[str, Any]]:
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-
-
 def _write_page() -> None:
     """Puts the tables between the markers of the page."""
-    rows = _known()
-    parts = [_START]
+    rows = common.kept_rows(RESULTS)
+    parts: list[str] = []
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
         float_row = next(row for row in own if row["bits"] == 32)
@@ -148,9 +144,7 @@ def _write_page() -> None:
             "of their variance, on calibration samples that nothing was fitted on."
         )
         parts += [textwrap.fill(told, 120), _table(own, score["value"])]
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, after = text.partition(_START)
-    page = before + "\n\n".join([*parts, _END]) + after.partition(_END)[2]
+    page = common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, "\n\n".join(parts))
     files.atomic_write(PAGE, page)
 
 

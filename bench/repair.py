@@ -26,7 +26,7 @@ RESULTS = ROOT / "bench" / "results" / "repair.json"
 PAGE = ROOT / "docs" / "repair.md"
 MADE = ROOT / "build" / "repair"
 QAT, OTHER = "qat", "ai-edge-quantizer"
-_START, _END = "<!-- measured: python -m bench.repair -->", "<!-- end of what was measured -->"
+_BLOCK = "python -m bench.repair"
 
 
 def main() -> None:
@@ -41,20 +41,14 @@ def main() -> None:
     for text in said.model:
         name, model, data = text.split("=")
         for scheme in [*said.scheme, OTHER, *([QAT] if said.qat else [])]:
-            known = known_rows()
+            known = common.kept_rows(RESULTS)
             if not any((row["model"], row["scheme"]) == (name, scheme) for row in known):
                 rows = [{"model": name, "scheme": scheme, **row} for row in _rows(name, model, data, scheme)]
                 print(*rows, sep="\n", flush=True)
-                files.atomic_write(RESULTS, json.dumps([*known, *rows], indent=1) + "\n")
+                common.keep_rows(RESULTS, [*known, *rows])
     if said.page:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, after = text.partition(_START)
-        files.atomic_write(PAGE, "\n\n".join([before + _START, table(known_rows()), _END]) + after.partition(_END)[2])
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Returns what was measured so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+        text = common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, table(common.kept_rows(RESULTS)))
+        files.atomic_write(PAGE, text)
 
 
 def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,6 @@ with LiteRT's built-in kernels on the `.tflite` that it is made of, and timed wh
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 
@@ -38,9 +37,7 @@ def main() -> None:
     text = section(asked.model, asked.data, tuple(asked.scheme))
     print(text)
     if asked.page:
-        page = PAGE.read_text(encoding="utf-8")
-        block = rf"(<!-- measured: {re.escape(asked.name)} -->\n)(?:.*\n)*?(<!-- end of what was measured -->)"
-        files.atomic_write(PAGE, re.sub(block, lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page))
+        files.atomic_write(PAGE, common.with_measured(PAGE.read_text(encoding="utf-8"), asked.name, text))
 
 
 def section(model: Path, data: str, schemes: tuple[str, ...]) -> str:

@@ -7,7 +7,6 @@ runtime here, and timed there in turns with float32 and int8.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,9 +40,7 @@ def main() -> None:
     text = section(asked.model, asked.data, tuple(asked.keep_8bit))
     print(text)
     if asked.page:
-        page = PAGE.read_text(encoding="utf-8")
-        block = rf"(<!-- measured: {re.escape(asked.name)} -->\n)(?:.*\n)*?(<!-- end of what was measured -->)"
-        files.atomic_write(PAGE, re.sub(block, lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page))
+        files.atomic_write(PAGE, common.with_measured(PAGE.read_text(encoding="utf-8"), asked.name, text))
 
 
 def section(model: Path, data: str, keep_8bit: tuple[str, ...]) -> str:

@@ -63,18 +63,13 @@ def main() -> None:
             for title, share, row in jobs:
                 key = {"model": said.model.stem, "data": said.data.stem, "row": title, "share": share}
                 key |= {"epochs": said.epochs, "seed": seed}
-                if not any(all(known[k] == v for k, v in key.items()) for known in _known()):
+                if not any(all(known[k] == v for k, v in key.items()) for known in common.kept_rows(RESULTS)):
                     step = {"shrink": {"macs": share, **row, **({"epochs": 0} if not said.epochs else {})}}
                     result = {**key, **_done(said, step, seed)}
-                    files.atomic_write(RESULTS, json.dumps([*_known(), result], indent=1).encode() + b"\n")
+                    common.keep_rows(RESULTS, [*common.kept_rows(RESULTS), result])
                     print(json.dumps(result), flush=True)
     if said.page:
         files.atomic_write(PAGE, page())
-
-
-def _known() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return found
 
 
 def _done(said: argparse.Namespace, step: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def page() -> str:
         "float32 `.tflite` on the data's test split, several numbers for several seeds. Without training no labels are "
         "used. `python -m bench.shrinking --help` says how to make these tables.",
     ]
-    known = _known()
+    known = common.kept_rows(RESULTS)
     for model, data in dict.fromkeys((r["model"], r["data"]) for r in known):
         rows = [r for r in known if (r["model"], r["data"]) == (model, data)]
         parts.append(
