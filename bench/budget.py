@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import common, repair
+from bench import common
 from edgeopt import data as datasets
 from edgeopt import files, formats
 
@@ -62,7 +62,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plain = folder / "int8.tflite"
         if not plain.exists():
-            repair._edgeopt("convert", model, "--data", data, "--scheme", "int8", "-o", str(plain))
+            common.edgeopt("convert", model, "--data", data, "--scheme", "int8", "-o", str(plain))
         case = Case(name, model, data, int(SHARE * plain.stat().st_size), folder)
         for kind, what, make in _rows(case, said.time, said.epochs):
             if kind not in said.only or any((r["model"], r["what"]) == (name, what) for r in common.kept_rows(RESULTS)):
@@ -114,7 +114,7 @@ def _others(case: Case, recipe: str) -> Path:
 
     floating = case.folder / "float32.tflite"
     if not floating.exists():
-        repair._edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
+        common.edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
     work = quantizer.Quantizer(str(floating), getattr(recipes, recipe)())
     calibration = None
     if recipe.startswith("static"):
@@ -144,10 +144,8 @@ def scored(case: Case, file: Path, seconds: float) -> dict[str, Any]:
     """Returns what a file is worth on the test split, beside the float model."""
     floating = case.folder / "float32.tflite"
     if not floating.exists():
-        repair._edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
-    score, reference = (
-        repair._edgeopt("evaluate", str(one), "--data", case.data)["metric"] for one in (file, floating)
-    )
+        common.edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
+    score, reference = (common.edgeopt("evaluate", str(one), "--data", case.data)["metric"] for one in (file, floating))
     return {
         "score": score["value"],
         "low": score["low"],

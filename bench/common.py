@@ -35,6 +35,16 @@ def in_turn(commands: Mapping[str, Sequence[str]], *, repeats: int) -> dict[str,
     return seconds
 
 
+def edgeopt(*arguments: str) -> Any:
+    """Returns what a command prints as JSON.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    done = subprocess.run([*EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Returns the ratio of the medians: what stands beside them in a table is what a reader finds by dividing."""
     return statistics.median(ours) / statistics.median(theirs)

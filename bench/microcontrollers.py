@@ -11,11 +11,8 @@ docs/microcontroller-results.md.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from bench import common
 from edgeopt import files
@@ -46,22 +43,17 @@ def row(name: str, file: str) -> list[str]:
     runtimes = [f"--runtime=qemu-{core}" for core in CORES]
     measured = {
         r["result"]["footprint"]["core"]: r["result"]["footprint"]
-        for r in _edgeopt("benchmark", file, *runtimes)["rows"]
+        for r in common.edgeopt("benchmark", file, *runtimes)["rows"]
     }
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        tflm = _edgeopt("export", "micro", file, "-o", f"{folder}/tflm", "--runtime", "tflm")["facts"]
-    macs = _edgeopt("inspect", file)["macs"]
+        tflm = common.edgeopt("export", "micro", file, "-o", f"{folder}/tflm", "--runtime", "tflm")["facts"]
+    macs = common.edgeopt("inspect", file)["macs"]
     one = measured[_CORE]
     cells = [macs, *(measured[core]["instructions"] for core in CORES), one["code_bytes"], one["weights_bytes"]]
     return [
         name,
         *(f"{cell:,}" for cell in (*cells, one["ram_bytes"], tflm["model_bytes"], tflm["arena_needed_bytes"])),
     ]
-
-
-def _edgeopt(*arguments: str) -> Any:
-    done = subprocess.run([*common.EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
 
 
 def page(table: str) -> str:

@@ -10,8 +10,6 @@ bench/results/repair.json, and `--page` writes them into docs/repair.md.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,10 +58,10 @@ def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, A
         output.write_bytes(_others(floating, data))
         yield _row(OTHER, output, data, time.perf_counter() - start, floating)
     elif scheme == QAT:
-        _edgeopt("qat", model, "--data", data, "-o", str(output), "--scheme", "int8", "--force")
+        common.edgeopt("qat", model, "--data", data, "-o", str(output), "--scheme", "int8", "--force")
         yield _row(QAT, output, data, time.perf_counter() - start, _converted(name, model, data))
     else:
-        made = _edgeopt("repair", model, "--data", data, "-o", str(output), "--scheme", scheme, "--force")
+        made = common.edgeopt("repair", model, "--data", data, "-o", str(output), "--scheme", scheme, "--force")
         records = {record["after"]: record for record in made["steps"]}
         for variant in made["variants"][1:]:
             record = records.get(variant["name"])
@@ -80,7 +78,7 @@ def _rows(name: str, model: str, data: str, scheme: str) -> Iterator[dict[str, A
 
 
 def _row(what: str, file: Path, data: str, seconds: float, floating: Path) -> dict[str, Any]:
-    score, reference = (_edgeopt("evaluate", str(one), "--data", data)["metric"] for one in (file, floating))
+    score, reference = (common.edgeopt("evaluate", str(one), "--data", data)["metric"] for one in (file, floating))
     return {
         "what": what,
         "score": score["value"],
@@ -95,7 +93,7 @@ def _row(what: str, file: Path, data: str, seconds: float, floating: Path) -> di
 def _converted(name: str, model: str, data: str) -> Path:
     file = MADE / f"{name}.float32.tflite"
     if not file.exists():
-        _edgeopt("convert", model, "--data", data, "--scheme", "float32", "-o", str(file))
+        common.edgeopt("convert", model, "--data", data, "--scheme", "float32", "-o", str(file))
     return file
 
 
@@ -108,11 +106,6 @@ def _others(floating: Path, data: str) -> bytes:
     (signature,) = {one.key for one in formats.tflite.read_once(floating).signatures}
     batches = [dict(batch.inputs) for batch in samples.batches(1)]
     return bytes(work.quantize(work.calibrate({signature: batches}, num_threads=2)).quantized_model)
-
-
-def _edgeopt(*arguments: str) -> Any:
-    done = subprocess.run([*common.EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
