@@ -1,4 +1,4 @@
-"""A user's "module:function" goes in; the module as its file says it now, and a digest of that file, come out."""
+"""A user's "module:function" goes in; the function as its file says it now, and a digest of that file, come out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from edgeopt.errors import ConfigError
 
 # Digest of the source that each module was imported from here.
 _imported: dict[str, str] = {}
@@ -31,6 +35,25 @@ def import_module(name: str) -> ModuleType:
         module = importlib.reload(module)
     _imported[name] = now
     return module or importlib.import_module(name)
+
+
+def load_function(name: str, kind: str) -> Callable[..., Any]:
+    """Returns the function, or class, that "module:function" names; `kind` is what it is, "a metric".
+
+    Raises:
+        ConfigError: it cannot be imported, or is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected {kind} as module:function, got {name!r} ({error}). Try one that can be imported from here."
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"Expected {name!r} to name a function, got {type(function).__name__}. Try module:function.")
+    found: Callable[..., Any] = function
+    return found
 
 
 def digest(name: str) -> str:

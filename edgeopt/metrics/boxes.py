@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeopt import user_code
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.metrics.contract import Metric, Rows
-from edgeopt.metrics.own import load_function
 from edgeopt.metrics.reading import required
 from edgeopt.vocabulary import Batch
 
@@ -37,7 +37,7 @@ def mean_average_precision(name: str) -> Metric:
         ConfigError: the function cannot be imported.
     """
     _, _, function = name.partition("@")
-    decode = load_function(function) if function else None
+    decode = user_code.load_function(function, "a metric") if function else None
 
     def per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
         labels = required(batch, name)

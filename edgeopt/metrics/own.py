@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from edgeopt import user_code
@@ -22,7 +19,7 @@ def own(name: str) -> Metric:
     Raises:
         ConfigError: it cannot be imported.
     """
-    function = load_function(name)
+    function = user_code.load_function(name, "a metric")
 
     def per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
         return outputs, np.empty((len(outputs), 0)) if batch.labels is None else batch.labels
@@ -57,21 +54,3 @@ def own(name: str) -> Metric:
         settle=settle,
         resamples=_RESAMPLES,
     )
-
-
-def load_function(name: str) -> Callable[..., Any]:
-    """Returns the function that "module:function" names.
-
-    Raises:
-        ConfigError: it cannot be imported, or is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(user_code.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Expected a metric as module:function, got {name!r} ({error}). Try one that can be imported from here."
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"Expected {name!r} to name a function, got {type(function).__name__}. Try module:function.")
-    return function

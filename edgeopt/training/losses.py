@@ -65,7 +65,7 @@ def own_loss(spec: LossSpec) -> Computed:
         ConfigError: it is not at hand.
     """
     name = spec.name
-    found = _imported(name) if ":" in name else _registered(name)
+    found: Any = user_code.load_function(name, "a loss") if ":" in name else _registered(name)
     if inspect.isclass(found):
         known = inspect.signature(found).parameters
         found = found(**{key: value for key, value in spec.settings.items() if key in known})
@@ -99,19 +99,6 @@ def require_per_sample(loss: Computed, name: str, targets: Any, outputs: Any) ->
 
 def _shape(values: Any) -> tuple[int, ...]:
     return tuple(np.shape(values))
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(user_code.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Expected a loss as module:function, got {name!r} ({error}). Try one that can be imported from here."
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"Expected {name!r} to name a function, got {type(found).__name__}. Try module:function.")
-    return found
 
 
 def _registered(name: str) -> Any:
