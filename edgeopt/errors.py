@@ -9,6 +9,9 @@ from typing import TypeVar
 
 Row = TypeVar("Row")
 
+# Exit status of what Ctrl-C ended.
+INTERRUPTED = 130
+
 
 class EdgeoptError(Exception):
     """Base of every error that is the user's to mend; the message is shown as it is, without a traceback.

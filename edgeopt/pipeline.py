@@ -16,7 +16,7 @@ from edgeopt.data import Dataset
 from edgeopt.drawing.colouring import by_bytes, by_error
 from edgeopt.errors import ConfigError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
-from edgeopt.ladder import AIMS, Aim, climb
+from edgeopt.ladder import Aim, climb
 from edgeopt.ladder.climbing import Climbed
 from edgeopt.metrics import for_outputs
 from edgeopt.outlook import stages
@@ -27,7 +27,7 @@ from edgeopt.report import DataFacts, ModelFacts, Report, write_report
 from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.steps import Training
 from edgeopt.store import MARKER
-from edgeopt.vocabulary import Budgets, StepRecord, Variant
+from edgeopt.vocabulary import AIMS, Budgets, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
 
 
@@ -43,7 +43,7 @@ class Settings(Conditions):
         budgets: what the recommended model must keep.
         target: the device it is meant for, a name of `targets.TARGETS` or a data file; the recipe's if None. Its
             runtimes are promises, and what does not fit is not recommended.
-        aim: key of `ladder.AIMS`: what to gain beyond the budgets; "" for nothing.
+        aim: key of `vocabulary.AIMS`: what to gain beyond the budgets; "" for nothing.
         time_s: what the whole run may take; None for as long as it takes.
         training, seed: how techniques train, where no recipe says it.
     """

@@ -728,6 +728,14 @@ class Gain(str, enum.Enum):
     RUNS = "that it runs there"
 
 
+# What may be gained beyond budgets, by the name of an aim.
+AIMS: dict[str, frozenset[Gain]] = {
+    "size": frozenset({Gain.BYTES}),
+    "latency": frozenset({Gain.LATENCY}),
+    "balance": frozenset({Gain.BYTES, Gain.LATENCY}),
+}
+
+
 @dataclass(frozen=True)
 class RungRecord:
     """What was expected of one rung of a ladder, and what became of it.

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from edgeopt import __version__
-from edgeopt.errors import EdgeoptError, suggestion
+from edgeopt.errors import INTERRUPTED, EdgeoptError, suggestion
 from edgeopt.showing.safe import visible_lines
 
 # The order is that of `edgeopt --help`.
@@ -110,7 +110,7 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Abort:
         _say(_INTERRUPTED)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -24,6 +24,7 @@ from edgeopt.tasks import TASKS
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
+    from edgeopt.recipe import Recipe
     from edgeopt.runtimes import Delegate
     from edgeopt.targets import Assessment
     from edgeopt.vocabulary import Fidelity, MetricValue, RuntimeResult, TensorSpec
@@ -243,6 +244,40 @@ def conversion_begins() -> None:
     from edgeopt import workers
 
     workers.begin("conversion", "edgeopt.conversion.isolation:imported")
+
+
+def recipe_option(help_text: str) -> Callable[[Function], Function]:
+    """Returns the option that names a recipe."""
+    return click.option("--recipe", metavar="RECIPE", shell_complete=completed(_recipes), help=help_text)
+
+
+def _recipes() -> Iterable[str]:
+    from edgeopt.recipe import packaged
+
+    return packaged()
+
+
+def budget_options(*, latency: str) -> Callable[[Function], Function]:
+    """Returns the options that bound what a file may lose and take; `latency` says whose it is."""
+    return options(
+        click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent."),
+        click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …"),
+        click.option("--max-latency", metavar="TIME", help=f"{latency}: 5ms, 800us …"),
+        click.option("--max-ram", metavar="SIZE", help="Of the target, for the model alone: 64KB …"),
+    )
+
+
+def data_or_recipe_s(recipe: Recipe | None, *, seed: int, data: str | None, **settings: Any) -> Dataset:
+    """Returns the data that the data options describe, or else those that a recipe names.
+
+    Raises:
+        ConfigError: neither names any.
+    """
+    named = recipe.data if recipe is not None and data is None else data
+    found = load_data(data=named, seed=seed, **settings)
+    if found is None:
+        raise ConfigError("Expected --data, or a recipe that names data, got neither. Try --data FILE.npz.")
+    return found
 
 
 def load_data(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,48 +14,25 @@ import click
 from edgeopt.cli import common
 from edgeopt.cli.choices import choice_options, said
 from edgeopt.compilers import maker_of
-from edgeopt.errors import BudgetError, ConfigError
+from edgeopt.errors import INTERRUPTED, BudgetError, ConfigError
 from edgeopt.formats import FORMATS
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
 from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
-from edgeopt.vocabulary import Budgets
+from edgeopt.vocabulary import AIMS, Budgets
 
 if TYPE_CHECKING:
-    from edgeopt.data import Dataset
-    from edgeopt.recipe import Recipe
-
-
-# As `ladder.AIMS`, which this module would import TensorFlow's readers with.
-_AIMS = ("size", "latency", "balance")
-
-
-# Exit status of a ladder that was ended by Ctrl-C, as of everything else.
-_INTERRUPTED = 130
-
-
-def _recipes() -> Iterable[str]:
-    from edgeopt.recipe import packaged
-
-    return packaged()
+    pass
 
 
 @click.command("optimize", short_help="Meet budgets of quality, size and latency on real runtimes.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=False)
-@click.option(
-    "--recipe",
-    metavar="RECIPE",
-    shell_complete=common.completed(_recipes),
-    help="Carry this one out and no ladder: a packaged one (edgeopt recipe list) or FILE.yaml.",
-)
+@common.recipe_option("Carry this one out and no ladder: a packaged one (edgeopt recipe list) or FILE.yaml.")
 @choice_options(Training)
-@click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
-@click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
-@click.option("--max-latency", metavar="TIME", help="Median of one inference: 5ms, 800us …")
-@click.option("--max-ram", metavar="SIZE", help="Of the target, for the model alone: 64KB …")
-@click.option("--for", "aim", type=common.Named(_AIMS), help="Without a recipe: gain this beyond the budgets.")
+@common.budget_options(latency="Median of one inference")
+@click.option("--for", "aim", type=common.Named(AIMS), help="Without a recipe: gain this beyond the budgets.")
 @click.option("--time", "duration", metavar="TIME", help="Without a recipe: of the whole command, 90s, 30m, 2h …")
 @common.runtime_option
 @common.target_option
@@ -166,7 +142,7 @@ def command(
     with spoken, common.progress_shown(quiet=quiet or as_json):
         report = edgeopt.optimize(
             model,
-            _data(chosen, seed, options),
+            common.data_or_recipe_s(chosen, seed=(seed or 0) if chosen is None else chosen.seed, **options),
             output,
             force=force,
             recipe=chosen,
@@ -216,25 +192,10 @@ def command(
         for obstacle in report.climb.obstacles if report.climb else ():
             console.print(f"In the way: {obstacle}.")
     if report.climb is not None and report.climb.ended == "interrupted":
-        return _INTERRUPTED
+        return INTERRUPTED
     if broken:
         nearest = f"No variant keeps every budget. The nearest, {best.name},"
         if kept_where_chosen(report):
             nearest = f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it"
         raise BudgetError(f"{nearest} {'; '.join(broken)}. It was written as {output / 'best.tflite'} all the same.")
     return 0
-
-
-def _data(recipe: Recipe | None, seed: int | None, options: dict[str, Any]) -> Dataset:
-    """Returns the data that the options name, or else those that the recipe does.
-
-    Raises:
-        ConfigError: neither names any.
-    """
-    if recipe is not None and options["data"] is None:
-        options["data"] = recipe.data
-    own = 0 if recipe is None else recipe.seed
-    found = common.load_data(seed=own if seed is None else seed, **options)
-    if found is None:
-        raise ConfigError("Expected --data, or a recipe that names data, got neither. Try --data FILE.npz.")
-    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,19 @@ import click
 
 from edgeopt.cli import common
 from edgeopt.cli.choices import choice_options, said
-from edgeopt.errors import BudgetError, ConfigError
+from edgeopt.errors import INTERRUPTED, BudgetError
 from edgeopt.steps import Training
 from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import Budgets
-
-_INTERRUPTED = 130
-
-
-def _recipes() -> Iterable[str]:
-    from edgeopt.recipe import packaged
-
-    return packaged()
 
 
 @click.command("tune", short_help="Search recipes for the best of quality, size, latency and RAM.")
 @common.model_argument
 @common.output_option
 @common.data_options(required=False)
-@click.option(
-    "--recipe",
-    metavar="RECIPE",
-    shell_complete=common.completed(_recipes),
-    help="What is searched: a packaged recipe or FILE.yaml, whose values may be lists and ranges; all techniques that "
-    "can be applied if not given.",
+@common.recipe_option(
+    "What is searched: a packaged recipe or FILE.yaml, whose values may be lists and ranges; all techniques that "
+    "can be applied if not given."
 )
 @choice_options(Training)
 @click.option("--trials", type=int, help="How many recipes are tried, those of earlier runs of this among them; 40.")
@@ -51,10 +39,7 @@ def _recipes() -> Iterable[str]:
     metavar="quality|size|latency|ram",
     help="Repeatable. Quality and size, and with --target its latency, if not given.",
 )
-@click.option("--max-drop", type=float, help="Loss allowed against float32: points for shares, else per cent.")
-@click.option("--max-size", metavar="SIZE", help="Of the file: 64KB, 1.5MB, 200000 …")
-@click.option("--max-latency", metavar="TIME", help="Of one inference, as --objective latency is: 5ms, 800us …")
-@click.option("--max-ram", metavar="SIZE", help="Of the target, for the model alone: 64KB …")
+@common.budget_options(latency="Of one inference, as --objective latency is")
 @click.option("--sampler", metavar="tpe|nsga2|random", help="What draws; by the number of trials if not given.")
 @click.option(
     "--pruner",
@@ -130,9 +115,7 @@ def command(
     )
     with common.spoken_as_options(), common.progress_shown(quiet=quiet or as_json):
         base = checked(SearchSettings(**settings)).base
-        found = common.load_data(data=base.data if data is None else data, seed=base.seed, **options)
-        if found is None:
-            raise ConfigError("Expected --data, or a recipe that names data, got neither. Try --data FILE.npz.")
+        found = common.data_or_recipe_s(base, data=data, seed=base.seed, **options)
         commands = (shlex.join(["edgeopt", *sys.argv[1:]]),)
         tuned = edgeopt.tune(model, found, output, force=force, commands=commands, **settings)
     if as_json:
@@ -147,7 +130,7 @@ def command(
         console.print(f"All trials: {output / 'study.html'}")
         console.print(f"Recommended file: {output / 'best.tflite'}")
     if tuned.ended == "interrupted":
-        return _INTERRUPTED
+        return INTERRUPTED
     if not tuned.kept:
         raise BudgetError(
             f"No trial keeps every budget: {tuned.obstacle}. What comes nearest was written all the same."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeopt.ladder.climbing import AIMS, Aim, climb
+from edgeopt.ladder.climbing import Aim, climb
 from edgeopt.ladder.rungs import RUNGS, Rung
 
-__all__ = ["AIMS", "RUNGS", "Aim", "Rung", "climb"]
+__all__ = ["RUNGS", "Aim", "Rung", "climb"]

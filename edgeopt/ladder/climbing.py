@@ -32,16 +32,10 @@ from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.statistics import samples_to_show
 from edgeopt.steps import DEFAULTS, TrainedStep
 from edgeopt.techniques import Need
-from edgeopt.vocabulary import Climb, Difference, Gain, Interval, RungRecord, Variant
+from edgeopt.vocabulary import AIMS, Climb, Difference, Gain, Interval, RungRecord, Variant
 from edgeopt.workers import TimeIsUp, until
 from edgeopt.workspace import Workspace
 
-# What to gain beyond the budgets, in the words of `report.words.AIMS`.
-AIMS: dict[str, frozenset[Gain]] = {
-    "size": frozenset({Gain.BYTES}),
-    "latency": frozenset({Gain.LATENCY}),
-    "balance": frozenset({Gain.BYTES, Gain.LATENCY}),
-}
 # Kept for what is measured and written after the last rung, until it is known what that takes here.
 _LEAST_RESERVE_S = 10.0
 _OVER = "the time was over"

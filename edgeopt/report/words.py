@@ -18,7 +18,7 @@ ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 SIGNIFICANCE = 0.05
-# What may be gained beyond budgets.
+# `vocabulary.AIMS` in words.
 AIMS = {
     "size": "the smallest one",
     "latency": "the fastest one",
