@@ -160,6 +160,10 @@ class Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes that worked for it; they begin anew where more is asked for."""
         self._close_converters()
         if self._trainer is not None:
             self._trainer.close()

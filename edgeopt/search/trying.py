@@ -194,7 +194,7 @@ class Bench:
 
     def close(self) -> None:
         """Ends the processes that worked for it."""
-        self._workspace.__exit__()
+        self._workspace.close()
 
 
 def kept(outcome: Outcome) -> Variant:
