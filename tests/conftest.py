@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     if report.skipped and os.environ.get("EDGEOPT_REQUIRE_ALL") and "install" in str(report.longrepr):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_objects() -> Iterator[None]:
+    """What the tests of one module load from files of their own is unknown to the next module's."""
+    yield
+    for library in ("keras", "tf_keras"):
+        objects = sys.modules[library].saving.get_custom_objects() if library in sys.modules else {}
+        for name, value in tuple(objects.items()):
+            if value.__module__.startswith("edgeopt_custom_objects"):
+                del objects[name]
 
 
 @pytest.fixture(scope="session")
