@@ -184,8 +184,8 @@ def test_json_is_all_there_is_on_standard_output(variants: Path, tmp_path: Path)
 
 
 def test_convert_in_json_and_inspect_of_keras(digits_model: Path, tmp_path: Path) -> None:
-    words = ("--scheme", "int8", "--data", "digits", "--json")
-    done = edgeopt("convert", digits_model, "-o", "m.tflite", *words, folder=tmp_path)
+    words = ("--scheme", "int8", "--data", "digits", "--format", "tflite", "--json")
+    done = edgeopt("convert", digits_model, "-o", "m", *words, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     told = only_object(done.stdout)
     file = tmp_path / "m.tflite"
@@ -197,6 +197,12 @@ def test_convert_in_json_and_inspect_of_keras(digits_model: Path, tmp_path: Path
     done = edgeopt("inspect", digits_model, "--json", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert only_object(done.stdout)["format"] == "keras3"
+
+
+def test_a_suffix_that_is_another_format_s(digits_model: Path, tmp_path: Path) -> None:
+    done = edgeopt("convert", digits_model, "-o", "m.onnx", "--format", "tflite", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Expected -o to end in .tflite with --format tflite, got m.onnx. Try one of the two." in done.stderr
 
 
 def test_sensitivity_in_words_and_in_json(digits_model: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import click
 
 from edgeopt.cli import common
 from edgeopt.compilers import CALIBRATIONS
+from edgeopt.errors import ConfigError
+from edgeopt.formats import FORMATS
 from edgeopt.units import parse_shapes
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 @click.command("convert", short_help="Convert in one scheme, calibrated with your data and verified.")
 @common.model_argument
 @common.output_option
+@click.option(
+    "--format",
+    "form",
+    type=common.Named(FORMATS),
+    help="Of the file, where -o has no suffix that says it; the suffix is appended.",
+)
 @common.scheme_option
 @common.keep_8bit_option
 @common.data_options(required=False)
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     output: Path,
+    form: str | None,
     scheme: str,
     keep_8bit: tuple[str, ...],
     runtimes: tuple[str, ...],
@@ -73,7 +82,7 @@ def command(
     with common.progress_shown(quiet=quiet or as_json), common.spoken_as_options():
         result = edgeopt.convert(
             model,
-            output,
+            output if form is None else _with_suffix(output, form),
             scheme=scheme,
             keep_8bit=keep_8bit or ("auto",),
             data=common.load_data(**data),
@@ -88,6 +97,15 @@ def command(
             force=force,
         )
     common.print_json(result) if as_json else _show(result)
+
+
+def _with_suffix(output: Path, form: str) -> Path:
+    suffix = FORMATS[form].suffix
+    if output.suffix == suffix:
+        return output
+    if any(output.suffix == row.suffix for row in FORMATS.values()):
+        raise ConfigError(f"Expected -o to end in {suffix} with --format {form}, got {output}. Try one of the two.")
+    return output.with_name(output.name + suffix)
 
 
 def _show(result: Conversion) -> None:

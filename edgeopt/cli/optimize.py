@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,9 +20,6 @@ from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
 from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
 from edgeopt.vocabulary import AIMS, Budgets
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("optimize", short_help="Meet budgets of quality, size and latency on real runtimes.")
