@@ -159,6 +159,60 @@ def test_files_of_other_writers_are_understood(form: str, name: str, tmp_path: P
     assert {len(t.quantization.scales) for t in main.tensors if t.is_constant and t.quantization} == {scales} - {0}
 
 
+def test_what_a_file_of_another_writer_does_not_need_any_more_is_gone(tmp_path: Path) -> None:
+    """Its float16 weights lay beside the wider ones in every file that was made of it."""
+    path = tmp_path / "half.tflite"
+    path.write_bytes(models.convert(models.dense, "float16"))
+    made = Converter(load_model(path), ConvertOptions())
+    for name, size in (("float32", 4), ("dynamic", 1)):
+        assert read(made.to_bytes(name)).size_bytes < INPUTS * UNITS * size + path.stat().st_size / 4, name
+
+
+def _densified(content: bytes) -> bytes:
+    """Returns a file whose sparse weights a DENSIFY writes out, as converters leave those without a sparse kernel."""
+
+    def change(model: Any, schema: Any) -> None:
+        (graph,) = model.subgraphs
+        (reader,) = graph.operators
+        dense, operator, code = schema.TensorT(), schema.OperatorT(), schema.OperatorCodeT()
+        sparse = graph.tensors[reader.inputs[1]]
+        dense.shape, dense.type, dense.name, dense.buffer = sparse.shape, sparse.type, b"dense", 0
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DENSIFY
+        operator.opcodeIndex, operator.inputs, operator.outputs = 1, [reader.inputs[1]], [len(graph.tensors)]
+        reader.inputs = [reader.inputs[0], len(graph.tensors), *reader.inputs[2:]]
+        graph.tensors.append(dense)
+        graph.operators.insert(0, operator)
+        model.operatorCodes.append(code)
+
+    return changed(content, change)
+
+
+@pytest.mark.parametrize("densify", [False, True])
+def test_sparse_weights_are_quantized_like_others(densify: bool, tmp_path: Path) -> None:
+    content = models.convert(models.dense, "sparse", "pruned")
+    path = tmp_path / "sparse.tflite"
+    path.write_bytes(_densified(content) if densify else content)
+    converter, pruned = Converter(load_model(path), ConvertOptions()), models.convert(models.dense, "float32", "pruned")
+    (expected,) = (read(pruned).values(t) for t in read(pruned).main.tensors if t.is_constant)
+    floats, integers = read(converter.to_bytes("float32")), read(converter.to_bytes("dynamic"))
+    assert [operator.name for operator in floats.main.operators] == ["FULLY_CONNECTED"]
+    (found,) = (floats.values(t) for t in floats.main.tensors if t.is_constant)
+    np.testing.assert_array_equal(found, expected)
+    assert _weights(integers) == [("int8", UNITS)]
+
+
+def test_a_file_larger_than_the_one_it_was_made_of_says_so(tmp_path: Path) -> None:
+    """Four of five blocks are zero, and a sparse encoding leaves them out."""
+    path = tmp_path / "sparse.tflite"
+    path.write_bytes(models.convert(models.dense, "sparse", "pruned"))
+    converter = Converter(load_model(path), ConvertOptions())
+    said = f"larger than sparse.tflite, of {path.stat().st_size:,} bytes, that it was made of"
+    assert converter.convert("float16", tmp_path / "half.tflite") == (said,)
+    assert converter.convert("float32", tmp_path / "float.tflite") == ()
+    path.write_bytes(models.convert(models.dense, "float16"))
+    assert Converter(load_model(path), ConvertOptions()).convert("dynamic", tmp_path / "dynamic.tflite") == ()
+
+
 def test_a_table_that_is_looked_up_has_the_dtype_of_activations(tmp_path: Path) -> None:
     keras = frameworks.load("tf_keras")
     words = keras.layers.Input((6,), dtype="int32")

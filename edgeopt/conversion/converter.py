@@ -97,7 +97,7 @@ class Converter:
         content = self.to_bytes(scheme)
         scheme = self._wanted(scheme)
         files.atomic_write(output, content)
-        return (*self._form_for(scheme).notes, *holding.remarks(content, scheme))
+        return (*self._form_for(scheme).notes, *holding.remarks(content, scheme), *self._grown(content, scheme))
 
     def to_bytes(self, scheme: Scheme | str) -> bytes:
         """Returns the model in `scheme`, or the one of that name, as the bytes of a `.tflite` file.
@@ -140,6 +140,16 @@ class Converter:
                 f"Expected a fake-quantized model, got {self._model.path}, which rounds nothing. Try edgeopt qat first."
             )
         files.atomic_write(output, simulation)
+
+    def _grown(self, content: bytes, scheme: Scheme) -> tuple[str, ...]:
+        """Returns in words that a file is larger than the `.tflite` it was made of, where it is; empty elsewhere."""
+        source = self._model.path
+        if self._model.source_format != "tflite" or scheme.weights == "float32":
+            return ()
+        before = source.stat().st_size
+        return (
+            (f"larger than {source.name}, of {before:,} bytes, that it was made of",) if len(content) > before else ()
+        )
 
     def _wanted(self, scheme: Scheme | str) -> Scheme:
         """Returns the scheme, below eight bits as the model was trained for it where it was."""

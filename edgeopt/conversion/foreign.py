@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from edgeopt import frameworks
+from edgeopt.tflite.model import Subgraph, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, inlined
+from edgeopt.tflite.rewrite import changed, drop_unused_buffers, inlined
 from edgeopt.tflite.trained_ranges import forget_unused_codes
 from edgeopt.vocabulary import Shape, TensorSpec
 
 
 def understood(content: bytes, inputs: Sequence[TensorSpec]) -> bytes:
-    """Returns a float file with every operator named, every buffer inside and every weight in float32.
+    """Returns a float file with every operator named, every buffer inside and every weight in float32, all its numbers.
 
     Converters before TensorFlow 2.4 wrote operators into the old one-byte field alone: quantizers then see a file of
     additions, and leave it as it is without a word. A file of today comes out as it is, byte for byte.
@@ -24,7 +25,8 @@ def understood(content: bytes, inputs: Sequence[TensorSpec]) -> bytes:
         inputs: what the main graph's inputs shall be; sizes that the file leaves free and these fix are fixed.
     """
     touched: list[bool] = []
-    made = changed(content, lambda model, schema: touched.append(_modernize(model, schema)))
+    parsed = read(content)
+    made = changed(content, lambda model, schema: touched.append(_modernize(model, schema, parsed)))
     modern = made if any(touched) else inlined(content)
     fixed = [spec.shape for spec in inputs]
     return modern if [spec.shape for spec in read(modern).inputs] == fixed else _resized(modern, fixed)
@@ -53,32 +55,40 @@ def _resized(content: bytes, shapes: Sequence[Shape]) -> bytes:
     return changed(content, change)
 
 
-def _modernize(model: Any, schema: Any) -> bool:
-    """Mends a parsed file; says whether there was anything to mend."""
+def _modernize(model: Any, schema: Any, parsed: TFLiteModel) -> bool:
+    """Mends a file, unpacked and `parsed`; says whether there was anything to mend."""
     old = [code for code in model.operatorCodes if code.builtinCode < code.deprecatedBuiltinCode]
     for code in old:
         code.builtinCode = code.deprecatedBuiltinCode
-    touched = bool(old)
-    for graph in model.subgraphs:
-        widened = [o for o in graph.operators if _widened(model, graph, o, schema)]
-        graph.operators = [o for o in graph.operators if o not in widened]
-        for operator in widened:
-            graph.tensors[operator.inputs[0]].buffer = 0  # the empty one
-            touched = True
+    plain = [_plain(graph, facts, parsed) for graph, facts in zip(model.subgraphs, parsed.subgraphs)]
+    for graph, values in zip(model.subgraphs, plain):
+        read = {index for operator in graph.operators for index in operator.inputs} | set(graph.outputs)
+        for index, array in values.items():
+            tensor, buffer = graph.tensors[index], schema.BufferT()
+            buffer.data = np.frombuffer(array.tobytes(), np.uint8)
+            tensor.sparsity, tensor.buffer = None, len(model.buffers) if index in read else 0
+            model.buffers.append(buffer)
     forget_unused_codes(model)
-    return touched
+    drop_unused_buffers(model)
+    return bool(old) or any(plain)
 
 
-def _widened(model: Any, graph: Any, operator: Any, schema: Any) -> bool:
-    """Makes a stored float16 weight that `operator` widens a float32 weight; says whether it was one."""
-    if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.DEQUANTIZE:
-        return False
-    stored, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
-    data = model.buffers[stored.buffer].data
-    if stored.type != schema.TensorType.FLOAT16 or data is None or not len(data):
-        return False
-    buffer = type(model.buffers[0])()
-    buffer.data = np.frombuffer(np.frombuffer(bytes(data), "<f2").astype("<f4").tobytes(), np.uint8)
-    result.buffer = len(model.buffers)
-    model.buffers.append(buffer)
-    return True
+def _plain(graph: Any, facts: Subgraph, parsed: TFLiteModel) -> dict[int, np.ndarray]:
+    """Takes DENSIFY and DEQUANTIZE of stored floats out of a graph; returns all numbers that it then has to store.
+
+    By tensor: those that the two made, those that they read, and those that were stored sparse.
+    """
+    sparse = [t for t in facts.tensors if t.is_constant and t.is_float and t.sparsity is not None]
+    found = {tensor.index: parsed.values(tensor) for tensor in sparse}
+    kept = []
+    for operator, unpacked in zip(facts.operators, graph.operators):
+        stored = facts.operand(operator, 0) if operator.name in ("DENSIFY", "DEQUANTIZE") else None
+        if stored is not None and stored.is_constant and stored.dtype == "float16":
+            found.setdefault(stored.index, parsed.values(stored))
+        if stored is not None and stored.index in found:
+            result = facts.tensors[operator.outputs[0]]
+            found[result.index] = found[stored.index].astype(result.dtype)
+        else:
+            kept.append(unpacked)
+    graph.operators = kept
+    return found
