@@ -12,7 +12,9 @@ import pytest
 import runtime_models
 
 from edgeopt import data, frameworks, parity, runtimes, workers
+from edgeopt.conversion.converter import Converter, ConvertOptions
 from edgeopt.errors import ModelError
+from edgeopt.loading import load_model
 from edgeopt.parity import Agreement, Outputs
 from edgeopt.runtimes import FAMILIES, RUNTIMES, Request, parse
 from edgeopt.runtimes.samples import from_data
@@ -85,6 +87,39 @@ def quantize_without_versions(source: Path, output: Path) -> None:
 
     quantizer = frameworks.load("ai_edge_quantizer").Quantizer(str(source), recipe.dynamic_wi8_afp32())
     output.write_bytes(bytes(quantizer.quantize().quantized_model))
+
+
+def _with_one_loud_channel(file: Path, loudness: float) -> None:
+    """Writes 64 → 64 → 32 in dynamic range, where one channel in the middle is `loudness` and counts for nothing.
+
+    The others, of half normal numbers, are then rounded to steps of loudness / 127 by kernels that quantize without a
+    zero point, of loudness / 255 by those that have one.
+    """
+    keras, tf = frameworks.load("tf_keras"), frameworks.load("tensorflow")
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(64, 64)) / 8, random.normal(size=(64, 32)) / 8
+    first[:, 0], second[0] = 0, 0
+    values = keras.layers.Input((64,), batch_size=1)
+    model = keras.Model(values, keras.layers.Dense(32)(keras.layers.Dense(64, activation="relu")(values)))
+    model.set_weights([first, np.eye(64)[0] * loudness, second, np.zeros(32)])
+    file.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    Converter(load_model(file), ConvertOptions()).convert("dynamic", file)
+
+
+def test_kernels_may_part_by_what_quantizing_activations_costs_each(tmp_path: Path) -> None:
+    file = tmp_path / "loud.tflite"
+    _with_one_loud_channel(file, 40.0)
+    (xnnpack,) = checked(file, "litert")
+    assert xnnpack.max_difference > FAMILIES["xnnpack"].quantized_tolerance
+    assert xnnpack.matches_reference is True
+
+
+def test_a_reference_that_is_far_off_itself_excuses_nobody(tmp_path: Path) -> None:
+    """The step of its activations is as large as what they tell apart."""
+    file = tmp_path / "louder.tflite"
+    _with_one_loud_channel(file, 400.0)
+    (xnnpack,) = checked(file, "litert")
+    assert xnnpack.matches_reference is False
 
 
 def test_another_version_than_the_installed_one_is_judged_by_operator_versions_alone() -> None:

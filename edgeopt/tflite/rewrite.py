@@ -78,13 +78,18 @@ def without_blocks(content: bytes) -> bytes:
                     f"{stored.name!r}, got {scales.size}. Try converting it again."
                 )
             values = parsed.values(stored).reshape(-1, stored.block_size) * scales.astype(np.float32).reshape(-1, 1)
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-            tensors[stored.index].type, tensors[stored.index].quantization = schema.TensorType.FLOAT32, None
-            tensors[stored.index].buffer = len(model.buffers)
-            model.buffers.append(buffer)
+            store_floats(model, schema, tensors[stored.index], values)
 
     return changed(content, change) if blocked else content
+
+
+def store_floats(model: Any, schema: Any, tensor: Any, values: np.ndarray) -> None:
+    """Puts numbers, as float32 and in a buffer of their own, into a tensor of a parsed file."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
+    tensor.type, tensor.quantization, tensor.sparsity = schema.TensorType.FLOAT32, None, None
+    tensor.buffer = len(model.buffers)
+    model.buffers.append(buffer)
 
 
 def normalized(content: bytes) -> bytes:

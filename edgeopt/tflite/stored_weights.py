@@ -18,7 +18,7 @@ import numpy as np
 from edgeopt.errors import ModelError
 from edgeopt.tflite.model import BITS, Operator, Subgraph, Tensor, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, with_truthful_versions
+from edgeopt.tflite.rewrite import changed, drop_unused_buffers, store_floats, with_truthful_versions
 from edgeopt.tflite.weights import activations_position, stored_operand, trained_operands
 
 # Axis of the output channels in the weights of an operator.
@@ -216,6 +216,29 @@ def with_weights(
         drop_unused_buffers(parsed)
 
     return with_truthful_versions(changed(content, change))
+
+
+def without_dynamic_range(content: bytes) -> bytes:
+    """Returns a file whose layers compute in floats, with the numbers that their integers stand for, where they read
+    floats already: what it computes where no kernel quantizes activations. Unchanged where there are no such layers.
+
+    Raises:
+        ModelError: see `rewrite.changed`.
+    """
+    model = read(content)
+    real = {
+        layer.weight.index: stored.dequantized
+        for layer in layers(model)
+        if layer.activations.is_float and layer.weight.index in layer.operator.inputs
+        if (stored := stored_weights(model, layer)) is not None
+    }
+
+    def change(parsed: Any, schema: Any) -> None:
+        for index, values in real.items():
+            store_floats(parsed, schema, parsed.subgraphs[0].tensors[index], values)
+        drop_unused_buffers(parsed)
+
+    return changed(content, change) if real else content
 
 
 def _layer(graph: Subgraph, operator: Operator, makers: Mapping[int, Operator]) -> Layer | None:
