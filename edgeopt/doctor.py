@@ -129,8 +129,10 @@ def _package(name: str, worker: workers.Worker) -> Finding:
     start = time.perf_counter()
     try:
         worker.call("edgeopt.doctor:_import", name)
-    except (EdgeoptError, workers.WorkerDefect) as error:
-        return Finding("package", framework.distribution, False, version, str(error).strip().splitlines()[-1], hint)
+    except (EdgeoptError, OSError) as error:
+        return Finding("package", framework.distribution, False, version, str(error), hint)
+    except workers.WorkerDefect as defect:
+        return Finding("package", framework.distribution, False, version, defect.gist, hint)
     except workers.WorkerCrashed as crash:
         return Finding(
             "package", framework.distribution, False, version, f"its import ends the process: {crash.reason}", hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import os
@@ -56,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that becomes `path` on success and vanishes on any failure.
 
     Raises:
-        ConfigError: the folder cannot be written, or the disk is full.
+        ConfigError: the folder cannot be written, or the disk is full. Errors of other files pass as they are.
     """
     temporary: Path | None = None
     try:
@@ -69,10 +70,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
+        if temporary is not None and not _is_about(error, temporary):
+            raise
         raise ConfigError(f"Could not write {path}: {error.strerror or error}. Try another output path.") from error
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def _is_about(error: OSError, written: Path) -> bool:
+    """Whether an error is one of writing a file: it names that, or what is in it, or lacks room, or names none."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    if named:
+        return any(name.is_relative_to(written) for name in named)
+    return not isinstance(error, ConnectionError | TimeoutError | ChildProcessError)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

@@ -96,7 +96,19 @@ class TimeIsUp(Exception):
 
 
 class WorkerDefect(Exception):
-    """Code in the worker raised something that is no EdgeoptError: a defect, with the worker's traceback."""
+    """Code in the worker raised something that is neither an EdgeoptError nor of files: a defect, with its traceback.
+
+    Args:
+        trace: the worker's.
+        gist: the error's kind and all its words in one line.
+    """
+
+    def __init__(self, trace: str, gist: str) -> None:
+        super().__init__(trace, gist)
+        self.gist = gist
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Worker:
@@ -135,7 +147,7 @@ class Worker:
             timeout_s: in place of the seconds of the worker's kind.
 
         Raises:
-            EdgeoptError: as the function raised it.
+            EdgeoptError, OSError: as the function raised it.
             WorkerCrashed: the process died or went over its limits.
             WorkerDefect: the function raised anything else.
         """
@@ -219,7 +231,7 @@ class Worker:
         if kind == "error":
             raise value
         if kind == "defect":
-            raise WorkerDefect(value)
+            raise WorkerDefect(*value)
         return value
 
     def _answer(self, connection: Connection, message: tuple[Any, ...]) -> tuple[str, Any] | None:
@@ -454,8 +466,11 @@ def _serve(file_descriptor: int, folder: str) -> None:
                 send(("result", _perform(message, objects)))
             except EdgeoptError as error:
                 send(("error", error))
-            except Exception:
-                send(("defect", traceback.format_exc()))
+            except OSError as error:  # a package's own kind of it may be unknown to the parent
+                send(("error", OSError(error.errno, error.strerror or str(error), error.filename)))
+            except Exception as error:
+                gist = " ".join("".join(traceback.format_exception_only(error)).split())
+                send(("defect", (traceback.format_exc(), gist)))
 
 
 def _perform(message: tuple[Any, ...], objects: list[Any]) -> Any:

@@ -41,6 +41,38 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "labels.csv"), False),
+        (BrokenPipeError(32, "Broken pipe"), False),
+        (OSError(28, "No space left on device", "copied.bin"), True),  # as copying it says
+        (OSError("unable to write the header"), True),  # as h5py says
+    ],
+)
+def test_an_error_of_another_file_is_not_one_of_the_output(error: OSError, blamed: bool, tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.atomic_path(tmp_path / "out.npy"):
+            raise error
+
+    with pytest.raises(
+        ConfigError if blamed else OSError, match="out.npy" if blamed else str(error.args[-1])
+    ) as raised:
+        fail()
+    assert (raised.value.__cause__ or raised.value) is error
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_in_a_folder_that_is_written_is_the_output(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.atomic_path(tmp_path / "saved") as temporary:
+            temporary.unlink()
+            (temporary / "part").write_text("there is no such folder")
+
+    with pytest.raises(ConfigError, match=r"Could not write .*saved: No such file or directory"):
+        fail()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ConfigError, match=r"Could not write .*Try another output path"):

@@ -31,6 +31,24 @@ def test_other_errors_are_defects_with_the_workers_traceback() -> None:
         worker.call("math:sqrt", -1.0)
 
 
+def of_several_lines() -> None:
+    raise ValueError("Exception encountered when calling Dense.\n\n  what was wrong\n\nArguments received:\n  * inputs")
+
+
+def test_a_defect_of_several_lines_is_told_whole() -> None:
+    with workers.Worker() as worker, pytest.raises(workers.WorkerDefect, match="Traceback") as raised:
+        worker.call("test_workers:of_several_lines")
+    words = "Exception encountered when calling Dense. what was wrong Arguments received: * inputs"
+    assert raised.value.gist == f"ValueError: {words}"
+
+
+def test_errors_of_files_come_back_as_such() -> None:
+    """The command line says which file, and calls nobody's defect what is none."""
+    with workers.Worker() as worker, pytest.raises(FileNotFoundError, match="No such file") as raised:
+        worker.call("os:listdir", "/no/such/folder")
+    assert raised.value.filename == "/no/such/folder"
+
+
 def test_a_crash_says_what_it_was_and_the_next_call_works() -> None:
     with workers.Worker() as worker:
         with pytest.raises(workers.WorkerCrashed, match="abort"):

@@ -136,12 +136,10 @@ def _ended(number: int, _: Any) -> NoReturn:
 
 
 def _gist(error: Exception) -> str:
-    """Returns an unexpected error in one line; one from a worker process is its whole traceback."""
+    """Returns an unexpected error in a few words; one from a worker process is its whole traceback."""
     from edgeopt.workers import WorkerDefect
 
-    if isinstance(error, WorkerDefect):
-        return str(error).strip().splitlines()[-1]
-    return f"{type(error).__name__}: {error}"
+    return error.gist if isinstance(error, WorkerDefect) else f"{type(error).__name__}: {error}"
 
 
 def _show_traceback_if_asked() -> None:

@@ -89,7 +89,7 @@ class Here:
             self._benches.pop(hand, None)
             return Ended(hand, lost=crash.reason)
         except workers.WorkerDefect as defect:
-            return Ended(hand, failed=f"a defect of edgeopt: {str(defect).strip().splitlines()[-1]}")
+            return Ended(hand, failed=f"a defect of edgeopt: {defect.gist}")
 
     def take(self, timeout_s: float) -> Ended | None:
         """See `Hands`."""
