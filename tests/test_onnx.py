@@ -193,16 +193,6 @@ def test_a_release_that_is_too_old_is_told_by_operator_set(digits_model: Path, t
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_operators_that_onnx_lacks_are_named(tmp_path: Path) -> None:
-    import tflite_models as models
-
-    content = models.convert(models.recurrent, "float32")
-    with pytest.raises(
-        ConversionError, match="ONNX has as well, got 1 UNIDIRECTIONAL_SEQUENCE_LSTM, which tf2onnx cannot translate"
-    ):
-        compile_content(content, COMPILERS["tf2onnx"], {"scheme": "float32"})
-
-
 def test_dtypes_that_tf2onnx_lacks_are_named(tmp_path: Path) -> None:
     import tflite_models as models
 

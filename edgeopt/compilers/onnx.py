@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ import numpy as np
 from edgeopt import frameworks, workers
 from edgeopt.compilers import CALIBRATED
 from edgeopt.compilers.contract import Compiled
+from edgeopt.compilers.onnx_operators import add_to, prepared, strange
 from edgeopt.errors import ConversionError
 from edgeopt.formats.onnx import OPSET, QUANTIZATION
 from edgeopt.schemes import BLOCKS
-from edgeopt.tflite.model import TFLiteModel, printable
+from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel, printable
 from edgeopt.tflite.reader import read
 
 _CALIBRATED_AT_A_TIME = 16
@@ -55,15 +56,17 @@ def translated(content: bytes, settings: Mapping[str, str]) -> bytes:
     scheme = settings["scheme"]
     frameworks.load("tensorflow")  # quietly, before tf2onnx does it
     tf2onnx, onnx = frameworks.load("tf2onnx"), frameworks.load("onnx")
+    add_to(frameworks.load("tf2onnx_tfonnx").handler)
     model = read(content)
     _require_known(model)
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         path = Path(folder) / "model.tflite"
-        path.write_bytes(content)
+        path.write_bytes(prepared(content))
         try:
             made, _ = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
         except Exception as error:  # of every kind
             raise _refusal(f"one on which tf2onnx fails ({printable(' '.join(str(error).split()))})") from error
+        _require_translated(onnx, made, model)
         _rename(made.graph, [spec.name for spec in model.inputs], [spec.name for spec in model.outputs])
         made.producer_name = "edgeopt"
         scales = {
@@ -209,9 +212,13 @@ def _require_known(model: TFLiteModel) -> None:
     """Raises ConversionError where tf2onnx has no translation of an operator: it would say so of a tensor only."""
     tables = frameworks.load("tf2onnx_tfonnx").handler.tf_op.get_opsets().values()
     known = {name for versions in tables for table in versions for name in table}
-    used = Counter(operator.name for graph in model.subgraphs for operator in graph.operators)
-    if unknown := [f"{count} {name}" for name, count in used.items() if f"TFL_{name}" not in known]:
-        raise _refusal(f"{', '.join(unknown)}, which tf2onnx cannot translate")
+    found = [(graph, operator) for graph in model.subgraphs for operator in graph.operators]
+    known.add("TFL_DENSIFY")  # see `prepared`
+    if unknown := [(graph, operator) for graph, operator in found if f"TFL_{operator.name}" not in known]:
+        raise _refusal(f"{_counted(unknown)}, which has no translation")
+    for graph, operator in found:
+        if words := strange(operator):
+            raise _refusal(f"{_counted([(graph, operator)])} {words}, which has no translation")
     kinds = Counter(tensor.dtype for graph in model.subgraphs for tensor in graph.tensors if tensor.dtype in _UNKNOWN)
     if kinds:
         some = ", ".join(f"{count} in {dtype}" for dtype, count in kinds.items())
@@ -219,6 +226,30 @@ def _require_known(model: TFLiteModel) -> None:
             f"Expected a file of floats or of integers of at least 8 bits, got tensors that tf2onnx cannot translate: "
             f"{some}. Try the float model with --scheme int8, or with int4-block32 for Dense layers in four bits."
         )
+
+
+def _require_translated(onnx: Any, made: Any, model: TFLiteModel) -> None:
+    """Raises ConversionError where tf2onnx left an operator as it was: it goes on after an error, and only logs it."""
+    found = ((graph, operator) for graph in model.subgraphs for operator in graph.operators)
+    makers = {graph.tensors[index].name: (graph, one) for graph, one in found for index in one.outputs}
+    for node in made.graph.node:
+        if onnx.defs.has(node.op_type, node.domain):
+            continue
+        names = (name.removesuffix("_prequant") for name in node.output)
+        origin = next((makers[name] for name in names if name in makers), None)
+        what = f"{node.op_type} ({node.name!r})" if origin is None else _counted([origin])
+        raise _refusal(f"{what} in a form that tf2onnx cannot translate")
+
+
+def _counted(found: Sequence[tuple[Subgraph, Operator]]) -> str:
+    """Returns operators by name, each with the layer of its first use: "2 GELU ('dense', …)"."""
+    layers: dict[str, list[str]] = {}
+    for graph, operator in found:
+        result = graph.result(operator)
+        layers.setdefault(operator.name, []).append("" if result is None else result.name)
+    return ", ".join(
+        f"{len(names)} {name} ({names[0]!r}{', …' if len(names) > 1 else ''})" for name, names in layers.items()
+    )
 
 
 def _refusal(what: str) -> ConversionError:

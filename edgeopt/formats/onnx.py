@@ -375,7 +375,7 @@ class _Graph:
         """Shapes by name, as far as they can be told."""
         onnx = self._onnx
         try:
-            model = onnx.shape_inference.infer_shapes(_in_onnx_alone(self.model))
+            model = onnx.shape_inference.infer_shapes(_in_onnx_alone(self.model), data_prop=True)
         except Exception:  # what it raises of a damaged graph is of many kinds
             model = self.model
         shapes = {v.name: self._shape(v) for g in _graphs(model.graph) for v in (*g.input, *g.value_info, *g.output)}

@@ -413,6 +413,7 @@ KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
     "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     "SplitOptions": ("NumSplits",),
     "VarHandleOptions": ("Container", "SharedName"),
+    "UnidirectionalSequenceLSTMOptions": ("FusedActivationFunction",),
 }
 
 

@@ -92,6 +92,34 @@ def store_floats(model: Any, schema: Any, tensor: Any, values: np.ndarray) -> No
     model.buffers.append(buffer)
 
 
+def without_sparsity(content: bytes) -> bytes:
+    """Returns the file with all zeros of its weights written out, and without what would do that at each inference.
+
+    Unchanged where no zeros are left out.
+
+    Raises:
+        ModelError: see `changed` and `TFLiteModel.values`.
+    """
+    parsed = reader.read(content)
+    sparse = [(g, t) for g, graph in enumerate(parsed.subgraphs) for t in graph.tensors if t.sparsity is not None]
+
+    def change(model: Any, schema: Any) -> None:
+        for number, stored in sparse:
+            tensor, buffer = model.subgraphs[number].tensors[stored.index], schema.BufferT()
+            buffer.data = np.frombuffer(parsed.values(stored).tobytes(), np.uint8)
+            tensor.sparsity, tensor.buffer = None, len(model.buffers)
+            model.buffers.append(buffer)
+        for graph, read in zip(model.subgraphs, parsed.subgraphs):
+            written = {one.outputs[0]: one.inputs[0] for one in read.operators if one.name == "DENSIFY"}
+            kept = [one.index for one in read.operators if one.name != "DENSIFY"]
+            graph.operators = [graph.operators[index] for index in kept]
+            for operator in graph.operators:
+                operator.inputs = [written.get(int(index), int(index)) for index in operator.inputs]
+        drop_unused_buffers(model)
+
+    return changed(content, change) if sparse else content
+
+
 def normalized(content: bytes) -> bytes:
     """Returns the file without what its converter says of itself, so that two conversions compare by their bytes."""
 
