@@ -315,7 +315,7 @@ class Stopwatch:
         """Runs once and returns all that is known but the latency; random inputs where `inputs` is None."""
         if inputs is None:
             self._session.reshape(arbitrary(self._session, shapes))
-            inputs = generated(self._session.inputs, seed=seed)
+            inputs = generated(self._session.inputs, seed=seed, indices=self._session.indices)
         self._session.reshape({name: array.shape for name, array in inputs.items()})
         self._inputs = dict(inputs)
         start = time.perf_counter_ns()
@@ -381,7 +381,11 @@ def _footprint(file: Path, runtime: Runtime, inputs: Part | None, *, seed: int) 
     """Returns what `file` takes of a device, in flash, RAM and instructions."""
     session = isolated(file, runtime)
     try:
-        sample = generated(session.inputs, seed=seed) if inputs is None else from_data(inputs, session.inputs)[0]
+        sample = (
+            generated(session.inputs, seed=seed, indices=session.indices)
+            if inputs is None
+            else from_data(inputs, session.inputs)[0]
+        )
         return RuntimeResult(runtime.name, module(runtime).version(), footprint=session.footprint(sample))
     finally:
         session.close()

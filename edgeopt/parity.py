@@ -82,7 +82,7 @@ def run_here(
     try:
         session.reshape(arbitrary(session) if part is None else sizes(part, session))
         if part is None:
-            samples = [generated(session.inputs, seed=seed) for seed in range(count)]
+            samples = [generated(session.inputs, seed=seed, indices=session.indices) for seed in range(count)]
         else:
             samples = from_data(take(part, count), session.inputs, count=count)
         results = [session.run(sample) for sample in samples]

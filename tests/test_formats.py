@@ -16,13 +16,15 @@ from compressed_models import facts_of
 from test_targets import MINIMAL
 
 import edgeopt
-from edgeopt import formats, pipeline, targets
+from edgeopt import formats, frameworks, pipeline, targets
 from edgeopt.compilers import COMPILERS, Compiler
 from edgeopt.errors import ModelError
 from edgeopt.formats import FORMATS, Format
 from edgeopt.inspection import inspection_tables
 from edgeopt.recipe import Recipe
 from edgeopt.report import ModelFacts, Report
+from edgeopt.runtimes import main_for, open_session
+from edgeopt.runtimes.samples import generated
 from edgeopt.techniques import distill
 from edgeopt.tflite import reader
 from edgeopt.tflite.reader import read
@@ -76,6 +78,34 @@ def test_values_come_with_output_channels_first(scheme: str) -> None:
             found.setdefault(operator.name, []).append(values.shape)
             assert kernel.unique_per_channel == max(len(np.unique(row)) for row in values.reshape(len(values), -1))
     assert found == KERNELS
+
+
+def _words() -> Any:
+    """An embedding of 50 words that reads an input of floats, Keras' default, beside one that really has floats."""
+    keras = frameworks.load("tf_keras")
+    words, rest = (
+        keras.layers.Input((6,), name="words", batch_size=1),
+        keras.layers.Input((4,), name="rest", batch_size=1),
+    )
+    table = keras.layers.Flatten()(keras.layers.Embedding(50, 8)(keras.layers.Reshape((2, 3))(words)))
+    picked = frameworks.load("tensorflow").gather(rest, [2, 0], axis=1)
+    return keras.Model([words, rest], keras.layers.Dense(3)(keras.layers.Concatenate()([table, picked])))
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_floats_that_are_looked_up_are_indices(form: str, tmp_path: Path) -> None:
+    file = tmp_path / "words.tflite"
+    file.write_bytes(models.convert(_words, "float32"))
+    if form == "onnx":
+        edgeopt.convert(file, tmp_path / "words.onnx")
+        file = tmp_path / "words.onnx"
+    assert formats.facts(file).indices == {"words"}
+    session = open_session(file, main_for(form))
+    for seed in range(8):
+        inputs = generated(session.inputs, seed=seed, indices=session.indices)
+        assert set(np.unique(inputs["words"])) <= {0, 1}
+        assert len(np.unique(inputs["rest"])) == 4
+    session.run(inputs)
 
 
 def test_a_sparse_encoding_has_no_values() -> None:

@@ -62,7 +62,8 @@ def export(
     model = read_once(file)
     require_callable(model, printable(file.name))
     if data is None:
-        taken = [samples.generated(model.inputs, seed=seed) for seed in range(_SAMPLES)]
+        indices = formats.facts(file).indices
+        taken = [samples.generated(model.inputs, seed=seed, indices=indices) for seed in range(_SAMPLES)]
     else:
         part = datasets.load(data).validation
         taken = samples.from_data(part, model.inputs, count=_SAMPLES)

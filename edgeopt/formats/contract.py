@@ -109,6 +109,20 @@ class FileFacts:
         """Names of the operators that compute in floats, one for each, in the order they run."""
         return tuple(operator.name for operator in self.operators if operator.float_arithmetic)
 
+    @property
+    def indices(self) -> frozenset[str]:
+        """Names of the inputs of floats that say which rows of a stored table are meant, as Keras makes them."""
+        floats = zip(self.input_tensors, self.inputs)
+        origins = {tensor: {spec.name} for tensor, spec in floats if spec.dtype.startswith("float")}
+        found: set[str] = set()
+        for operator in (one for one in self.operators if one.graph == 0):
+            read = set().union(*(origins.get(tensor, ()) for tensor in operator.reads))
+            if operator.kind == "embedding" and operator.weights:
+                found |= read
+            elif operator.kind == "other":
+                origins |= dict.fromkeys(operator.writes, read)
+        return frozenset(found)
+
     def values(self, weight: StoredWeight) -> np.ndarray | None:
         """Returns what is stored of a weight, [output channels, …, input channels]; it is read from the file each time.
 

@@ -245,6 +245,7 @@ class Session(abc.ABC):
 
     Attributes:
         runtime: the row.
+        file: what is open.
         inputs, outputs: by the names of the file's signature, or the tensors' own where it has none; shapes are
             those that `run` takes and gives now, and follow `resize` and `reshape`.
         threads: how many the runtime really uses.
@@ -254,6 +255,7 @@ class Session(abc.ABC):
     """
 
     runtime: Runtime
+    file: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     threads: int = 1
@@ -265,6 +267,11 @@ class Session(abc.ABC):
     def declared(self) -> tuple[TensorSpec, ...]:
         """The inputs as the file has them: None for what it leaves free."""
         return self.inputs
+
+    @property
+    def indices(self) -> frozenset[str]:
+        """Names of the inputs of floats that the file looks up in a table."""
+        return formats.facts(self.file).indices
 
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -463,9 +470,11 @@ def open_session(
     if keep_intermediates and "tensors" not in runtime.can:
         raise runtime.cannot("tensors")
     try:
-        return module(runtime).open(
+        session = module(runtime).open(
             file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
         )
+        session.file = file
+        return session
     except ModelError as error:
         if device := _compiled_for(file):
             raise ModelError(

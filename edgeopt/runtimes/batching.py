@@ -37,7 +37,7 @@ def batch_is_its_samples(
     """
     size, batch_size = session.inputs[0].shape[0] or 1, shapes[0][0] or 1
     count = -(-_DISTINCT_SAMPLES // size)
-    alone = [generated(session.inputs, seed=seed) for seed in range(count)]
+    alone = [generated(session.inputs, seed=seed, indices=session.indices) for seed in range(count)]
     samples = {name: np.concatenate([sample[name] for sample in alone]) for name in alone[0]}
     batches = [np.arange(batch_size) % (count * size)]
     if batch_size < count * size:

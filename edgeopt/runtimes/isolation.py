@@ -21,7 +21,7 @@ class IsolatedSession(Session):
     def __init__(
         self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
     ) -> None:
-        self.runtime = runtime
+        self.runtime, self.file = runtime, file
         self._what = died_words(file, runtime, delegate)
         self._worker = workers.Worker("running")
         self._remote: workers.Remote | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -82,8 +82,13 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([array, *[array[-1:]] * missing]) if missing > 0 else array
 
 
-def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray]:
+def generated(specs: Sequence[TensorSpec], *, seed: int, indices: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Returns seeded random inputs: normal floats, integers of all values where they are quantized, else 0 and 1.
+
+    Args:
+        specs: of the inputs.
+        seed: of the numbers.
+        indices: names of inputs of floats that are looked up in a table, which get 0 and 1 as well.
 
     Raises:
         ModelError: an input takes no numbers.
@@ -97,7 +102,7 @@ def generated(specs: Sequence[TensorSpec], *, seed: int) -> dict[str, np.ndarray
                 "Try a model whose texts are looked up before it, so that indices go in."
             )
         dtype, shape = np.dtype(spec.dtype), tuple(size or 1 for size in spec.shape)
-        if dtype.kind == "f":
+        if dtype.kind == "f" and spec.name not in indices:
             inputs[spec.name] = generator.standard_normal(shape).astype(dtype)
         elif spec.quantization is not None:
             limits = np.iinfo(dtype)

@@ -117,7 +117,7 @@ def _measured(target: Target, model: TFLiteModel) -> Estimate:
         except EdgeoptError as error:
             return Estimate(None, "", notes=(str(error),))
         try:
-            sample = generated(session.inputs, seed=0)
+            sample = generated(session.inputs, seed=0, indices=session.indices)
             session.invoke_ns(sample, runs=_RUNS)
             times = session.invoke_ns(sample, runs=_RUNS)
         finally:
