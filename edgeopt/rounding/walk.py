@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeopt import progress
+from edgeopt import files, progress
 from edgeopt.data import Part
 from edgeopt.errors import DataError
+from edgeopt.repairing import closeness
 from edgeopt.rounding.adaround import Activation
-from edgeopt.rounding.arrivals import BATCH, arrivals
 from edgeopt.rounding.evidence import gather
 from edgeopt.rounding.fitting import Rounded, Use, error, fit
 from edgeopt.rounding.grid import Grid
@@ -223,19 +223,9 @@ def split(samples: Part, *, seed: int) -> tuple[Part, Part]:
 
 def output_error(floating: bytes, quantized: bytes, samples: Part) -> float:
     """Returns the squared error of a file's outputs as a share of their variance, the mean over all outputs."""
-    ours, theirs = (read(content).main.outputs for content in (floating, quantized))
-    pieces = []
-    with arrivals(floating, ours) as left, arrivals(quantized, theirs) as right:
-        for batch in samples.batches(BATCH):
-            pieces.append((left.values(batch.inputs), right.values(batch.inputs)))
-    shares = []
-    for output in range(len(ours)):
-        real = np.concatenate([a[output] for a, _ in pieces]).astype(np.float64)
-        made = np.concatenate([b[output] for _, b in pieces]).astype(np.float64)
-        spread = float(np.mean(np.square(real - real.mean(0))))
-        off = float(np.mean(np.square(made - real)))
-        shares.append(off / spread if spread else off)
-    return float(np.mean(shares))
+    with files.temporary(floating, "float.tflite") as ours, files.temporary(quantized, "quantized.tflite") as theirs:
+        known = closeness.reference(ours, samples)
+        return float(closeness.errors(known, theirs, samples).mean()) / len(known.values)
 
 
 def _jobs(pairing: Pairing, chosen: Sequence[str] | None) -> tuple[list[_Job], dict[str, LayerResult]]:
