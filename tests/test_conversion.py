@@ -12,6 +12,8 @@ import scored_models
 
 from edgeopt import data, frameworks, parity, runtimes, workers
 from edgeopt.conversion import ConvertOptions, IsolatedConverter, convert_for, isolation
+from edgeopt.conversion.converter import open_converter
+from edgeopt.conversion.quantizers import tensorflow_graph
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ConversionError
 from edgeopt.evaluation import evaluate
@@ -267,3 +269,13 @@ def test_a_crash_while_loading_or_simulating_is_an_error_too(tmp_path: Path, mon
             converter.summary()
         with pytest.raises(ConversionError, match=r"Writing what .* simulates ended the process: abort\."):
             converter.simulate(tmp_path / "simulation.tflite")
+
+
+def test_the_schemes_of_one_graph_read_it_once(keras_file: Path) -> None:
+    converter = open_converter(keras_file, ConvertOptions())
+    before = tensorflow_graph._opened.cache_info().misses
+    first, *_ = [converter.to_bytes(name) for name in ("float16", "dynamic", "float32", "float16")]
+    assert tensorflow_graph._opened.cache_info().misses == before + 1
+    # What one scheme says is not said of the next.
+    assert converter.to_bytes("float16") == first
+    assert _stored_weights(read(converter.to_bytes("float32"))) == {"float32"}

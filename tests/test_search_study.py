@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
+import statistics
+import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from bench import cheap_trials
 from bench.cheap_trials import Cheap, measured
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.recipe import Recipe, from_values, to_values
+from edgeopt.search import sampling
 from edgeopt.search.choosing import chosen, is_constant
 from edgeopt.search.hands import Ended
+from edgeopt.search.sampling import SAMPLERS, chosen_sampler
 from edgeopt.search.settings import SearchSettings as Settings
 from edgeopt.search.settings import checked
-from edgeopt.search.study import SAMPLERS, Study, chosen_sampler
+from edgeopt.search.study import Outcome, Study
 from edgeopt.search.tuning import Leader
 from edgeopt.vocabulary import Budgets
 
@@ -78,6 +84,94 @@ def test_trials_of_a_killed_process_are_begun_anew_at_once(url: str) -> None:
     again = cheap_trials.study(url)
     found = [again.draw(space, "random", 0) for _ in range(2)]
     assert {one.key for one in drawn if one} == {one.key for one in found if one}
+
+
+def test_a_search_that_was_killed_in_a_trial_goes_on_as_it_would_have_gone(tmp_path: Path) -> None:
+    whole = cheap_trials.study(f"sqlite:///{tmp_path / 'whole.db'}")
+    led(whole, trials=18)
+    address = f"sqlite:///{tmp_path / 'parts.db'}"
+    space = cheap_trials.search().space(cheap_trials.DATA)
+    for trials in (5, 12):
+        study = cheap_trials.study(address)
+        led(study, trials=trials)
+        assert study.draw(space, "tpe", 0) is not None  # and nothing more is heard of it
+    parts = cheap_trials.study(address)
+    led(parts, trials=18)
+    assert recipes(parts) == recipes(whole)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_one_more_trial_is_as_much_work_after_many_as_after_few(
+    url: str, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "SHOWN", 8)
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    study, spent = cheap_trials.study(url), []
+    work = Counter[str]()
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        spent.append(Counter(work))
+        return Ended(hand, measured(recipe))
+
+    def called(frame: Any, event: str, argument: Any) -> None:
+        work["calls"] += event in ("call", "c_call")
+
+    def asked(*_: Any) -> None:
+        work["statements"] += 1
+
+    sqlalchemy.event.listen(study._storage.engine, "before_cursor_execute", asked)
+    sys.setprofile(called)
+    try:
+        space = {"schemes": ["int8", "int4"], "steps": [{"prune": {"sparsity": {"from": 0.001, "to": 0.95}}}]}
+        led(study, Cheap(outcome=outcome), trials=100, sampler=sampler, recipe=space)
+    finally:
+        sys.setprofile(None)
+
+    def of_one(first: int, last: int, kind: str) -> float:
+        return statistics.median(b[kind] - a[kind] for a, b in itertools.pairwise(spent[first:last]))
+
+    assert of_one(70, 100, "statements") == of_one(35, 65, "statements")
+    assert of_one(70, 100, "calls") < 1.05 * of_one(35, 65, "calls")
+
+
+def test_a_sampler_is_shown_the_best_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHOWN", 3)
+    optuna = pytest.importorskip("optuna")
+    shown = sampling.Sampling(optuna, 2)
+    # The first of them beat all later ones, but one that breaks a budget.
+    good = [(0.0, 4.0), (1.0, 3.9), (2.0, 2.0), (4.0, 0.0)]
+    for values in [*good, *((9.0 + i, 9.0) for i in range(8))]:
+        shown.ended(optuna.create_trial(values=values))
+    shown.ended(optuna.create_trial(values=(-1.0, -1.0), constraints={"size": 1.0}))
+    space = cheap_trials.search().space(cheap_trials.DATA)
+    assert shown.draw(space, "random", 0).recipe is not None
+    # (1.0, 3.9) lies nearest to its neighbours.
+    left = [tuple(trial.values) for trial in shown._study.get_trials() if trial.values]
+    assert left == [(0.0, 4.0), (2.0, 2.0), (4.0, 0.0), (15.0, 9.0), (16.0, 9.0), (-1.0, -1.0)]
+
+
+def test_two_leaders_of_one_study_try_different_recipes_and_learn_of_each_other(url: str) -> None:
+    space = cheap_trials.search().space(cheap_trials.DATA)
+    leaders = [cheap_trials.study(url, folder=folder) for folder in ("here", "there")]
+    found = []
+    for _ in range(4):
+        for study in leaders:
+            drawn = study.draw(space, "random", 0)
+            assert drawn is not None
+            found.append(drawn.key)
+            study.done(drawn, Outcome("done", "", measured(drawn.recipe)), {})
+    assert len(set(found)) == len(found)
+    assert all(len(study.trials) >= 6 for study in leaders)
+
+
+def test_a_trial_that_another_leader_took_over_ends_without_a_word(url: str) -> None:
+    space = cheap_trials.search().space(cheap_trials.DATA)
+    study = cheap_trials.study(url)
+    drawn = study.draw(space, "random", 0)
+    assert drawn is not None
+    study._storage.set_trial_state_values(drawn.row, pytest.importorskip("optuna").trial.TrialState.FAIL)
+    study.done(drawn, Outcome("done", "", measured(drawn.recipe)), {})
+    assert study.tried == 1
 
 
 def test_trials_of_another_folder_are_left_to_their_leader(url: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeopt import frameworks, workers
-from edgeopt.conversion.converter import ConvertOptions, ModelSummary
+from edgeopt.conversion.converter import Converter, ConvertOptions, ModelSummary, open_converter
 from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConversionError, EdgeoptError
 from edgeopt.runtimes import Request, refusals
@@ -22,6 +23,15 @@ def imported() -> None:
     """Imports what a converter will need in this process: seconds, which `workers.begin` takes beforehand."""
     for name in ("tensorflow", "keras", "tf_keras"):
         frameworks.load(name)
+
+
+def opened(path: Path, options: ConvertOptions) -> Converter:
+    """As `open_converter`, in a process that is there for this model alone."""
+    converter = open_converter(path, options)
+    # TensorFlow's converter collects garbage in every conversion: half its time, where all that is loaded is looked at.
+    gc.collect()
+    gc.freeze()
+    return converter
 
 
 class IsolatedConverter:
@@ -94,7 +104,7 @@ class IsolatedConverter:
 
     def _opened(self) -> workers.Remote:
         if self._remote is None:
-            self._remote = self._worker.create("edgeopt.conversion.converter:open_converter", self._path, self._options)
+            self._remote = self._worker.create("edgeopt.conversion.isolation:opened", self._path, self._options)
         return self._remote
 
 

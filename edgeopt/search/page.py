@@ -10,7 +10,8 @@ from edgeopt.report import figures, words
 from edgeopt.report.render import framed, render_page
 from edgeopt.report.words import ABSENT, Numbers, whole
 from edgeopt.search.result import Tuned, headline, recipe_words
-from edgeopt.search.study import SAMPLERS, Trial
+from edgeopt.search.sampling import SAMPLERS
+from edgeopt.search.study import Trial
 from edgeopt.vocabulary import Artifact, Budgets, Variant
 
 _ENDED = {

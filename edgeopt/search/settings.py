@@ -11,8 +11,8 @@ from edgeopt import targets
 from edgeopt.errors import ConfigError, named, setting
 from edgeopt.metrics import metric
 from edgeopt.recipe import Recipe, read_as, recipe_file, to_values
+from edgeopt.search.sampling import SAMPLERS
 from edgeopt.search.space import Known, Space, everything, space_from
-from edgeopt.search.study import SAMPLERS
 from edgeopt.search.trying import OBJECTIVES
 from edgeopt.steps import Training
 from edgeopt.targets import Target

@@ -1,6 +1,7 @@
 """A database and a space go in; what to try next comes out, and what was found is remembered there.
 
-Optuna draws and remembers. Only the process that leads a search speaks to the database; those that work never do.
+Optuna remembers, and draws in memory: see `sampling`. Only the process that leads a search speaks to the database;
+those that work never do. It writes what it begins and ends, and reads but now and then, for what other leaders did.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import math
 import random
 import time
 import warnings
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeopt import frameworks
 from edgeopt.chance import seed_for
-from edgeopt.errors import ConfigError, UnavailableError, named, setting
+from edgeopt.errors import ConfigError, UnavailableError, setting
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.recipe import Recipe, to_values
-from edgeopt.search.space import ImpossibleError, Parameter, Space
+from edgeopt.search.sampling import Draft, Sampling, at_random, label
+from edgeopt.search.space import ImpossibleError, Space
 from edgeopt.search.trying import Measured
 from edgeopt.store import digest
 
-# Trials from which a model of the space costs more than a trial's place in a generation.
-MANY_TRIALS = 300
 # A trial whose leader has not been heard of for so long is given to another.
 HEARTBEAT_S, GRACE_S = 15, 60
 # Draws of a sampler in a row that bring nothing new: then one at random does that was not tried before. Where so many
@@ -33,44 +34,11 @@ HEARTBEAT_S, GRACE_S = 15, 60
 _DULL, _TRIED_OUT = 3, 200
 # What is noted of a trial: its recipe, what became of it, who leads it, and which lost one it begins anew.
 _RECIPE, _OUTCOME, _FOLDER, _AGAIN = "recipe", "outcome", "folder", "again"
-
-
-def _tpe(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.TPESampler(seed=seed)
-
-
-def _nsga2(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=24)
-
-
-def _random(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A way to draw: its summary, what makes it, and whether it wants every parameter drawn in every trial."""
-
-    summary: str
-    make: Any
-    everything: bool = False
-
-
-# Bergstra et al. 2011, "Algorithms for hyper-parameter optimization", for several objectives Ozaki et al. 2020; Deb et
-# al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II".
-SAMPLERS: dict[str, Sampler] = {
-    "tpe": Sampler("models where good trials lie; for few trials", _tpe),
-    "nsga2": Sampler("breeds generations of good trials; for many", _nsga2, everything=True),
-    "random": Sampler("draws without looking", _random),
-}
-
-
-def chosen_sampler(name: str | None, trials: int | None) -> str:
-    """Returns the sampler's name: the one that is asked for, or the one that suits so many trials."""
-    if name is not None:
-        named(SAMPLERS, name, "a sampler")
-        return name
-    return "nsga2" if trials is not None and trials >= MANY_TRIALS else "tpe"
+_IN_WORK = "it is being tried"
+# What Optuna calls that which a waiting trial shall be.
+_FIXED = "fixed_params"
+# A recipe that ended so was tried, whatever became of it.
+_TRIED = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -100,14 +68,24 @@ class Trial:
     outcome: Outcome
 
 
-@dataclass
+@dataclass(frozen=True)
 class Drawn:
-    """A trial that has begun."""
+    """A trial that has begun.
+
+    Attributes:
+        number: in the study.
+        row: of the database.
+        recipe, key: what is tried, and what it is known by.
+        draft: what was drawn.
+        again: whether a lost one is begun anew.
+    """
 
     number: int
+    row: int
     recipe: Recipe
     key: str
-    trial: Any
+    draft: Draft
+    again: bool
 
 
 class Study:
@@ -131,10 +109,20 @@ class Study:
         self._optuna = frameworks.load("optuna")
         self._optuna.logging.set_verbosity(self._optuna.logging.ERROR)
         self._url, self.name, self._folder, self._objectives = url, name, folder, tuple(objectives)
+        self._states = self._optuna.trial.TrialState
         self._beaten = time.monotonic()
         self._running: dict[int, Drawn] = {}
+        # Rows of the database that wait for whoever takes them, and numbers of those whose end is known here.
+        self._waiting: deque[int] = deque()
+        self._ended: set[int] = set()
+        # What others try at this moment, as far as is known.
+        self._elsewhere: set[str] = set()
+        # Rows of the study, and those of them that were drawn: none that begins a lost one anew.
+        self._rows = self._drawn = 0
         self.trials: list[Trial] = []
+        self.states: Counter[str] = Counter()
         self._by_recipe: dict[str, Trial] = {}
+        self._sampling = Sampling(self._optuna, len(self._objectives))
         with self._reached(), _quiet():
             self._storage = self._opened(url)
             self._study = self._optuna.create_study(
@@ -142,10 +130,13 @@ class Study:
                 study_name=name,
                 directions=["minimize"] * len(self._objectives),
                 load_if_exists=True,
-                sampler=_random(self._optuna, 0),
+                sampler=self._optuna.samplers.RandomSampler(seed=0),
             )
+            self._id = self._storage.get_study_id_from_name(name)
             self._check(identity)
-            self._read()
+            for left in self._read():
+                if left.user_attrs.get(_FOLDER) == self._folder:
+                    self._leave(left.number, left._trial_id, left)
 
     def _opened(self, url: str) -> Any:
         storages = self._optuna.storages
@@ -174,39 +165,81 @@ class Study:
                     f"search. Try another -o, or {setting('study')} with another name."
                 )
 
-    def _read(self) -> None:
-        """Takes over what has ended, and gives up what this very folder's process left when it was killed."""
-        states = self._optuna.trial.TrialState
-        there = self._study.get_trials(deepcopy=False)
-        # Rows of the study: counted here, as asking the database reads all of them.
-        self._count = len(there)
-        for trial in there:
-            if trial.state == states.RUNNING and trial.user_attrs.get(_FOLDER) == self._folder:
-                self._again(trial.number, trial.params, trial.distributions)
-                self._study.tell(trial.number, state=states.FAIL)
-            elif trial.state.is_finished() and _OUTCOME in trial.user_attrs:
-                self._keep(trial.number, trial.user_attrs)
+    def _read(self) -> list[Any]:
+        """Takes over what other processes did, and at first all that there is; returns what runs elsewhere."""
+        rows = self._study.get_trials(deepcopy=False)
+        self._rows, self._drawn = len(rows), sum(not self._is_again(row) for row in rows)
+        running, self._elsewhere = [], set()
+        for row in rows:
+            if row.number in self._ended or row.number in self._running:
+                continue
+            if row.state == self._states.WAITING:
+                if row._trial_id not in self._waiting:
+                    self._waiting.append(row._trial_id)
+            elif row.state == self._states.RUNNING:
+                running.append(row)
+                if row.user_attrs.get(_FOLDER) != self._folder:
+                    self._elsewhere.add(_key(row.user_attrs.get(_RECIPE, {})))
+            else:
+                self._ended.add(row.number)
+                self._show(row.state, row.values, row, row.constraints)
+                if _OUTCOME in row.user_attrs:
+                    outcome = from_plain(Outcome, row.user_attrs[_OUTCOME], f"trial {row.number}")
+                    self._keep(Trial(row.number, row.user_attrs.get(_RECIPE, {}), outcome))
+        return running
 
-    def _keep(self, number: int, attributes: Mapping[str, Any]) -> None:
-        outcome = from_plain(Outcome, attributes[_OUTCOME], f"trial {number}")
-        kept = Trial(number, attributes.get(_RECIPE, {}), outcome)
-        self.trials.append(kept)
-        if outcome.state in ("done", "stopped", "failed"):
-            self._by_recipe.setdefault(_key(kept.recipe), kept)
+    def _is_again(self, row: Any) -> bool:
+        """Whether a row begins a trial anew, for its own leader or for one that was not heard of any more."""
+        retried = self._optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(row)
+        return _AGAIN in row.user_attrs or retried is not None
 
-    def _again(self, number: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
-        """Puts a trial before all that is drawn later."""
-        if params:
-            self._count += 1
-            self._study.add_trial(
+    def _keep(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.states[trial.outcome.state] += 1
+        if trial.outcome.state in _TRIED:
+            self._by_recipe.setdefault(_key(trial.recipe), trial)
+
+    def _show(self, state: Any, values: Sequence[float] | None, drawn: Any, constraints: Mapping[str, float]) -> None:
+        """Lets samplers see a trial that came to something."""
+        if state in (self._states.COMPLETE, self._states.PRUNED):
+            self._sampling.ended(
                 self._optuna.create_trial(
-                    state=self._optuna.trial.TrialState.WAITING,
-                    params=dict(params),
-                    distributions=dict(distributions),
-                    user_attrs={_AGAIN: number},
-                    system_attrs={"fixed_params": dict(params)},
+                    state=state,
+                    values=values,
+                    params=dict(drawn.params),
+                    distributions=dict(drawn.distributions),
+                    constraints={name: over for name, over in constraints.items() if over > 0},
                 )
             )
+
+    def _create(self, state: Any, **rest: Any) -> tuple[int, int]:
+        """Writes a new row, and returns its number in the study and in the database."""
+        row = self._storage.create_new_trial(self._id, self._optuna.create_trial(state=state, **rest))
+        number = self._storage.get_trial_number_from_id(row)
+        if number > self._rows:  # somebody else writes too
+            self._read()
+        else:
+            self._rows += 1
+            self._drawn += _AGAIN not in rest.get("user_attrs", {})
+        return number, row
+
+    def _wait(self, fixed: Mapping[str, Any], **rest: Any) -> None:
+        """Puts a trial before all that is drawn later."""
+        _, row = self._create(self._states.WAITING, system_attrs={_FIXED: dict(fixed)}, **rest)
+        if row not in self._waiting:
+            self._waiting.append(row)
+
+    def _begin_anew(self, number: int, drawn: Any) -> None:
+        params, distributions = dict(drawn.params), dict(drawn.distributions)
+        if params:
+            self._wait(params, params=params, distributions=distributions, user_attrs={_AGAIN: number})
+
+    def _leave(self, number: int, row: int, drawn: Any) -> None:
+        """Gives up a trial that runs, to be begun anew."""
+        self._begin_anew(number, drawn)
+        self._ended.add(number)
+        with contextlib.suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(row, self._states.FAIL)
 
     @property
     def address(self) -> str:
@@ -216,21 +249,14 @@ class Study:
     @property
     def tried(self) -> int:
         """How many recipes were tried, whatever became of them; those that do not combine and repetitions aside."""
-        return sum(trial.outcome.state in ("done", "stopped", "failed") for trial in self.trials)
+        return sum(self.states[state] for state in _TRIED)
 
     def first(self, values: Sequence[Mapping[str, Any]], space: Space) -> None:
         """Puts these before all that is drawn, in a study that has no trial yet."""
+        known = {parameter.name: parameter for parameter in space.parameters}
         with self._reached(), _quiet():
-            if self._study.get_trials(deepcopy=False):
-                return
-            for one in values:
-                known = {parameter.name: parameter for parameter in space.parameters}
-                said = {name: _label(known[name], value) for name, value in one.items()}
-                self._enqueue(said)
-
-    def _enqueue(self, values: Mapping[str, Any]) -> None:
-        self._study.enqueue_trial(dict(values))
-        self._count += 1
+            for one in values if not self._rows else ():
+                self._wait({name: label(known[name], value) for name, value in one.items()})
 
     def draw(self, space: Space, sampler: str, seed: int) -> Drawn | None:
         """Returns a recipe that was not tried before, None where none is found; its trial has begun.
@@ -238,55 +264,88 @@ class Study:
         The same trials before it, sampler and seed give the same recipe: a search that was killed goes on as it would
         have gone.
         """
-        states, row = self._optuna.trial.TrialState, SAMPLERS[sampler]
         for attempt in range(_DULL + 1):
             with self._reached(), _quiet():
-                own_seed = seed_for(seed, "trial", self._count)
-                if attempt == _DULL:
-                    values = self._new(space, random.Random(own_seed))
-                    if values is None:
+                own_seed = seed_for(seed, "trial", self._drawn)
+                waiting = self._claimed()
+                fixed = None if waiting is None else waiting.system_attrs.get(_FIXED, waiting.params)
+                if waiting is None and attempt == _DULL:
+                    fixed = self._new(space, random.Random(own_seed))
+                    if fixed is None:
                         return None
-                    self._enqueue(values)
-                self._study.sampler = row.make(self._optuna, own_seed)
-                trial = self._study.ask()
-                self._count = max(self._count, trial.number + 1)
-                trial.set_user_attr(_FOLDER, self._folder)
-                for parameter in space.parameters if row.everything else ():
-                    _suggested(trial, parameter)
-                try:
-                    recipe = space.recipe(functools.partial(_suggested, trial))
-                except ImpossibleError as error:
-                    self._end(trial, {}, Outcome("impossible", str(error)), states.PRUNED)
-                    continue
-                key = _key(to_values(recipe))
-                if not self._is_known(key):
-                    drawn = Drawn(trial.number, recipe, key, trial)
-                    self._running[trial.number] = drawn
-                    self._storage.record_heartbeat(trial._trial_id)
-                    return drawn
-                self._repeat(trial, recipe, self._by_recipe.get(key))
+                draft = self._sampling.draw(space, sampler, own_seed, fixed)
+                key = "" if draft.recipe is None else _key(to_values(draft.recipe))
+                if draft.recipe is not None and not self._is_known(key):
+                    number, row = self._begun(draft, waiting)
+                    if self._is_known(key):  # somebody else drew the same at the same time
+                        self._end(number, row, draft, Outcome("again", _IN_WORK), self._states.PRUNED)
+                        continue
+                    again = waiting is not None and self._is_again(waiting)
+                    self._running[number] = Drawn(number, row, draft.recipe, key, draft, again)
+                    self._storage.record_heartbeat(row)
+                    return self._running[number]
+                self._vain(draft, waiting, self._by_recipe.get(key))
         return None
 
+    def _claimed(self) -> Any:
+        """Returns the first row that waits, None where none does; it runs now."""
+        while self._waiting:
+            row = self._waiting.popleft()
+            with contextlib.suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+                if self._storage.set_trial_state_values(row, self._states.RUNNING):
+                    return self._storage.get_trial(row)
+        return None
+
+    def _begun(self, draft: Draft, waiting: Any) -> tuple[int, int]:
+        """Notes what was drawn, in the row that waited for it or in a new one; returns as `_create`."""
+        notes = self._notes(draft)
+        if waiting is None:
+            return self._create(
+                self._states.RUNNING, params=draft.params, distributions=draft.distributions, user_attrs=notes
+            )
+        for name, distribution in draft.distributions.items():
+            if name not in waiting.distributions:
+                value = distribution.to_internal_repr(draft.params[name])
+                self._storage.set_trial_param(waiting._trial_id, name, value, distribution)
+        for key, note in notes.items():
+            self._storage.set_trial_user_attr(waiting._trial_id, key, note)
+        return waiting.number, waiting._trial_id
+
+    def _notes(self, draft: Draft) -> dict[str, Any]:
+        return {_FOLDER: self._folder, _RECIPE: _values_of(draft)}
+
     def _is_known(self, key: str) -> bool:
-        return key in self._by_recipe or any(one.key == key for one in self._running.values())
+        ours = any(one.key == key for one in self._running.values())
+        return ours or key in self._by_recipe or key in self._elsewhere
 
     def _new(self, space: Space, generator: random.Random) -> dict[str, Any] | None:
         """Returns what to draw for a recipe that was not tried before, None where none is found."""
         for _ in range(_TRIED_OUT):
             values: dict[str, Any] = {}
             with contextlib.suppress(ImpossibleError):
-                recipe = space.recipe(functools.partial(_at_random, generator, values))
+                recipe = space.recipe(functools.partial(at_random, generator, values))
                 if not self._is_known(_key(to_values(recipe))):
                     return values
         return None
 
-    def _repeat(self, trial: Any, recipe: Recipe, before: Trial | None) -> None:
-        """Ends a trial that was drawn a second time as the first one ended: that is what the sampler shall know."""
-        states = self._optuna.trial.TrialState
-        words = "it is being tried" if before is None else f"as trial {before.number}"
-        outcome = Outcome("again", words, None if before is None else before.outcome.measured)
-        values = None if before is None or before.outcome.state != "done" else self._values(before.outcome.measured)
-        self._end(trial, to_values(recipe), outcome, states.PRUNED if values is None else states.COMPLETE, values)
+    def _vain(self, draft: Draft, waiting: Any, before: Trial | None) -> None:
+        """Ends a trial at once: it does not combine, or ends as the first one of its recipe did."""
+        values = None
+        if draft.recipe is None:
+            outcome = Outcome("impossible", draft.impossible)
+        else:
+            words = _IN_WORK if before is None else f"as trial {before.number}"
+            outcome = Outcome("again", words, None if before is None else before.outcome.measured)
+            values = None if before is None or before.outcome.state != "done" else self._values(outcome.measured)
+        state = self._states.PRUNED if values is None else self._states.COMPLETE
+        if waiting is not None:
+            self._end(*self._begun(draft, waiting), draft, outcome, state, values)
+            return
+        notes = {**self._notes(draft), _OUTCOME: to_plain(outcome)}
+        number, _ = self._create(
+            state, values=values, params=draft.params, distributions=draft.distributions, user_attrs=notes
+        )
+        self._known(number, draft, outcome, state, values, {})
 
     def done(self, drawn: Drawn, outcome: Outcome, constraints: Mapping[str, float]) -> None:
         """Ends a trial.
@@ -296,43 +355,66 @@ class Study:
             outcome: what became of it; one that is lost is begun anew, once.
             constraints: by budget how far it is broken, at most 0 where it is kept.
         """
-        states = self._optuna.trial.TrialState
+        states, draft = self._states, drawn.draft
         self._running.pop(drawn.number, None)
         with self._reached(), _quiet():
-            for name, value in constraints.items():
-                if value > 0:
-                    drawn.trial.set_constraint(name, value)
-            if outcome.state == "lost" and _AGAIN in drawn.trial.user_attrs:
+            if outcome.state == "lost" and drawn.again:
                 outcome = replace(outcome, state="failed", words=f"whoever ran it died twice: {outcome.words}")
             elif outcome.state == "lost":
-                self._again(drawn.number, drawn.trial.params, drawn.trial.distributions)
+                self._begin_anew(drawn.number, draft)
             values = self._values(outcome.measured) if outcome.state == "done" else None
             state = {"done": states.COMPLETE, "lost": states.FAIL}.get(outcome.state, states.PRUNED)
             if state == states.COMPLETE and values is None:
                 state, outcome = states.PRUNED, Outcome("failed", "not every objective was measured", outcome.measured)
-            self._end(drawn.trial, to_values(drawn.recipe), outcome, state, values)
+            self._end(drawn.number, drawn.row, draft, outcome, state, values, constraints)
 
     def give_up(self) -> None:
         """Leaves what is running to whoever goes on with the study, as when this process had been killed."""
-        states = self._optuna.trial.TrialState
         for drawn in list(self._running.values()):
             self._running.pop(drawn.number)
             with self._reached(), _quiet():
-                self._again(drawn.number, drawn.trial.params, drawn.trial.distributions)
-                self._study.tell(drawn.number, state=states.FAIL)
+                self._leave(drawn.number, drawn.row, drawn.draft)
 
     def _end(
-        self, trial: Any, recipe: Mapping[str, Any], outcome: Outcome, state: Any, values: Sequence[float] | None = None
+        self,
+        number: int,
+        row: int,
+        draft: Draft,
+        outcome: Outcome,
+        state: Any,
+        values: Sequence[float] | None = None,
+        constraints: Mapping[str, float] | None = None,
     ) -> None:
-        trial.set_user_attr(_RECIPE, dict(recipe))
-        trial.set_user_attr(_OUTCOME, to_plain(outcome))
-        self._study.tell(trial, values, state=state, skip_if_finished=True)
-        self._keep(trial.number, {_RECIPE: recipe, _OUTCOME: to_plain(outcome)})
+        broken = {name: over for name, over in (constraints or {}).items() if over > 0}
+        # Another leader took it over where this one was not heard of for long: what is known here is known here.
+        with contextlib.suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(row, _OUTCOME, to_plain(outcome))
+            if broken:
+                trial = self._optuna.trial.Trial(self._study, row)
+                for name, over in broken.items():
+                    trial.set_constraint(name, over)
+            self._storage.set_trial_state_values(row, state, values)
+        self._known(number, draft, outcome, state, values, broken)
+
+    def _known(
+        self,
+        number: int,
+        draft: Draft,
+        outcome: Outcome,
+        state: Any,
+        values: Sequence[float] | None,
+        broken: Mapping[str, float],
+    ) -> None:
+        if number not in self._ended:  # where others write too, it may have been read already
+            self._ended.add(number)
+            self._show(state, values, draft, broken)
+            self._keep(Trial(number, _values_of(draft), outcome))
 
     def _values(self, measured: Measured | None) -> list[float] | None:
         if measured is None or not all(name in measured.costs for name in self._objectives):
             return None
-        return [measured.costs[name].value for name in self._objectives]
+        values = [measured.costs[name].value for name in self._objectives]
+        return None if any(math.isnan(value) for value in values) else values
 
     def alive(self) -> None:
         """Says that the trials at hand are worked on, and takes over those whose leader is not heard of any more."""
@@ -341,8 +423,9 @@ class Study:
         self._beaten = time.monotonic()
         with self._reached(), _quiet():
             for drawn in self._running.values():
-                self._storage.record_heartbeat(drawn.trial._trial_id)
+                self._storage.record_heartbeat(drawn.row)
             self._optuna.storages.fail_stale_trials(self._study)
+            self._read()
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
@@ -367,37 +450,12 @@ def _ahead(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _values_of(draft: Draft) -> Mapping[str, Any]:
+    return {} if draft.recipe is None else to_values(draft.recipe)
+
+
 def _key(values: Mapping[str, Any]) -> str:
     return digest({"recipe": values})
-
-
-def _suggested(trial: Any, parameter: Parameter) -> Any:
-    """Returns what Optuna draws for a parameter."""
-    if parameter.range is None:
-        labels = [_label(parameter, value) for value in parameter.values]
-        return parameter.values[labels.index(trial.suggest_categorical(parameter.name, labels))]
-    low, high, log = parameter.range.low, parameter.range.high, parameter.range.log
-    if parameter.whole:
-        return parameter.near(trial.suggest_int(parameter.name, int(low), int(high), log=log))
-    return parameter.near(trial.suggest_float(parameter.name, float(low), float(high), log=log))
-
-
-def _at_random(generator: random.Random, values: dict[str, Any], parameter: Parameter) -> Any:
-    """Returns a value for a parameter, and notes it as the database holds it."""
-    if parameter.range is None:
-        value = generator.choice(parameter.values)
-    else:
-        ends = (parameter.range.low, parameter.range.high)
-        low, high = map(math.log, ends) if parameter.range.log else ends
-        drawn = generator.uniform(low, high)
-        value = parameter.near(math.exp(drawn) if parameter.range.log else drawn)
-    values[parameter.name] = _label(parameter, value)
-    return value
-
-
-def _label(parameter: Parameter, value: Any) -> Any:
-    """Returns a value as the database holds it."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(to_plain(value))
 
 
 @contextlib.contextmanager

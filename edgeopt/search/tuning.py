@@ -6,6 +6,7 @@ the study's database.
 
 from __future__ import annotations
 
+import bisect
 import statistics
 import time
 from collections import defaultdict
@@ -26,9 +27,10 @@ from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limit
 from edgeopt.search.hands import Ended, Hands, Here
 from edgeopt.search.on_ray import OnRay
 from edgeopt.search.result import Point, Tuned, write_tuned
+from edgeopt.search.sampling import chosen_sampler
 from edgeopt.search.settings import Search, SearchSettings, checked
 from edgeopt.search.space import Known, Space
-from edgeopt.search.study import Drawn, Outcome, Study, chosen_sampler
+from edgeopt.search.study import Drawn, Outcome, Study
 from edgeopt.search.trying import RECOVERABLE, Address, Rule, kept
 from edgeopt.store import MARKER, digest
 from edgeopt.vocabulary import Variant
@@ -195,6 +197,9 @@ class Leader:
         self._deadline = None if settings.time_s is None else began + settings.time_s
         self._running: dict[int, tuple[Drawn, float]] = {}
         self._tried_out = False
+        # Scores after each step, in order, of the trials that were looked at so far.
+        self._scores: dict[int, list[float]] = defaultdict(list)
+        self._seen = 0
 
     def lead(self, hands: Hands) -> str:
         """Makes trials until they are enough, and returns why they ended; see `Tuned`."""
@@ -251,8 +256,9 @@ class Leader:
             outcome = Outcome("stopped" if measured.stopped else "done", measured.stopped, measured, seconds)
         constraints = {} if measured is None else excesses(measured, self._search.budgets)
         study.done(drawn, outcome, constraints)
-        ran = [trial.outcome.state for trial in study.trials if trial.outcome.state not in ("again", "impossible")]
-        if len(ran) == _ALL_FAIL and not {"done", "stopped"} & set(ran):
+        states = study.states
+        ran = states.total() - states["again"] - states["impossible"]
+        if ran == _ALL_FAIL and not states["done"] + states["stopped"]:
             raise ModelError(f"Not one of the first {_ALL_FAIL} trials could be made. {_why(study)}")
 
     def _rule(self) -> Rule:
@@ -265,12 +271,15 @@ class Leader:
 
     def _medians(self) -> dict[str, float]:
         """Returns what half of the trials had after each step, as of Optuna's MedianPruner."""
-        scores: dict[int, list[float]] = defaultdict(list)
-        for trial in self._study.trials:
+        for trial in self._study.trials[self._seen :]:
             found = trial.outcome.measured
             for number, score in enumerate(found.scores if found and trial.outcome.state == "done" else ()):
-                scores[number].append(score)
-        return {str(n): statistics.median(some) for n, some in scores.items() if len(some) >= _ENOUGH}
+                bisect.insort(self._scores[number], score)
+        self._seen = len(self._study.trials)
+        halves = {str(number): (some, len(some) // 2) for number, some in self._scores.items() if len(some) >= _ENOUGH}
+        return {
+            n: some[half] if len(some) % 2 else (some[half - 1] + some[half]) / 2 for n, (some, half) in halves.items()
+        }
 
     def _tell(self) -> None:
         running = f"{len(self._running)} at work" if len(self._running) > 1 else ""
