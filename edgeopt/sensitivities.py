@@ -192,7 +192,7 @@ def _scores(
             choice=choice,
             layers=layers,
             labelled=labelled,
-            metric=conditions.metric,
+            metric=conditions.scoring,
             output=conditions.output_name,
             seed=seed,
         )
@@ -217,7 +217,7 @@ def _that_matter(table: Losses, most: int) -> tuple[str, ...]:
 
 def _scorable(workspace: Workspace, floating: Variant) -> tuple[MetricValue | None, tuple[str, ...]]:
     """Returns the float model's score; where there is none and nobody asked for one, why."""
-    asked = workspace.conditions.metric or workspace.conditions.output_name
+    asked = workspace.conditions.scoring or workspace.conditions.output_name
     labelled = workspace.data.deciding.take(_SCORED, seed=0)
     if not len(labelled):
         return None, ("no scores: there are no samples apart from those to calibrate and train with",)

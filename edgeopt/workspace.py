@@ -36,6 +36,8 @@ from edgeopt.runtimes.samples import from_data
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.steps import Training
 from edgeopt.store import Store, digest
+from edgeopt.tasks import task
+from edgeopt.tasks.finding import metric_said
 from edgeopt.techniques import technique
 from edgeopt.vocabulary import Fidelity, Scheme, Shape, StepRecord, TensorSpec, Variant
 from edgeopt.workshop import Done, FileJob, Job, Survey
@@ -56,7 +58,7 @@ class Conditions:
 
     Attributes:
         runtime: where variants are scored and timed.
-        metric: key of METRICS or "module:function"; chosen from the model and labels when None.
+        metric: key of METRICS or "module:function"; that of the tasks, or chosen from the model and labels, when None.
         output_name: which output the labels are for, where the model has several.
         tasks: keys of TASKS, by the output's name, "" for all; found from the model and labels where nothing is said.
         threads: of the interpreter that is timed.
@@ -80,6 +82,18 @@ class Conditions:
     processor: str = ""
     custom_objects: Path | None = None
     trust: bool = False
+
+    @property
+    def scoring(self) -> str | None:
+        """What scores are by, as far as it is said."""
+        return self.metric or metric_said(self.tasks)
+
+    @property
+    def free_labels(self) -> tuple[str, ...]:
+        """The outputs, "" for all, whose labels need not have their form, as their metric or task takes others."""
+        said = metrics.for_outputs(self.metric)
+        by_metric = [output for output, name in said.items() if metrics.metric(name).free_labels]
+        return (*by_metric, *(output for output, name in self.tasks.items() if task(name).free_labels))
 
 
 @dataclass(frozen=True)
@@ -203,9 +217,14 @@ class Workspace:
             found = self._opened(self.original).summary()
             if self._data is None:
                 return _Loaded(found, ())
-            return _Loaded(found, datasets.check(self._data, found.inputs, found.outputs, rescales=found.rescales))
+            warnings = datasets.check(
+                self._data, found.inputs, found.outputs, rescales=found.rescales, free_labels=free
+            )
+            return _Loaded(found, warnings)
 
+        free = self.conditions.free_labels
         key = {
+            "free labels": free,
             "model": self.original.content,
             "data": "" if self._data is None else datasets.fingerprint(self._data),
             "custom objects": self._custom_objects,
@@ -544,7 +563,7 @@ class Workspace:
             return evaluate(
                 self.folder / str(variant.file),
                 part,
-                metric=self.conditions.metric,
+                metric=self.conditions.scoring,
                 output=self.conditions.output_name,
                 runtime=request.runtime.name,
                 delegate=delegate,
@@ -571,7 +590,7 @@ class Workspace:
 
         def compare() -> Fidelity:
             ours, theirs = self.folder / str(variant.file), self.folder / str(reference.file)
-            return measure(theirs, ours, part, metric=self.conditions.metric, output=self.conditions.output_name)
+            return measure(theirs, ours, part, metric=self.conditions.scoring, output=self.conditions.output_name)
 
         try:
             return self.remember("fidelity", key, Fidelity, compare, uses=("litert",))
@@ -653,7 +672,7 @@ class Workspace:
                     self.folder / str(variant.file),
                     self.data.validation,
                     runtime_b=self.runtime.runtime.name,
-                    metric=self.conditions.metric,
+                    metric=self.conditions.scoring,
                     output=self.conditions.output_name,
                 )
             return _Words(comparison.kept(found))
@@ -705,8 +724,12 @@ class Workspace:
     @functools.cached_property
     def metric_content(self) -> Any:
         """What is scored by what; for a user's own metric the code of its module: one that was edited scores anew."""
-        names = metrics.for_outputs(self.conditions.metric)  # whether there are such
-        return [self.conditions.output_name, names, [user_code.digest(name) for name in names.values()]]
+        names = metrics.for_outputs(self.conditions.scoring)  # whether there are such
+        return [
+            self.conditions.output_name,
+            names,
+            [user_code.digest(name.rpartition("@")[2]) for name in names.values()],
+        ]
 
     @property
     def trainer(self) -> workers.Worker:

@@ -41,7 +41,7 @@ def build(
     return load("keras").Model(inputs, training.rescaled(x, 1 / scale, -offset / scale), name="autoencoder")
 
 
-main = training.command(build, training.Training(epochs=40), data="digits", reconstruct=True)
+main = training.command(build, training.Training(epochs=40), data="digits", aim=training.INPUT)
 
 if __name__ == "__main__":
     main()

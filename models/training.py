@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,40 @@ if TYPE_CHECKING:
     from edgeopt.data import Dataset, Part
     from edgeopt.vocabulary import MetricValue
 
-__all__ = ["Training", "channels", "command", "fit", "require_image", "rescaled", "score"]
+__all__ = ["CLASSES", "INPUT", "Aim", "Training", "channels", "command", "fit", "require_image", "rescaled", "score"]
 
 # build(shape, classes, *, width, scale, offset) returns an untrained Keras 3 model.
 Build = Callable[..., Any]
 
 # Where a script says nothing else: AdamW on a cosine schedule after a warm-up.
 FROM_SCRATCH = Training(
-    epochs=30, learning_rate=2e-3, optimizer="adamw", warmup=0.1, weight_decay=0.05, label_smoothing=0.05
+    epochs=30,
+    learning_rate=2e-3,
+    optimizer="adamw",
+    warmup=0.1,
+    weight_decay=0.05,
+    label_smoothing=0.05,
+    augment="none",
 ).over(DEFAULTS)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a script's model learns, and by what it is scored.
+
+    Attributes:
+        labels: how labels are read; see `data.load`.
+        loss: what the file is compiled with, or module:function, which stays a function beside the file.
+        metric: see `metrics.metric`.
+    """
+
+    labels: str
+    loss: str
+    metric: str
+
+
+CLASSES = Aim("auto", "sparse_categorical_crossentropy", "top1")
+INPUT = Aim("inputs", "mse", "reconstruction")
 
 
 def channels(base: int, width: float) -> int:
@@ -64,7 +90,7 @@ def fit(
     settings: Training,
     *,
     seed: int = 0,
-    reconstruct: bool = False,
+    aim: Aim = CLASSES,
     width: float = 1.0,
     what: str = "training",
 ) -> Any:
@@ -75,7 +101,7 @@ def fit(
         data: its training part is learned; the rest is not looked at.
         settings: how to train; FROM_SCRATCH fills in what is not said.
         seed: of the weights, the order of samples and the augmentation; the same seed gives the same model.
-        reconstruct: whether the target is the input (squared error), and not an integer label (cross-entropy).
+        aim: what it learns.
         width: handed to `build`.
         what: for the progress.
 
@@ -85,8 +111,9 @@ def fit(
     """
     part = data.training
     shape = _sample_shape(part)
-    if not reconstruct and part.classes is None:
+    if aim is CLASSES and part.classes is None:
         raise DataError("Expected class labels to train on, got none. Try data with y_train, or models/autoencoder.py.")
+    own = ":" in aim.loss
     keras = load("keras")
     keras.utils.set_random_seed(seed)
     low, high = _range(part)
@@ -94,26 +121,26 @@ def fit(
     model = build(shape, part.classes, width=width, scale=1 / (high - low), offset=-low / (high - low))
     # tf_keras computes BatchNorm in one fused operation: depthwise networks train in half the time.
     twin, _ = to_keras2(model)
+    how = settings.over(FROM_SCRATCH)
+    how = replace(how, loss=(aim.loss,)) if own else how
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        done = loop.fit(twin, data, settings.over(FROM_SCRATCH), folder=Path(folder), seed=seed, what=what)
+        done = loop.fit(twin, data, how, folder=Path(folder), seed=seed, what=what)
     if done.ended:
         raise ConfigError(f"Expected {what} to converge, got: {done.ended[0]}.")
     model.set_weights(twin.get_weights())
     # A fresh optimizer: the file holds no slots, and `evaluate` and `fit` work on it at once.
-    if reconstruct:
-        model.compile("adam", "mse")
-    else:
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    if not own:
+        model.compile("adam", aim.loss, metrics=["accuracy"] if aim is CLASSES else None)
     return model
 
 
-def score(model: Any, part: Part, *, reconstruct: bool = False) -> MetricValue:
-    """Returns top-1 accuracy or the reconstruction error of a Keras model on `part`."""
+def score(model: Any, part: Part, *, aim: Aim = CLASSES) -> MetricValue:
+    """Returns how good a Keras model is on `part`."""
     import numpy as np
 
     from edgeopt import metrics
 
-    metric = metrics.metric("reconstruction" if reconstruct else "top1")
+    metric = metrics.metric(aim.metric)
     parts = []
     for batch in part.batches(256):
         outputs = np.asarray(model(next(iter(batch.inputs.values())), training=False))
@@ -122,7 +149,7 @@ def score(model: Any, part: Part, *, reconstruct: bool = False) -> MetricValue:
 
 
 def command(
-    build: Build, defaults: Training, *, data: str | None = None, width: float = 1.0, reconstruct: bool = False
+    build: Build, defaults: Training, *, data: str | None = None, width: float = 1.0, aim: Aim = CLASSES
 ) -> click.Command:
     """Returns the command line of a model's script: it trains, prints the held-out score and writes the file."""
     summary = sys.modules[build.__module__].__doc__ or ""
@@ -146,17 +173,15 @@ def command(
             dataset = data_module.load(
                 data,
                 preprocessing=data_module.parse_preprocessing(resize=resize),
-                labels="inputs" if reconstruct else "auto",
+                labels=aim.labels,
             )
             settings = Training(**said).over(defaults)
             with progress_shown(quiet=False):
-                model = fit(
-                    build, dataset, settings, seed=seed, reconstruct=reconstruct, width=width, what=f"training {output}"
-                )
+                model = fit(build, dataset, settings, seed=seed, aim=aim, width=width, what=f"training {output}")
             # What took hours is on disk before anything else can go wrong.
             with atomic_path(output) as temporary:
                 model.save(temporary)
-            value = score(model, dataset.validation, reconstruct=reconstruct)
+            value = score(model, dataset.validation, aim=aim)
         except EdgeoptError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)

@@ -22,7 +22,21 @@ def flip_pictures(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np
 
 
 def shift_pictures(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([images[:, 1:], images[:, -1:]], axis=1), masks
+    return np.concatenate([images[:, 3:], images[:, -3:]], axis=1), masks
+
+
+def turn_pictures(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.rot90(images, axes=(1, 2)), masks
+
+
+def flip_boxes(images: np.ndarray, boxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrors some pictures upside down with their boxes, in pixels or shares."""
+    height = images.shape[1] if boxes.max() > 2 else 1
+    for n in np.flatnonzero(np.random.default_rng(seed).random(len(images)) < 0.5):
+        images[n] = images[n, ::-1].copy()
+        there = boxes[n, :, 4] >= 0
+        boxes[n, there, 1], boxes[n, there, 3] = height - boxes[n, there, 3], height - boxes[n, there, 1]
+    return images, boxes
 
 
 def noise(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import autoencoder
+import detector
 import digits_cnn
 import ds_cnn
 import mobilenet_v2
@@ -18,8 +19,9 @@ import numpy as np
 import pytest
 import resnet8
 import training
+from click.testing import CliRunner
 
-from edgeopt import data
+from edgeopt import data, metrics
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.training import augmentation
@@ -190,14 +192,14 @@ TINY_DATA = {
     "name", ["ds_cnn", "resnet8", "autoencoder", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
 )
 def test_one_epoch_on_tiny_data_gives_a_plain_keras_file(name: str, tmp_path: Path) -> None:
-    reconstructs = name == "autoencoder"
+    aim = training.INPUT if name == "autoencoder" else training.CLASSES
     augment = {"ds_cnn": "spectrogram", "autoencoder": "none"}.get(name, "image")
-    dataset = data.load(TINY_DATA[name], labels="inputs" if reconstructs else "auto")
+    dataset = data.load(TINY_DATA[name], labels=aim.labels)
     settings = training.Training(epochs=1, batch_size=8, augment=augment)
-    model = training.fit(ARCHITECTURES[name].build, dataset, settings, reconstruct=reconstructs, width=0.1)
+    model = training.fit(ARCHITECTURES[name].build, dataset, settings, aim=aim, width=0.1)
 
-    value = training.score(model, dataset.validation, reconstruct=reconstructs)
-    assert value.name == ("reconstruction" if reconstructs else "top1")
+    value = training.score(model, dataset.validation, aim=aim)
+    assert value.name == aim.metric
     assert value.samples == 8
     model.save(tmp_path / "model.keras")
     again = load("keras").models.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -263,10 +265,63 @@ def test_a_training_that_diverges_gives_no_model() -> None:
         )
         dataset = data.load(tiny((6,), high=100.0), labels="inputs")
         with pytest.raises(ConfigError, match=r"Expected training to converge, got.*(no number|NaN).*(T|t)ry"):
-            training.fit(linear, dataset, settings, reconstruct=True)
+            training.fit(linear, dataset, settings, aim=training.INPUT)
+
+
+# --- the detector ----------------------------------------------------------------------------------------------------
+
+
+def told(boxes: np.ndarray) -> np.ndarray:
+    """Returns the head that tells boxes [N, boxes, 5] without a doubt."""
+    heads = np.zeros((len(boxes), detector.CELLS, detector.CELLS, detector.CLASSES + 4), np.float32)
+    for n, row in enumerate(boxes):
+        for x1, y1, x2, y2, kind in row[row[:, 4] >= 0]:
+            x, y = (x1 + x2) / 2 / detector.CELL, (y1 + y2) / 2 / detector.CELL
+            cell = heads[n, int(y), int(x)]
+            cell[int(kind)] = 0.99
+            cell[detector.CLASSES :] = (x2 - x1) / detector.SIZE, (y2 - y1) / detector.SIZE, x - int(x), y - int(y)
+    return heads
+
+
+def test_a_head_that_tells_all_boxes_is_decoded_into_them_and_costs_least() -> None:
+    drawn = detector.drawn(4, 24)
+    x, boxes = drawn["x_test"], drawn["y_test"]
+    assert (x.shape, x.dtype) == ((24, 48, 48, 1), np.uint8)
+    head = told(boxes)
+    rows = metrics.metric("map@detector:boxes")
+    batch = data.load((x, boxes), labels="values", validation_share=1.0).validation.arrays()
+    assert rows.value(rows.settle(*rows.per_sample(head, batch))).value == pytest.approx(1.0)
+
+    def cost(head: np.ndarray) -> np.ndarray:
+        return np.asarray(detector.loss(boxes, load("tensorflow").constant(head)))
+
+    best = cost(head)
+    assert best.shape == (24,)
+    assert best.max() < 0.05
+    wider, elsewhere = head.copy(), np.roll(head, 3, axis=2)
+    wider[..., detector.CLASSES] += 0.1
+    assert (cost(wider) > best + 0.4).all()
+    assert (cost(elsewhere) > best + 1).all()
+    assert detector.build().output_shape == (None, *head.shape[1:])
+
+
+def test_what_is_drawn_are_shapes_in_their_boxes() -> None:
+    drawn = detector.drawn(8, 1)
+    for picture, boxes in zip(drawn["x_train"][..., 0], drawn["y_train"]):
+        there = boxes[boxes[:, 4] >= 0]
+        assert 1 <= len(there) <= 3
+        for x1, y1, x2, y2, _ in there.round().astype(int):
+            middle = picture[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3]
+            assert middle.mean() > 100
 
 
 # --- scripts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [*ARCHITECTURES.values(), detector], ids=lambda module: module.__name__)
+def test_what_a_script_has_by_default_is_among_what_it_takes(module: Any) -> None:
+    done = CliRunner().invoke(module.main, ["--data", "digits", "-o", "model.h5"])
+    assert "Expected an output that ends in .keras, got model.h5" in done.output
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:

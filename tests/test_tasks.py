@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeopt.cli import COMMANDS
 from edgeopt.data import check, load
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError
@@ -18,6 +20,7 @@ from edgeopt.metrics.several import Scored, naive, together
 from edgeopt.tasks import TASKS, task
 from edgeopt.tasks.finding import found, metric_of, metric_said
 from edgeopt.vocabulary import Batch, TensorSpec
+from edgeopt.workspace import Conditions
 
 RANDOM = np.random.default_rng(0)
 N = 40
@@ -84,6 +87,49 @@ def test_detection_has_no_metric_of_its_own() -> None:
 def test_class_numbers_leave_places_out(labels: np.ndarray, outputs: tuple[int, ...], expected: object) -> None:
     numbers = class_numbers(labels, outputs)
     assert (numbers if numbers is None else numbers.tolist()) == expected
+
+
+# --- labels that are the metric's alone ------------------------------------------------------------------------------
+
+
+def test_labels_of_anomalies_are_no_classes_of_the_output() -> None:
+    six, wide = [TensorSpec("x", (None, 6))], [TensorSpec("again", (None, 6))]
+    few = load({"x_train": X, "y_train": 0 * BITS[:, 0], "x_test": X + 1, "y_test": BITS[:, 0]})
+    assert not [words for words in check(few, six, wide) if "class" in words]
+    other = [TensorSpec("kinds", (None, 5))]
+    assert any("The labels name 2 classes, the model tells 5 apart" in words for words in check(few, six, other))
+
+
+def test_what_is_scored_by_labels_of_its_own_is_not_held_against_the_output() -> None:
+    six, out = [TensorSpec("x", (None, 6))], [TensorSpec("out", (None, 4, 4, 3))]
+    boxes = load({"x": X, "y": RANDOM.random((N, 2, 5))})
+    with pytest.raises(DataError, match=r"got \(2, 5\)\. Try .* --metric module:function"):
+        check(boxes, six, out)
+    identities = load({"x": X, "y": np.arange(N) % 20})
+    with pytest.raises(DataError, match="labels from 0 to 7, as the model's output has 8 values, got"):
+        check(identities, six, [TensorSpec("vector", (None, 8))])
+    for said in (
+        Conditions(tasks={"": "detection"}),
+        Conditions(metric="map"),
+        Conditions(metric="my_metrics:hits"),
+        Conditions(tasks={"out": "embedding", "vector": "embedding"}),
+        Conditions(metric="recall@5"),
+    ):
+        check(boxes, six, out, free_labels=said.free_labels)
+        check(identities, six, [TensorSpec("vector", (None, 8))], free_labels=said.free_labels)
+    assert not Conditions(metric="top1", tasks={"": "classes"}).free_labels
+
+
+def test_tasks_that_are_said_say_the_metric() -> None:
+    assert Conditions(tasks={"": "segmentation"}).scoring == "mean-iou"
+    assert Conditions(metric="pixel-accuracy", tasks={"": "segmentation"}).scoring == "pixel-accuracy"
+    assert Conditions().scoring is None
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_that_scores_takes_a_task(name: str) -> None:
+    taken = {param.name for param in importlib.import_module(COMMANDS[name]).command.params}
+    assert ("metric" in taken) == ("tasks" in taken) == ("output_name" in taken)
 
 
 # --- labels of several outputs ---------------------------------------------------------------------------------------

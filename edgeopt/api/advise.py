@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ def advise(
     *,
     target: str | None = None,
     metric: str | None = None,
+    tasks: Mapping[str, str] | None = None,
     output_name: str | None = None,
     given: Sequence[str] | None = None,
     folder: Path | None = None,
@@ -32,7 +33,7 @@ def advise(
         model: a path, or a Keras model at hand.
         data: a Dataset, or what `edgeopt.load_data` takes; None where there are none.
         target: a name of `targets.TARGETS`, or a data file of one's own.
-        metric, output_name: how scores are measured; see `Conditions`.
+        metric, tasks, output_name: how scores are measured; see `Conditions`.
         given: options that name data and code in the command that the guide ends with; `--data` alone if None.
         folder: what is measured is kept there, and shared with an `optimize` in the same folder.
         custom_objects, trust: see `loading.load_model`.
@@ -43,7 +44,9 @@ def advise(
         ModelError: the model cannot be read.
     """
     device = None if target is None else targets.target(target)
-    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
+    conditions = Conditions(
+        metric=metric, output_name=output_name, tasks=tasks or {}, custom_objects=custom_objects, trust=trust
+    )
     dataset = None if data is None else datasets.load(data)
     words = () if data is None else ("--data", str(data) if isinstance(data, (str, Path)) else "DATA")
     with (

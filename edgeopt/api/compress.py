@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from edgeopt.recipe import Recipe, steps_from
 from edgeopt.schemes import SCHEMES
 from edgeopt.showing.values import Shown
 from edgeopt.steps import Step, Training
-from edgeopt.tasks.finding import metric_said
-from edgeopt.tasks.losses import by_output
 from edgeopt.techniques import Technique, technique
 from edgeopt.vocabulary import Property, StepRecord, Variant
 from edgeopt.workspace import Conditions, Workspace
@@ -59,7 +57,7 @@ def compress(
     keep_8bit: Sequence[str] = ("auto",),
     training: Training | None = None,
     metric: str | None = None,
-    tasks: Sequence[str] = (),
+    tasks: Mapping[str, str] | None = None,
     output_name: str | None = None,
     seed: int = 0,
     custom_objects: Path | None = None,
@@ -79,7 +77,8 @@ def compress(
         keep_8bit: see `convert`.
         training: for all steps that say nothing else.
         metric: see `metrics.metric`; chosen from model and labels when None.
-        tasks: what the model is for, keys of TASKS, "OUTPUT=NAME" of one output; found from model and labels if empty.
+        tasks: what the model is for, keys of TASKS, by the output's name, "" for all; found from model and labels where
+            nothing is said.
         output_name: which output the labels are for, where the model has several.
         seed: of every random choice.
         custom_objects, trust: see `loading.load_model`.
@@ -107,16 +106,14 @@ def compress(
     )
     dataset, work = datasets.load(data, seed=seed), output.with_name(f".{output.name}.edgeopt")
     plan(recipe, has_labels=dataset.training.has_labels, has_training=len(dataset.training) > 0)
-    said = by_output(tasks, "--task")
-    metric = metric or metric_said(said)
     conditions = Conditions(
-        metric=metric, output_name=output_name, tasks=said, custom_objects=custom_objects, trust=trust
+        metric=metric, output_name=output_name, tasks=tasks or {}, custom_objects=custom_objects, trust=trust
     )
     with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:
         progress.foresee(stages(recipe, samples=len(dataset.training), measured=False))
         warnings = workspace.warnings
         outcome = carry_out(recipe, workspace)
-        variants = _scored(workspace, outcome.variants, metric)
+        variants = _scored(workspace, outcome.variants)
         records = with_losses(workspace, outcome.records, variants)
         warnings = unrefuted(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)
@@ -145,12 +142,12 @@ def _scheme_of(row: Technique, step: Step) -> str:
     return min(fit, key=lambda scheme: (scheme.name != "int8", scheme.weight_bits)).name
 
 
-def _scored(workspace: Workspace, variants: Sequence[Variant], metric: str | None) -> list[Variant]:
+def _scored(workspace: Workspace, variants: Sequence[Variant]) -> list[Variant]:
     """Returns the variants with their scores; as they are where there are no labels, and no metric does without."""
     try:
         return scored(workspace, variants)
     except DataError:
-        if workspace.data.validation.has_labels or metric is not None:
+        if workspace.data.validation.has_labels or workspace.conditions.scoring is not None:
             raise
         return list(variants)
 

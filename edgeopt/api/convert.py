@@ -68,6 +68,8 @@ def convert(
     runtimes: Sequence[str] = (),
     target: str | None = None,
     calibration: str = "",
+    metric: str | None = None,
+    tasks: Mapping[str, str] | None = None,
     output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | None = None,
@@ -90,7 +92,7 @@ def convert(
         target: a name of `targets.TARGETS` or a data file of one's own. Its runtimes are promises too, the file has to
             fit, and where it has a compiler what is written is what that makes of it.
         calibration: how ONNX Runtime sets the ranges of int8, one of CALIBRATIONS; the `.tflite`'s if "".
-        output_name: which output the labels are for, where the model has several.
+        metric, tasks, output_name: how both are scored; see `Conditions`.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
             said is as the data are.
@@ -119,7 +121,9 @@ def convert(
     promises = promised(replace(recipe, target=None) if translator else recipe)
     dataset = None if data is None else datasets.load(data)
     conditions = Conditions(
+        metric=metric,
         output_name=output_name,
+        tasks=tasks or {},
         batch_size=batch_size,
         shapes=shapes or {},
         calibration=calibration,

@@ -61,6 +61,7 @@ def repair(
     steps: Sequence[Any] | str = AUTO,
     keep_8bit: Sequence[str] = ("auto",),
     metric: str | None = None,
+    tasks: Mapping[str, str] | None = None,
     output_name: str | None = None,
     seed: int = 0,
     custom_objects: Path | None = None,
@@ -78,7 +79,7 @@ def repair(
         scheme: a key of SCHEMES that quantizes.
         steps: what `recipe.steps_from` takes, of techniques that repair; "auto" takes those that may help.
         keep_8bit: see `convert`.
-        metric, output_name, seed, custom_objects, trust, force: see `compress`.
+        metric, tasks, output_name, seed, custom_objects, trust, force: see `compress`.
 
     Raises:
         ConfigError: the scheme rounds nothing, or a step repairs nothing.
@@ -95,7 +96,9 @@ def repair(
     chosen = None if steps == AUTO else _repairs(steps)
     files.require_free(output, force=force)
     dataset, work = datasets.load(data, seed=seed), output.with_name(f".{output.name}.edgeopt")
-    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
+    conditions = Conditions(
+        metric=metric, output_name=output_name, tasks=tasks or {}, custom_objects=custom_objects, trust=trust
+    )
     with as_path(model) as path, Workspace(path, dataset, work, conditions) as workspace:
         left_out: dict[str, str] = {}
         if chosen is None:
@@ -111,7 +114,7 @@ def repair(
         kept = [record for record in outcome.records if not record.rolled_back]
         best = kept[-1].after if kept else scheme
         variants = list(outcome.variants)
-        if workspace.data.validation.has_labels or metric is not None:
+        if workspace.data.validation.has_labels or conditions.scoring is not None:
             variants = scored(workspace, variants)
             warnings = unrefuted(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,7 @@ def sensitivity(
     widths: Sequence[float] = sensitivities.WIDTHS,
     exact: int = sensitivities.EXACT,
     metric: str | None = None,
+    tasks: Mapping[str, str] | None = None,
     output_name: str | None = None,
     folder: Path | None = None,
     seed: int = 0,
@@ -40,7 +41,7 @@ def sensitivity(
         data: a Dataset, or what `edgeopt.load_data` takes; labels only for scores.
         choices, sparsities, widths: see `sensitivities.chosen`.
         exact: see `sensitivities.measure`.
-        metric, output_name: how scores are measured; see `Conditions`.
+        metric, tasks, output_name: how scores are measured; see `Conditions`.
         folder: receives sensitivity.json and sensitivity.html; what is measured is kept there, and shared with an
             `optimize` in the same folder.
         seed, custom_objects, trust: see `Settings`.
@@ -49,7 +50,9 @@ def sensitivity(
         ConfigError, ConversionError, DataError, ModelError: see `sensitivities.measure`.
     """
     wanted = sensitivities.chosen(choices, sparsities=sparsities, widths=widths)
-    conditions = Conditions(metric=metric, output_name=output_name, custom_objects=custom_objects, trust=trust)
+    conditions = Conditions(
+        metric=metric, output_name=output_name, tasks=tasks or {}, custom_objects=custom_objects, trust=trust
+    )
     with as_path(model) as path, _folder(folder) as where:
         with Workspace(path, datasets.load(data), where, conditions) as workspace:
             found = sensitivities.measure(workspace, wanted, exact=exact, seed=seed)

@@ -38,8 +38,7 @@ _OWN = ("model", "target", "why", "folder", "as_json", "quiet", "verbose")
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder for what is measured; an `optimize` into it shares it.",
 )
-@common.metric_option
-@common.output_name_option
+@common.scoring_options
 @common.model_options
 @common.json_option
 @common.quiet_option
@@ -51,6 +50,7 @@ def command(
     why: str | None,
     folder: Path | None,
     metric: str | None,
+    tasks: dict[str, str],
     output_name: str | None,
     custom_objects: Path | None,
     trust: bool,
@@ -79,6 +79,7 @@ def command(
             common.load_data(**data),
             target=target,
             metric=metric,
+            tasks=tasks,
             output_name=output_name,
             given=tuple(_typed(ctx)),
             folder=folder,

@@ -20,7 +20,8 @@ from edgeopt.plain import to_plain
 from edgeopt.runtimes import ALIASES, RUNTIMES
 from edgeopt.schemes import SCHEMES
 from edgeopt.showing.safe import visible_lines
-from edgeopt.tasks import TASKS
+from edgeopt.tasks import TASKS, task
+from edgeopt.tasks.losses import by_output
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
@@ -87,6 +88,10 @@ def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
+def _tasks(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    return {output: task(name).name for output, name in by_output(words, "--task").items()}
+
+
 def _verbose(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     # Read where frameworks are imported and worker processes are started.
     if wanted:
@@ -96,21 +101,22 @@ def _verbose(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 output_option = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
 force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
-metric_option = click.option(
-    "--metric",
-    help="top1, f1, auc, mean-iou, map, recall@1, mse, r2, perplexity … or package.module:function; chosen from model "
-    "and labels if not given.",
-)
-task_option = click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="[OUTPUT=]NAME",
-    help=f"What the model is for: {', '.join(TASKS)}; found from model and labels if not given. Repeatable, one an "
-    "output.",
-)
-output_name_option = click.option(
-    "--output-name", metavar="NAME", help="Which output is scored, where the model has several."
+scoring_options = options(
+    click.option(
+        "--metric",
+        help="top1, f1, auc, mean-iou, map, recall@1, mse, r2, perplexity … or package.module:function; chosen from "
+        "model and labels if not given.",
+    ),
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        callback=_tasks,
+        metavar="[OUTPUT=]NAME",
+        help=f"What the model is for: {', '.join(TASKS)}; found from model and labels if not given. Repeatable, one an "
+        "output.",
+    ),
+    click.option("--output-name", metavar="NAME", help="Which output is scored, where the model has several."),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 quiet_option = options(

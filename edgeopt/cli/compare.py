@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @common.data_options(required=True)
-@common.metric_option
-@common.output_name_option
+@common.scoring_options
 @common.one_runtime_option
 @click.option("--runtime-b", metavar="NAME", help="What B runs on, where that is not the same.")
 @click.option("--layer-samples", type=click.IntRange(0), default=16, show_default=True, help="0 leaves layers out.")
@@ -30,6 +29,7 @@ def command(
     a: Path,
     b: Path,
     metric: str | None,
+    tasks: dict[str, str],
     output_name: str | None,
     runtime: str,
     runtime_b: str | None,
@@ -47,6 +47,7 @@ def command(
       edgeopt compare model.float32.tflite model.int8.tflite --data data.npz
     """
     import edgeopt
+    from edgeopt.tasks.finding import metric_said
 
     if trust:
         common.allow_code((a, b))
@@ -56,7 +57,7 @@ def command(
             a,
             b,
             dataset.validation,
-            metric=metric,
+            metric=metric or metric_said(tasks),
             output=output_name,
             runtime=runtime,
             runtime_b=runtime_b,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     type=common.Named(CALIBRATIONS),
     help="How ONNX Runtime sets the ranges of int8-float-io in an .onnx; those of the .tflite if not given.",
 )
-@common.output_name_option
+@common.scoring_options
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.shape_option
 @common.model_options
@@ -53,6 +53,8 @@ def command(
     runtimes: tuple[str, ...],
     target: str | None,
     calibration_method: str | None,
+    metric: str | None,
+    tasks: dict[str, str],
     output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
@@ -89,6 +91,8 @@ def command(
             runtimes=runtimes,
             target=target,
             calibration=calibration_method or "",
+            metric=metric,
+            tasks=tasks,
             output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_shapes(shapes),

@@ -22,9 +22,7 @@ _MOST_MISTAKES = 10
 @click.command("evaluate", short_help="Score a converted file on your data, with a 95 % interval.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.data_options(required=True)
-@common.metric_option
-@common.task_option
-@common.output_name_option
+@common.scoring_options
 @common.one_runtime_option
 @click.option("--threads", type=click.IntRange(1), help="Interpreters at the same time; all cores if not given.")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")
@@ -37,7 +35,7 @@ _MOST_MISTAKES = 10
 def command(
     file: Path,
     metric: str | None,
-    tasks: tuple[str, ...],
+    tasks: dict[str, str],
     output_name: str | None,
     runtime: str,
     threads: int | None,
@@ -58,7 +56,6 @@ def command(
     import edgeopt
     from edgeopt.metrics.breakdown import LARGEST_TABLE
     from edgeopt.tasks.finding import metric_said
-    from edgeopt.tasks.losses import by_output
 
     if trust:
         common.allow_code([file])
@@ -68,7 +65,7 @@ def command(
         result = edgeopt.evaluate(
             file,
             dataset.validation,
-            metric=metric or metric_said(by_output(tasks, "--task")),
+            metric=metric or metric_said(tasks),
             output=output_name,
             runtime=runtime,
             threads=threads,

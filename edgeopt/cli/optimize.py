@@ -48,9 +48,7 @@ from edgeopt.vocabulary import AIMS, Budgets
     help="Repeatable: files are made in this format, too, beside .tflite.",
 )
 @common.keep_8bit_option
-@common.metric_option
-@common.task_option
-@common.output_name_option
+@common.scoring_options
 @common.threads_option
 @common.delegate_options
 @common.shape_option
@@ -75,7 +73,7 @@ def command(
     formats: tuple[str, ...],
     keep_8bit: tuple[str, ...],
     metric: str | None,
-    tasks: tuple[str, ...],
+    tasks: dict[str, str],
     output_name: str | None,
     threads: int,
     delegate: Path | None,
@@ -108,10 +106,7 @@ def command(
       edgeopt optimize model.keras --data data.npz -o out --recipe small-and-safe --target cortex-m4
     """
     import edgeopt
-    from edgeopt.tasks.finding import metric_said
-    from edgeopt.tasks.losses import by_output
 
-    said_tasks = by_output(tasks, "--task")
     common.conversion_begins()
     training = said(Training, options)
     chosen = None if recipe is None else edgeopt.load_recipe(recipe)
@@ -153,8 +148,8 @@ def command(
             training=Training(**training) if chosen is None else Training(),
             seed=seed or 0,
             runtime=runtimes[0] if runtimes else "litert",
-            metric=metric or metric_said(said_tasks),
-            tasks=said_tasks,
+            metric=metric,
+            tasks=tasks,
             output_name=output_name,
             threads=threads,
             delegate=common.delegate_from(delegate, delegate_settings),

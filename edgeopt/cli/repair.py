@@ -37,8 +37,7 @@ _REPAIRS = [name for name, row in TECHNIQUES.items() if row.repairs]
 )
 @common.keep_8bit_option
 @common.data_options(required=True)
-@common.metric_option
-@common.output_name_option
+@common.scoring_options
 @common.model_options
 @common.seed_option
 @common.force_option
@@ -51,6 +50,7 @@ def command(
     steps: str,
     keep_8bit: tuple[str, ...],
     metric: str | None,
+    tasks: dict[str, str],
     output_name: str | None,
     custom_objects: Path | None,
     trust: bool,
@@ -80,6 +80,7 @@ def command(
             steps="auto" if steps == "auto" else [name.strip() for name in steps.split(",") if name.strip()],
             keep_8bit=keep_8bit or ("auto",),
             metric=metric,
+            tasks=tasks,
             output_name=output_name,
             seed=seed,
             custom_objects=custom_objects,

@@ -62,8 +62,7 @@ _TECHNIQUES = {"int8": "qat", "int4": "mixed", "zeros": "prune", "width": "shrin
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder for sensitivity.html and .json; an `optimize` into it shares what was measured.",
 )
-@common.metric_option
-@common.output_name_option
+@common.scoring_options
 @common.model_options
 @common.seed_option
 @common.json_option
@@ -76,6 +75,7 @@ def command(
     exact: int,
     output: Path | None,
     metric: str | None,
+    tasks: dict[str, str],
     output_name: str | None,
     custom_objects: Path | None,
     trust: bool,
@@ -104,6 +104,7 @@ def command(
             widths=widths,
             exact=exact,
             metric=metric,
+            tasks=tasks,
             output_name=output_name,
             folder=output,
             seed=seed,

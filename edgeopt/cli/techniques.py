@@ -36,9 +36,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
         help="Of the .tflite; if not given float32, or where integers are made int8, or what fits.",
     )
     @common.keep_8bit_option
-    @common.metric_option
-    @common.task_option
-    @common.output_name_option
+    @common.scoring_options
     @click.option("--logs", type=click.Path(path_type=Path), help="A folder for TensorBoard's logs.")
     @common.model_options
     @common.seed_option
@@ -51,7 +49,7 @@ def technique_command(name: str, help: str, *, argument: str = "MODEL") -> click
         scheme: str | None,
         keep_8bit: tuple[str, ...],
         metric: str | None,
-        tasks: tuple[str, ...],
+        tasks: dict[str, str],
         output_name: str | None,
         logs: Path | None,
         custom_objects: Path | None,

@@ -50,8 +50,7 @@ from edgeopt.vocabulary import Budgets
 )
 @common.runtime_option
 @common.target_option
-@common.metric_option
-@common.output_name_option
+@common.scoring_options
 @common.threads_option
 @common.delegate_options
 @common.shape_option
@@ -100,7 +99,19 @@ def command(
 
     common.conversion_begins()
     training = said(Training, options)
-    names = ("trials", "workers", "ray", "storage", "study", "objectives", "sampler", "pruner", "target", "metric")
+    names = (
+        "trials",
+        "workers",
+        "ray",
+        "storage",
+        "study",
+        "objectives",
+        "sampler",
+        "pruner",
+        "target",
+        "metric",
+        "tasks",
+    )
     own = {name: options.pop(name) for name in (*names, "output_name", "threads", "custom_objects", "trust")}
     settings = dict(
         **own,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ def check(
     outputs: Sequence[TensorSpec] = (),
     *,
     rescales: bool = False,
+    free_labels: Collection[str] = (),
     samples: int = _PROBED_SAMPLES,
 ) -> tuple[str, ...]:
     """Looks at all labels and at up to `samples` samples of each part.
@@ -34,6 +35,7 @@ def check(
     Args:
         inputs, outputs: the model's, with their batch dimension first; labels are compared to the first output.
         rescales: whether the model brings raw pixels to its own scale (a Rescaling or Normalization layer).
+        free_labels: outputs whose labels need not have their form, as what scores them takes others; "" for all.
 
     Returns:
         Warnings, one sentence each.
@@ -44,8 +46,9 @@ def check(
     bound = bind(dataset, inputs)
     parts = {name: part for name, part in bound.parts.items() if len(part)}
     warnings: list[str] = []
+    free = {spec.name for spec in outputs if {spec.name, ""} & set(free_labels)}
     for name, part in reversed(parts.items()):
-        warnings += _label_warnings(name, part, outputs)
+        warnings += _label_warnings(name, part, inputs, outputs, free)
     probes = {name: _probe(part, samples) for name, part in parts.items()}
     for name, probe in probes.items():
         _require_finite(name, probe)
@@ -89,7 +92,9 @@ def _probe(part: Part, samples: int) -> Batch:
     return (part.take(count) if part.reads_any_row else part.head(count)).arrays()
 
 
-def _label_warnings(name: str, part: Part, outputs: Sequence[TensorSpec]) -> list[str]:
+def _label_warnings(
+    name: str, part: Part, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], free: Collection[str]
+) -> list[str]:
     if part.labels.outputs:
         specs = {spec.name: spec for spec in outputs}
         unknown = [output for output in part.labels.outputs if specs and output not in specs]
@@ -102,8 +107,10 @@ def _label_warnings(name: str, part: Part, outputs: Sequence[TensorSpec]) -> lis
         return [
             warning
             for output, one in each
-            for warning in _label_warnings(f"{name} {output}", one, [specs[output]] if specs else ())
+            for warning in _label_warnings(f"{name} {output}", one, inputs, [specs[output]] if specs else (), free)
         ]
+    if len(outputs) == 1 and (outputs[0].name in free or _marks_anomalies(part, inputs, outputs[0])):
+        return []
     ids = part.ids()
     if ids is None:
         if part.labels.kind == "values" and len(outputs) == 1:
@@ -128,6 +135,12 @@ def _label_warnings(name: str, part: Part, outputs: Sequence[TensorSpec]) -> lis
     return warnings
 
 
+def _marks_anomalies(part: Part, inputs: Sequence[TensorSpec], output: TensorSpec) -> bool:
+    """Whether labels of at most two classes stand beside an output that may be the input given back."""
+    few = part.classes is not None and part.classes <= 2
+    return few and output.shape[1:] != (2,) and any(spec.shape[1:] == output.shape[1:] for spec in inputs)
+
+
 def _require_target_shape(name: str, part: Part, output: TensorSpec) -> None:
     labels = part.head(1).arrays().labels
     got = () if labels is None else labels.shape[1:]
@@ -142,7 +155,8 @@ def _require_target_shape(name: str, part: Part, output: TensorSpec) -> None:
     if not fits:
         raise DataError(
             f"Expected {name} labels {tuple(wanted)} per sample, as the model's output, got {tuple(got)}. "
-            "Try other labels, --labels inputs for an autoencoder, or --labels none."
+            "Try other labels, --labels inputs for an autoencoder, --labels none, or --metric module:function where "
+            "they are what only that takes."
         )
 
 

@@ -99,6 +99,7 @@ METRICS: dict[str, Metric] = {
             is_share=True,
             settle=embeddings.verification_settle,
             resamples=embeddings.VERIFICATION_RESAMPLES,
+            free_labels=True,
             why_undefined=embeddings.why_no_pairs,
         ),
         Metric("mse", "mean squared error", values.mse_per_sample, values.mean, higher_is_better=False, by="targets"),
@@ -125,6 +126,7 @@ METRICS: dict[str, Metric] = {
             values.reconstruction_per_sample,
             values.mean,
             higher_is_better=False,
+            free_labels=True,
         ),
         Metric(
             "auc-reconstruction",
@@ -132,6 +134,7 @@ METRICS: dict[str, Metric] = {
             values.auc_reconstruction_per_sample,
             classes.auc,
             is_share=True,
+            free_labels=True,
             why_undefined=classes.why_no_auc,
         ),
     )

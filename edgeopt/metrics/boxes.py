@@ -62,6 +62,7 @@ def mean_average_precision(name: str) -> Metric:
         is_share=True,
         settle=_settled,
         resamples=_RESAMPLES,
+        free_labels=True,
         why_undefined=lambda *rows: " (no box is labelled)",
     )
 

@@ -47,6 +47,7 @@ class Metric:
         settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
             show is decided there.
         by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
+        free_labels: whether labels need not have the output's form: its shape, or classes of its units.
         why_undefined: `why_undefined(*rows)` says in brackets why the value is not a finite number.
     """
 
@@ -59,6 +60,7 @@ class Metric:
     settle: Callable[..., Rows] = _as_they_are
     resamples: int | None = None
     by: str = ""
+    free_labels: bool = False
     why_undefined: Callable[..., str] = _not_finite
 
     def value(self, rows: Rows) -> MetricValue:

@@ -49,6 +49,7 @@ def recall_at(k: int) -> Metric:
         share,
         is_share=True,
         settle=settle,
+        free_labels=True,
         why_undefined=lambda hits: " (no two are of one class)",
     )
 

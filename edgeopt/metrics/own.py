@@ -53,4 +53,5 @@ def own(name: str) -> Metric:
         is_share=bool(getattr(function, "is_share", False)),
         settle=settle,
         resamples=_RESAMPLES,
+        free_labels=True,
     )

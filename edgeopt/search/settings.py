@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeopt import targets
 from edgeopt.errors import ConfigError, named, setting
-from edgeopt.metrics import metric
+from edgeopt.metrics import for_outputs
 from edgeopt.recipe import Recipe, read_as, recipe_file, to_values
 from edgeopt.search.sampling import SAMPLERS
 from edgeopt.search.space import Known, Space, everything, space_from
@@ -111,7 +111,7 @@ def checked(settings: SearchSettings) -> Search:
     if settings.sampler is not None:
         named(SAMPLERS, settings.sampler, "a sampler")
     if settings.metric is not None:
-        metric(settings.metric)
+        for_outputs(settings.metric)
     given = _given(settings.recipe)
     base = Recipe() if given is None else given.base
     training = settings.training.over(base.training)

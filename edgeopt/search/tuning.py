@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeopt import data as datasets
-from edgeopt import files, frameworks, measuring, progress, user_code
+from edgeopt import files, frameworks, measuring, progress
 from edgeopt.carry_out import BASELINE, carry_out, promised
 from edgeopt.carry_out import Outcome as CarriedOut
 from edgeopt.data import Dataset
@@ -151,9 +151,7 @@ def _identity(search: Search, space: Space, workspace: Workspace) -> dict[str, s
     return {
         "model": workspace.original.content,
         "data": datasets.fingerprint(workspace.data),
-        "metric": digest(
-            {"metric": settings.metric, "output": settings.output_name, "code": user_code.digest(settings.metric or "")}
-        ),
+        "metric": digest({"metric": workspace.metric_content, "tasks": settings.tasks}),
         "objectives": ", ".join(settings.objectives),
         "target": "" if search.target is None else digest({"target": search.target}),
         "space": digest(

@@ -27,6 +27,7 @@ class Task:
         metric: key of METRICS that is its own; "" where it has to be given.
         imitation: what a student is told by its teacher.
         classes: whether labels are classes, for each place the output has.
+        free_labels: whether labels need not have the output's form: its shape, or classes of its units.
         one_unit_loss: instead of `loss` where one unit tells two classes apart.
         unlabelled_metric: instead of `metric` where there are no labels.
     """
@@ -38,6 +39,7 @@ class Task:
     metric: str
     imitation: Imitation
     classes: bool = False
+    free_labels: bool = False
     one_unit_loss: str = ""
     unlabelled_metric: str = ""
 
@@ -120,6 +122,7 @@ TASKS: dict[str, Task] = {
             loss="",
             metric="",
             imitation="values",
+            free_labels=True,
         ),
         Task(
             "embedding",
@@ -128,6 +131,7 @@ TASKS: dict[str, Task] = {
             loss="",
             metric="recall@1",
             imitation="directions",
+            free_labels=True,
         ),
         Task(
             "anomaly",
@@ -136,6 +140,7 @@ TASKS: dict[str, Task] = {
             loss="mean_squared_error",
             metric="auc-reconstruction",
             imitation="values",
+            free_labels=True,
             unlabelled_metric="reconstruction",
         ),
     )

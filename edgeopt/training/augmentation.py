@@ -17,24 +17,90 @@ from edgeopt.vocabulary import TensorSpec
 
 AUTO = "auto"
 _COLOURS = 3
+# Numbers that tell a box.
+_BOX = 5
 # How much more a picture has to be like a moved mask than like its own, as a correlation.
 _MORE_ALIKE = 0.15
+# x1, y1, x2, y2 of the box that is painted, as shares: no flip or turn leaves it where it is.
+_PAINTED = (0.1, 0.2, 0.4, 0.7)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What boxes are told in: a picture's pixels, and how wide and high that is to them (1 where they are shares)."""
+
+    rows: int
+    columns: int
+    height: float
+    width: float
+
+
+def frame_of(boxes: np.ndarray, rows: int, columns: int) -> Frame | None:
+    """Returns what boxes [N, boxes, 5], each x1, y1, x2, y2, class, are told in: pixels, or shares where none is more.
+
+    None where they are no such boxes: class numbers from -1, no corner before the other or outside the picture.
+
+    Args:
+        rows, columns: of the picture.
+    """
+    if boxes.ndim != 3 or boxes.shape[2] != _BOX or boxes.dtype.kind not in "iuf":
+        return None
+    kinds = boxes[..., 4]
+    there = boxes[kinds >= 0]
+    share = not len(there) or there[:, :4].max() <= 1
+    frame = Frame(rows, columns, *((1.0, 1.0) if share else (float(rows), float(columns))))
+    sound = (kinds == np.rint(kinds)).all() and kinds.min(initial=-1) >= -1
+    sound &= (there[:, :2] <= there[:, 2:4]).all()
+    edges = np.array([frame.width, frame.height] * 2)
+    # A box may reach over the edge of what is seen of its thing.
+    sound &= (there[:, :4] >= -0.5 * edges).all() and (there[:, :4] <= 1.5 * edges).all()
+    return frame if sound else None
 
 
 def flip(x: Any, seed: Any) -> Any:
     """Mirrors half of the pictures [N, H, W, C] left to right."""
     tf = load("tensorflow")
-    mirrored = tf.random.stateless_uniform([tf.shape(x)[0], 1, 1, 1], seed) < 0.5
-    return tf.where(mirrored, x[:, :, ::-1], x)
+    return tf.where(_mirrored(x, seed)[:, None, None, None], x[:, :, ::-1], x)
+
+
+def flip_boxes(boxes: Any, seed: Any, frame: Frame) -> Any:
+    """Mirrors boxes [N, boxes, 5] as `flip` does their pictures."""
+    tf = load("tensorflow")
+    x1, y1, x2, y2, kind = tf.unstack(boxes, axis=-1)
+    other = tf.stack([frame.width - x2, y1, frame.width - x1, y2, kind], axis=-1)
+    return tf.where(_mirrored(boxes, seed)[:, None, None], other, boxes)
 
 
 def shift(x: Any, seed: Any, *, axis: int, share: float) -> Any:
     """Moves each sample of [N, H, W, C] along `axis` by up to `share` of its length, repeating its edge."""
     tf = load("tensorflow")
     length = x.shape[axis]
-    most = max(1, round(share * length))
-    by = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, -most, most + 1, tf.int32)
+    by = _steps(x, seed, length, share)[:, None]
     return tf.gather(x, tf.clip_by_value(tf.range(length)[None] + by, 0, length - 1), axis=axis, batch_dims=1)
+
+
+def shift_boxes(boxes: Any, seed: Any, frame: Frame, *, axis: int, share: float) -> Any:
+    """Moves boxes [N, boxes, 5] as `shift` does their pictures; one of which nothing is left in it has class -1."""
+    tf = load("tensorflow")
+    length, size = ((frame.rows, frame.height), (frame.columns, frame.width))[axis - 1]
+    by = tf.cast(_steps(boxes, seed, length, share), boxes.dtype)[:, None] * (size / length)
+    x1, y1, x2, y2, kind = tf.unstack(boxes, axis=-1)
+    low, high = (tf.clip_by_value(edge - by, 0, size) for edge in ((y1, y2) if axis == 1 else (x1, x2)))
+    kind = tf.where(high > low, kind, -1)
+    return tf.stack([x1, low, x2, high, kind] if axis == 1 else [low, y1, high, y2, kind], axis=-1)
+
+
+def _mirrored(batch: Any, seed: Any) -> Any:
+    """Returns which samples are mirrored, bool [N]."""
+    tf = load("tensorflow")
+    return tf.random.stateless_uniform([tf.shape(batch)[0]], seed) < 0.5
+
+
+def _steps(batch: Any, seed: Any, length: int, share: float) -> Any:
+    """Returns by how many pixels each sample is moved towards the beginning, int32 [N]."""
+    tf = load("tensorflow")
+    most = max(1, round(share * length))
+    return tf.random.stateless_uniform([tf.shape(batch)[0]], seed, -most, most + 1, tf.int32)
 
 
 def mask(x: Any, seed: Any, *, axis: int, share: float) -> Any:
@@ -55,25 +121,26 @@ def mask(x: Any, seed: Any, *, axis: int, share: float) -> Any:
 
 @dataclass(frozen=True)
 class Variation:
-    """A step of an augmentation: `step(batch, seed)`, and whether it moves what is in the picture."""
+    """A step of an augmentation: `step(batch, seed)`, and `follow(boxes, seed, frame)` where it moves what is seen."""
 
     step: Callable[[Any, Any], Any]
-    moves: bool = True
+    follow: Callable[[Any, Any, Frame], Any] | None = None
 
 
 def _shifts(share: float, *axes: int) -> tuple[Variation, ...]:
-    return tuple(Variation(partial(shift, axis=axis, share=share)) for axis in axes)
+    both = ((partial(how, axis=axis, share=share) for how in (shift, shift_boxes)) for axis in axes)
+    return tuple(Variation(*each) for each in both)
 
 
 # Images are [N, H, W, C], spectrograms [N, frames, bands, 1].
 AUGMENTATIONS: dict[str, tuple[Variation, ...]] = {
     "none": (),
     "shift": _shifts(1 / 8, 1, 2),
-    "image": (Variation(flip), *_shifts(1 / 8, 1, 2)),
+    "image": (Variation(flip, flip_boxes), *_shifts(1 / 8, 1, 2)),
     "spectrogram": (
         *_shifts(1 / 10, 1),
-        Variation(partial(mask, axis=1, share=1 / 5), moves=False),
-        Variation(partial(mask, axis=2, share=1 / 5), moves=False),
+        Variation(partial(mask, axis=1, share=1 / 5)),
+        Variation(partial(mask, axis=2, share=1 / 5)),
     ),
 }
 
@@ -124,9 +191,19 @@ def moved(name: str, labels: Any, seed: Any) -> Any:
     flat = labels.shape.rank == 3
     found = labels[..., None] if flat else labels
     for index, variation in enumerate(AUGMENTATIONS[name]):
-        if variation.moves:
+        if variation.follow is not None:
             found = variation.step(found, tf.random.experimental.stateless_fold_in(seed, index))
     return found[..., 0] if flat else found
+
+
+def moved_boxes(name: str, boxes: Any, seed: Any, frame: Frame) -> Any:
+    """Returns boxes [N, boxes, 5] moved as `augmented` moves their pictures; those of class -1 stay as they are."""
+    tf = load("tensorflow")
+    found = tf.cast(boxes, tf.float32)
+    for index, variation in enumerate(AUGMENTATIONS[name]):
+        if variation.follow is not None:
+            found = variation.follow(found, tf.random.experimental.stateless_fold_in(seed, index), frame)
+    return tf.where(boxes[..., 4:] >= 0, tf.cast(found, boxes.dtype), boxes)
 
 
 class Own:
@@ -142,16 +219,8 @@ class Own:
     """
 
     def __init__(self, name: str) -> None:
-        module, _, attribute = name.partition(":")
-        try:
-            self._function = getattr(user_code.import_module(module), attribute)
-            count = len(inspect.signature(self._function).parameters)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"Expected a function as --augment module:function, got {name!r} ({error}). "
-                "Try one that can be imported from here."
-            ) from error
-        self._name, self._takes_seed = name, count > 2
+        self._name, self._function = name, user_code.load_function(name, "an augmentation")
+        self._takes_seed = len(inspect.signature(self._function).parameters) > 2
 
     def __call__(
         self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], seed: int
@@ -187,27 +256,44 @@ class Own:
         )
         return varied, followed
 
-    def require_masks_to_follow(self, inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
-        """Looks at a batch, with one pattern painted as picture and as mask, whether the two move alike.
+    def require_labels_to_follow(
+        self,
+        inputs: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        frames: Sequence[Frame | None],
+    ) -> None:
+        """Looks at a batch, with one pattern painted as picture and as label, whether the two move alike.
+
+        Args:
+            frames: for each of the labels what it is told in, if it is boxes.
 
         Raises:
-            ConfigError: pictures are flipped, turned or shifted, and masks are not.
+            ConfigError: pictures are flipped, turned or shifted, and their masks or boxes are not.
         """
-        for number, mask in enumerate(labels):
-            place = next((n for n, x in enumerate(inputs) if x.ndim == 4 and x.shape[1:3] == mask.shape[1:3]), None)
-            if mask.ndim != 3 or place is None:
+        for number, (label, frame) in enumerate(zip(labels, frames)):
+            size = label.shape[1:] if frame is None else (frame.rows, frame.columns)
+            place = next((n for n, x in enumerate(inputs) if x.ndim == 4 and x.shape[1:3] == size), None)
+            if len(size) != 2 or place is None:
                 continue
-            pattern = _pattern(*mask.shape[1:])
+            if frame is None:
+                pattern = _pattern(*size)
+                marks = np.broadcast_to(pattern, label.shape)
+            else:
+                marks = np.full_like(label, -1)
+                marks[:, 0] = [*np.multiply(_PAINTED, [frame.width, frame.height] * 2), 0]
+                pattern = _filled(marks[0], frame)
             low, high = inputs[place].min(), inputs[place].max()
             painted, marked = list(inputs), list(labels)
             painted[place] = np.broadcast_to(np.where(pattern, high, low)[..., None], inputs[place].shape)
-            marked[number] = np.broadcast_to(pattern, mask.shape).astype(mask.dtype)
+            marked[number] = marks.astype(label.dtype)
             varied, followed = self(painted, marked, 0)
+            what, theirs = ("masks", "mask is") if frame is None else ("boxes", "boxes are")
             for n, (picture, own) in enumerate(zip(varied[place], followed[number])):
-                if _parted(picture.astype(np.float64).mean(axis=-1), own.astype(np.float64)):
+                where = own if frame is None else _filled(own, frame)
+                if _parted(picture.astype(np.float64).mean(axis=-1), where.astype(np.float64)):
                     raise ConfigError(
-                        f"Expected {self._name} to move masks as it moves their pictures, got sample {n} of the first "
-                        "batch, whose mask is elsewhere than its picture. Try the same flips and shifts for both."
+                        f"Expected {self._name} to move {what} as it moves their pictures, got sample {n} of the first "
+                        f"batch, whose {theirs} elsewhere than its picture. Try the same flips and shifts for both."
                     )
 
 
@@ -215,6 +301,16 @@ def _pattern(height: int, width: int) -> np.ndarray:
     """Returns a pattern that is like itself nowhere else: bool [height, width]."""
     cells = np.random.default_rng(0).integers(0, 2, (-(-height // 2), -(-width // 2))).astype(bool)
     return cells.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+
+
+def _filled(boxes: np.ndarray, frame: Frame) -> np.ndarray:
+    """Returns which pixels lie in one of the boxes [boxes, 5] that are there, bool [rows, columns]."""
+    y = (np.arange(frame.rows) + 0.5)[:, None] * frame.height / frame.rows
+    x = (np.arange(frame.columns) + 0.5)[None] * frame.width / frame.columns
+    inside = np.zeros((frame.rows, frame.columns), bool)
+    for x1, y1, x2, y2, kind in boxes:
+        inside |= (kind >= 0) & (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
+    return inside
 
 
 def _parted(picture: np.ndarray, mask: np.ndarray) -> bool:

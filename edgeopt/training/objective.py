@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -398,7 +398,8 @@ class _Output:
         units = self.shape[-1] if self.shape else 1
         one_hot = _one_hot(int(units)) if units not in (None, 1) else _as_unit
         if not known:
-            return Target(self.name, spread=one_hot) if self.part.labels.one_hot else Target(self.name)
+            found = Target(self.name, tells="boxes" if task.name == "detection" else _tells(task))
+            return replace(found, spread=one_hot) if self.part.labels.one_hot else found
         if task.classes:
             classes = self.part.classes
             if classes is not None and (None in self.shape[-1:] or classes > max(2, int(units or 0))):
@@ -408,7 +409,7 @@ class _Output:
                 )
             return Target(self.name, self._class_numbers, one_hot)
         _require_values(self.part, self.shape)
-        return Target(self.name, self._values)
+        return Target(self.name, self._values, tells=_tells(task))
 
     def _class_numbers(self, labels: np.ndarray) -> np.ndarray:
         """Returns class numbers for each place, -1 where none is told.
@@ -435,6 +436,10 @@ class _Output:
         return found if found.ndim == rank else found.reshape(*found.shape[:1], *_fitted(found.shape[1:], rank - 1))
 
 
+def _tells(task: Task) -> Literal["classes", "values"]:
+    return "values" if task.imitation == "values" else "classes"
+
+
 def _fitted(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     """Returns the shape of values with a last axis of 1 more or less."""
     return (*shape, 1) if len(shape) < rank else shape[:-1]
@@ -457,7 +462,7 @@ def _require_values(part: Part, shape: tuple[int | None, ...]) -> None:
     if not any(len(s) == len(shape) and all(w in (None, g) for g, w in zip(s, shape)) for s in alike):
         raise DataError(
             f"Expected values of the shape of the model's output, {_sizes(shape)}, got {_sizes(given)}. "
-            "Try labels made for this model."
+            "Try labels made for this model, or --loss module:function where they are what only that takes."
         )
 
 

@@ -6,14 +6,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError, setting
 from edgeopt.frameworks import load
-from edgeopt.training.augmentation import AUGMENTATIONS, Own, augmented, moved
+from edgeopt.training.augmentation import AUGMENTATIONS, Frame, Own, augmented, frame_of, moved, moved_boxes
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -39,12 +39,14 @@ class Target:
         read: makes what is kept of raw labels [N, ...].
         spread: makes what a loss takes of it, a tensor of a tensor.
         given_back: number of the input that is the target itself, as it was augmented; None where labels are.
+        tells: "classes"; "values", which may be of places; "boxes", see `augmentation.frame_of`.
     """
 
     output: str = ""
     read: Callable[[np.ndarray], np.ndarray] = _as_they_are
     spread: Callable[[Any], Any] = _as_they_are
     given_back: int | None = None
+    tells: Literal["classes", "values", "boxes"] = "classes"
 
     def of(self, batch: Batch) -> np.ndarray:
         """Returns what is kept of a batch's labels.
@@ -123,30 +125,44 @@ def stream(
 
 
 def can_follow(part: Part, targets: Sequence[Target]) -> bool:
-    """Whether labels stay true when pictures are flipped or shifted: they say nothing of places, or of every pixel."""
-    first = next(part.batches(1))
-    read = [target.of(first) for target in targets if target.given_back is None]
-    return all(_places(labels, part) != "others" for labels in read)
+    """Whether labels surely stay true when pictures are flipped or shifted: they can follow, or are of no place.
+
+    Values of a sample may be: where something is in it, or which way it turns.
+    """
+    first = _first(part)
+    read = [target for target in targets if target.given_back is None]
+    places = [(target.tells, _places(target, target.of(first), part)) for target in read]
+    return all(where != "others" and (tells, where) != ("values", "none") for tells, where in places)
 
 
-def _places(labels: np.ndarray, part: Part) -> str:
-    """Returns what labels [N, ...] are said of: "none" (the sample), "pixels" of an input, or "others"."""
+def _first(part: Part) -> Batch:
+    return next(part.batches(min(_TRIED, len(part))))
+
+
+def _places(target: Target, labels: np.ndarray, part: Part) -> str | Frame:
+    """Returns what labels [N, ...] are said of: "none" (the sample), "pixels" of an input, a frame, or "others"."""
     if labels.ndim < 3 and not (labels.ndim == 2 and labels.dtype.kind in "iu"):
         return "none"
-    pictures = [spec.shape[:2] for spec in part.specs if len(spec.shape) == 3]
-    return "pixels" if labels.ndim > 2 and labels.shape[1:3] in pictures else "others"
+    pictures = [spec.shape for spec in part.specs if len(spec.shape) == 3]
+    if labels.ndim > 2 and labels.shape[1:3] in [shape[:2] for shape in pictures]:
+        return "pixels"
+    if target.tells == "boxes" and len(pictures) == 1:
+        rows, columns, _ = pictures[0]
+        return frame_of(labels, rows, columns) or "others" if rows and columns else "others"
+    return "others"
 
 
 def _varying(augment: str, part: Part, read: Sequence[Target]) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
     """Returns what makes varied inputs and labels of a seed, inputs and labels."""
     tf = load("tensorflow")
-    first = next(part.batches(min(_TRIED, len(part))))
+    first = _first(part)
     labels = [target.of(first) for target in read]
+    places = [_places(target, array, part) for target, array in zip(read, labels)]
     if ":" in augment:
         own = Own(augment)
         inputs = [first.inputs[spec.name] for spec in part.specs]
         own(inputs, labels, 0)
-        own.require_masks_to_follow(inputs, labels)
+        own.require_labels_to_follow(inputs, labels, [where if isinstance(where, Frame) else None for where in places])
         count = len(inputs)
 
         def vary_in_python(draw: Any, inputs: Sequence[Any], kept: Sequence[Any]) -> Any:
@@ -159,17 +175,22 @@ def _varying(augment: str, part: Part, read: Sequence[Target]) -> Callable[[Any,
             return shaped[:count], shaped[count:]
 
         return vary_in_python
-    places = [_places(array, part) for array in labels]
-    if "others" in places and any(variation.moves for variation in AUGMENTATIONS[augment]):
+    if "others" in places and any(variation.follow for variation in AUGMENTATIONS[augment]):
         shapes = ", ".join(str(array.shape[1:]) for array in labels)
         raise ConfigError(
-            f"Expected labels of samples or of each pixel to augment with {augment}, got labels {shapes}, whose places "
+            f"Expected labels of samples, of each pixel, or boxes [boxes, 5] (x1, y1, x2, y2, class) of a detector to "
+            f"augment with {augment}, got labels {shapes}, whose places "
             f"cannot follow. Try {setting('augment', 'none')}, or a function of your own that moves both."
         )
 
+    def follow(labels: Any, where: str | Frame, draw: Any) -> Any:
+        if isinstance(where, Frame):
+            return moved_boxes(augment, labels, draw, where)
+        return moved(augment, labels, draw) if where == "pixels" else labels
+
     def vary(draw: Any, inputs: Sequence[Any], kept: Sequence[Any]) -> Any:
         varied = [augmented(augment, x, draw) if x.shape.rank == 4 else x for x in inputs]
-        return varied, [moved(augment, y, draw) if where == "pixels" else y for y, where in zip(kept, places)]
+        return varied, [follow(labels, where, draw) for labels, where in zip(kept, places)]
 
     return vary
 
