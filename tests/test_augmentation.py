@@ -106,7 +106,7 @@ def test_boxes_move_with_their_pictures(name: str, unit: float, dtype: type) -> 
 
 def test_a_box_that_leaves_the_picture_is_none() -> None:
     boxes = np.array([[[0, 0, 1, 1, 2], [SIZE - 1, 4, SIZE, 6, 1]]], np.float32).repeat(64, axis=0)
-    frame = frame_of(boxes, (SIZE, SIZE, 3))
+    frame = frame_of(boxes, SIZE, SIZE)
     moved = moved_boxes("shift", boxes, np.array([1, 2]), frame).numpy()
     gone = moved[..., 4] < 0
     assert 0 < gone.sum() < gone.size

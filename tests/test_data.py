@@ -795,8 +795,24 @@ def test_a_function_that_gives_another_order_at_each_call(digits: Any, tmp_path:
 
 def test_a_function_may_vary_its_samples(digits: Any, tmp_path: Path) -> None:
     code = "drawn = np.random.default_rng(0)\ndef samples():\n    yield x * drawn.uniform(0.5, 1), y"
-    part = data.load(write_module(tmp_path, *digits, code), validation_share=1.0).validation
-    assert part.arrays().labels.tolist() == digits[1].tolist()
+    name = write_module(tmp_path, *digits, code)
+    found = [data.load(name, validation_share=1.0) for _ in "ab"]
+    assert found[0].validation.arrays().labels.tolist() == digits[1].tolist()
+    assert found[0].validation.digest() == found[1].validation.digest()
+    warned = data.check(found[0], [TensorSpec("x", (None, *digits[0].shape[1:]))])
+    assert any("The samples vary from call to call of the function that gives them" in words for words in warned)
+
+
+def test_the_digest_of_a_function_that_gives_the_same_is_of_what_it_gives(digits: Any, tmp_path: Path) -> None:
+    parts = []
+    for number, code in enumerate(("yield x, y", "yield x, y  # the same", "yield 2 * x, y")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        name = write_module(folder, *digits, f"def samples(): {code}")
+        parts.append(data.load(name, validation_share=1.0).validation)
+    assert not any(part.table.varies for part in parts)
+    same, alike, other = (part.digest() for part in parts)
+    assert same == alike != other
 
 
 def test_a_missing_module_is_named() -> None:

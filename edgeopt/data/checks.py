@@ -47,6 +47,11 @@ def check(
     parts = {name: part for name, part in bound.parts.items() if len(part)}
     warnings: list[str] = []
     free = {spec.name for spec in outputs if {spec.name, ""} & set(free_labels)}
+    if any(part.table.varies for part in parts.values()):
+        warnings.append(
+            "The samples vary from call to call of the function that gives them: what was made of them is found again "
+            "by its file and their labels, and two files are scored on different ones."
+        )
     for name, part in reversed(parts.items()):
         warnings += _label_warnings(name, part, inputs, outputs, free)
     probes = {name: _probe(part, samples) for name, part in parts.items()}

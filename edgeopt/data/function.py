@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,8 +46,10 @@ def open_source(spec: str, options: Options) -> Splits:
     count, first = 0, None
     labels: dict[str, list[np.ndarray]] = {}
     small: set[str] = set()
+    content = hashlib.sha256()
     for batch in _batches(spec, result):
         first = first or batch
+        content.update(table_of(batch).digest().encode())
         count += len(batch)
         for name, array in _labels(batch).items():
             labels.setdefault(name, []).append(array if array.ndim <= 2 else _marks(array))
@@ -58,9 +62,8 @@ def open_source(spec: str, options: Options) -> Splits:
         raise DataError(f"Expected samples from {spec}, got none. Try calling it yourself.")
     specs = tuple(TensorSpec(name, array.shape[1:], array.dtype.name) for name, array in first.inputs.items())
     marks = {name: np.concatenate(each) for name, each in labels.items()}
-    return Splits(
-        {"all": FunctionTable(spec, count, specs, {name: each for name, each in marks.items() if name in small}, marks)}
-    )
+    known = {name: each for name, each in marks.items() if name in small}
+    return Splits({"all": FunctionTable(spec, count, specs, known, marks, content.hexdigest())})
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class FunctionTable(Table):
         specs: the inputs.
         labels: raw labels of all samples by output, "" the only one, where they are small.
         marks: what tells whether a pass has labels of the first one, in its order: themselves, or a checksum of each.
+        first: hash of all that the first pass gave.
     """
 
     function: str
@@ -80,6 +84,7 @@ class FunctionTable(Table):
     specs: tuple[TensorSpec, ...]
     labels: Mapping[str, np.ndarray]
     marks: Mapping[str, np.ndarray]
+    first: str
     random_access = False
 
     @property
@@ -129,9 +134,20 @@ class FunctionTable(Table):
     def has_targets(self) -> bool:
         return bool(self.marks)
 
+    @functools.cached_property
+    def varies(self) -> bool:  # type: ignore[override]
+        """Whether a second pass gives other samples than the first, as an augmentation of the function's own does."""
+        content = hashlib.sha256()
+        for batch in self.stream():
+            content.update(table_of(batch).digest().encode())
+        return content.hexdigest() != self.first
+
     def digest(self) -> str:
-        digests = (table_of(batch).digest() for batch in self.stream())
-        return combined(*digests)
+        """Returns a hash of the content; of samples that vary one of the function's file, and of their labels."""
+        if not self.varies:
+            return self.first
+        marks = (f"{name}:{hashlib.sha256(each.tobytes()).hexdigest()}" for name, each in self.marks.items())
+        return combined(self.function, user_code.digest(self.function), str(self.count), str(self.specs), *marks)
 
 
 def _labels(batch: Batch) -> Mapping[str, np.ndarray]:

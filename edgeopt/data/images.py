@@ -99,15 +99,8 @@ class ImageTable(Table):
         return combined(content_hash(self.root), *self.files, str(self.shape), str(self.size))
 
     def _image(self, file: str) -> np.ndarray:
-        pixels = decode(Path(self.root, file), self.shape[2])
-        if self.size:
-            return resize_bilinear(pixels[np.newaxis], self.size)[0]
-        if pixels.shape != self.shape:
-            raise DataError(
-                f"Expected {self.shape[0]}x{self.shape[1]} pixels as in the first image, got {pixels.shape[0]}x"
-                f"{pixels.shape[1]} in {Path(self.root, file)}. Try --resize {self.shape[0]}x{self.shape[1]}."
-            )
-        return pixels
+        where = Path(self.root, file)
+        return sized(decode(where, self.shape[2]), where, shape=self.shape, size=self.size)
 
 
 def decode(file: Path | BinaryIO, channels: int | None, *, name: str = "") -> np.ndarray:
@@ -130,6 +123,22 @@ def decode(file: Path | BinaryIO, channels: int | None, *, name: str = "") -> np
         channels = channels or (1 if upright.mode in ("1", "L", "LA", "F") else 3)
         pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def sized(pixels: np.ndarray, file: Path, *, shape: tuple[int, int, int], size: tuple[int, int] | None) -> np.ndarray:
+    """Returns a picture resized to `size`, float32, or as it is where that is None.
+
+    Raises:
+        DataError: it has not the shape of the first one, and is not resized.
+    """
+    if size:
+        return resize_bilinear(pixels[np.newaxis], size)[0]
+    if pixels.shape != shape:
+        raise DataError(
+            f"Expected {shape[0]}x{shape[1]} pixels as in the first image, got {pixels.shape[0]}x{pixels.shape[1]} in "
+            f"{file}. Try --resize {shape[0]}x{shape[1]}."
+        )
+    return pixels
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt.data.images import CHANNELS, FORMATS, decode, decoding, image_files, pool, split_folders
-from edgeopt.data.preprocessing import resize_bilinear, resize_nearest
+from edgeopt.data.images import CHANNELS, FORMATS, decode, decoding, image_files, pool, sized, split_folders
+from edgeopt.data.preprocessing import resize_nearest
 from edgeopt.data.table import Options, Splits, Table, combined, content_hash, reading
 from edgeopt.errors import DataError
 from edgeopt.vocabulary import Batch, TensorSpec
@@ -107,14 +107,10 @@ class MaskTable(Table):
                     "Try masks that hold class numbers from 0."
                 )
             mask = (mask == 255).astype(np.uint8)
-        if self.size:
-            return resize_bilinear(image[np.newaxis], self.size)[0], resize_nearest(mask, self.size)
-        if image.shape != self.shape:
-            raise DataError(
-                f"Expected {self.shape[0]}x{self.shape[1]} pixels as in the first image, got {image.shape[0]}x"
-                f"{image.shape[1]} in {image_file}. Try --resize {self.shape[0]}x{self.shape[1]}."
-            )
-        return image, mask
+        return (
+            sized(image, image_file, shape=self.shape, size=self.size),
+            resize_nearest(mask, self.size) if self.size else mask,
+        )
 
 
 def decode_mask(file: Path) -> np.ndarray:

@@ -79,11 +79,13 @@ class Table(Described, abc.ABC):
     Attributes:
         inputs: names, per-sample shapes and raw dtypes.
         random_access: whether `rows` works; otherwise the samples can only be streamed from first to last.
+        varies: whether each pass gives other samples with the same labels.
         costly: whether reading a sample twice is dear (decompressing, decoding), so that small sets are worth holding.
     """
 
     inputs: tuple[TensorSpec, ...]
     random_access: bool = True
+    varies: bool = False
     costly: bool = True
 
     @abc.abstractmethod
