@@ -63,12 +63,14 @@ class OutputScore:
         metric: value and interval.
         rows: see `Evaluation`.
         naive: the value of who answers the same to every sample.
+        breakdown: see `Evaluation`.
     """
 
     output: str
     metric: MetricValue
     rows: Rows
     naive: float
+    breakdown: Breakdown | None = None
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,13 @@ def evaluate_here(
         seconds = time.perf_counter() - start
         notes = (*predictor.notes, *_odd_note(max(odd for _, odd, _ in collected)))
         settled = {name: one.settle(*piece[0]) for (name, one), piece in zip(used.items(), collected)}
+        tables = {
+            name: breakdown(piece[2], part.of_output(name).class_names) or one.apart(*settled[name])
+            for (name, one), piece in zip(used.items(), collected)
+        }
         if len(used) > 1:
             outputs = tuple(
-                OutputScore(name, one.value(settled[name]), settled[name], predictor.naive(name, one))
+                OutputScore(name, one.value(settled[name]), settled[name], predictor.naive(name, one), tables[name])
                 for name, one in used.items()
             )
             everything = tuple(row for one in outputs for row in one.rows)
@@ -201,7 +207,7 @@ def evaluate_here(
         else:
             (name,), outputs = names, ()
             everything = settled[name]
-            value, table = used[name].value(everything), breakdown(collected[0][2], part.of_output(name).class_names)
+            value, table = used[name].value(everything), tables[name]
         return Evaluation(
             value,
             everything,

@@ -21,7 +21,7 @@ from edgeopt.formats import FORMATS
 from edgeopt.runtimes import Request, reference_for, to_try
 from edgeopt.schemes import scheme
 from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, RuntimeResult, StepRecord, Variant
+from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, OutputMetric, RuntimeResult, StepRecord, Variant
 from edgeopt.workspace import Workspace
 
 
@@ -130,7 +130,8 @@ def _scored_on(workspace: Workspace, variants: Sequence[Variant], part: Part) ->
         compared = isinstance(baseline, Evaluation) and score is not baseline
         drop = score.difference(baseline) if compared and isinstance(baseline, Evaluation) else None
         notes = (*variant.notes, *score.notes)
-        return replace(variant, metric=score.metric, drop=drop, notes=notes, breakdown=score.breakdown)
+        outputs = tuple(OutputMetric(one.output, one.metric, one.breakdown) for one in score.outputs)
+        return replace(variant, metric=score.metric, drop=drop, notes=notes, breakdown=score.breakdown, outputs=outputs)
 
     return [add(variant) for variant in variants]
 

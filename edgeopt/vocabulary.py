@@ -255,10 +255,12 @@ class Breakdown:
     """A score taken apart.
 
     Attributes:
-        of: what the rows are: "classes" (one each of a sample or position), "labels" (yes or no each) or "targets".
+        of: what the rows are: "classes" (one each of a sample, position or box), "labels" (yes or no each), "targets",
+            or "scores" (of the ordinary, and of anomalies).
         names: of the rows.
         columns: name to the values of all rows, None where one is not defined: precision, recall and f1 of
-            classes and labels, iou too where each position has one; rmse, mae and r2 of targets.
+            classes and labels, iou too where each position has one; ap of boxes; rmse, mae and r2 of targets; of
+            scores the share that lies from the column's name to that of the next.
         counts: how many samples or positions are labelled so; () for targets.
         confusion: of classes, where they are few: how many of each row are taken for each class.
     """
@@ -268,6 +270,20 @@ class Breakdown:
     columns: Mapping[str, tuple[float | None, ...]]
     counts: tuple[int, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputMetric:
+    """The score of one of several outputs.
+
+    Attributes:
+        output: its name.
+        breakdown: its score by class or target, where there are several.
+    """
+
+    output: str
+    metric: MetricValue
+    breakdown: Breakdown | None = None
 
 
 @dataclass(frozen=True)
@@ -433,6 +449,7 @@ class Variant:
         fidelity: how faithful it is to the same model in float32; None for that itself, and where it was not measured.
         tuning_metric, tuning_drop: what it was chosen by; None where the data have no tuning part.
         breakdown: its score by class or target on the validation samples, where there are several.
+        outputs: its score of each output there, where several have labels.
     """
 
     name: str
@@ -453,6 +470,7 @@ class Variant:
     tuning_metric: MetricValue | None = None
     tuning_drop: Difference | None = None
     breakdown: Breakdown | None = None
+    outputs: tuple[OutputMetric, ...] = ()
 
     @property
     def primary(self) -> Artifact | None:

@@ -90,12 +90,16 @@ def command(
     for note in result.notes:
         console.print(f"  note: {note}")
     if details:
-        if result.breakdown is None:
+        tables = {"": result.breakdown} | {one.output: one.breakdown for one in result.outputs}
+        found = {output: table for output, table in tables.items() if table is not None}
+        if not found:
             raise ConfigError(
                 f"Expected classes or targets, at most {LARGEST_TABLE} of them, with --details, got a score by "
                 f"{result.metric.name}. Try --metric top1, f1, mean-iou or mse."
             )
-        _print_details(console, result.breakdown)
+        for output, table in found.items():
+            console.print(f"\n{output}:" if output else "")
+            _print_details(console, table)
 
 
 def _print_details(console: Any, breakdown: Breakdown) -> None:
@@ -103,7 +107,9 @@ def _print_details(console: Any, breakdown: Breakdown) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column({"classes": "class", "labels": "label", "targets": "target"}[breakdown.of])
+    table.add_column(
+        {"classes": "class", "labels": "label", "targets": "target", "scores": "errors from"}[breakdown.of]
+    )
     for name in (*breakdown.columns, *(("labelled",) if breakdown.counts else ())):
         table.add_column(name, justify="right")
     form = ".4g" if breakdown.of == "targets" else ".1%"

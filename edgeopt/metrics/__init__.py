@@ -134,6 +134,7 @@ METRICS: dict[str, Metric] = {
             values.auc_reconstruction_per_sample,
             classes.auc,
             is_share=True,
+            apart=values.spread_of_scores,
             free_labels=True,
             why_undefined=classes.why_no_auc,
         ),

@@ -16,7 +16,7 @@ from edgeopt import user_code
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.metrics.contract import Metric, Rows
 from edgeopt.metrics.reading import required
-from edgeopt.vocabulary import Batch
+from edgeopt.vocabulary import Batch, Breakdown
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
@@ -62,6 +62,7 @@ def mean_average_precision(name: str) -> Metric:
         is_share=True,
         settle=_settled,
         resamples=_RESAMPLES,
+        apart=by_class,
         free_labels=True,
         why_undefined=lambda *rows: " (no box is labelled)",
     )
@@ -76,13 +77,26 @@ def average_precision(scores: np.ndarray, classes: np.ndarray, right: np.ndarray
         right: whether each found one, at each overlap, [N, boxes, overlaps].
         there: how many boxes of each class are in each sample, [N, classes].
     """
+    found = _of_classes(scores, classes, right, there)
+    return float(np.mean(list(found.values()))) if found else math.nan
+
+
+def by_class(scores: np.ndarray, classes: np.ndarray, right: np.ndarray, there: np.ndarray) -> Breakdown | None:
+    """Returns the average precision of each class that is there; None where only one is."""
+    found, totals = _of_classes(scores, classes, right, there), there.sum(axis=0)
+    if len(found) < 2:
+        return None
+    names, counts = tuple(map(str, found)), tuple(int(totals[number]) for number in found)
+    return Breakdown("classes", names, {"ap": tuple(found.values())}, counts)
+
+
+def _of_classes(scores: np.ndarray, classes: np.ndarray, right: np.ndarray, there: np.ndarray) -> dict[int, float]:
     totals = there.sum(axis=0)
     kept = classes >= 0
     scores, classes, right = scores[kept], classes[kept], right[kept]
     order = np.argsort(-scores, kind="stable")
     classes, right = classes[order], right[order]
-    found = [_of_class(right[classes == number], totals[number]) for number in np.flatnonzero(totals)]
-    return float(np.mean(found)) if found else math.nan
+    return {int(number): _of_class(right[classes == number], totals[number]) for number in np.flatnonzero(totals)}
 
 
 def _of_class(right: np.ndarray, total: int) -> float:

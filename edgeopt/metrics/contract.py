@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeopt import statistics
 from edgeopt.errors import DataError
-from edgeopt.vocabulary import Batch, Difference, MetricValue
+from edgeopt.vocabulary import Batch, Breakdown, Difference, MetricValue
 
 # Arrays whose first axis is the samples.
 Rows = tuple[np.ndarray, ...]
@@ -18,6 +18,10 @@ Rows = tuple[np.ndarray, ...]
 
 def _as_they_are(*rows: np.ndarray) -> Rows:
     return rows
+
+
+def _not_apart(*rows: np.ndarray) -> Breakdown | None:
+    return None
 
 
 def _not_finite(*rows: np.ndarray) -> str:
@@ -47,6 +51,7 @@ class Metric:
         settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
             show is decided there.
         by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
+        apart: `apart(*rows)` takes settled rows apart where `by` says nothing; None where there is nothing to tell.
         free_labels: whether labels need not have the output's form: its shape, or classes of its units.
         why_undefined: `why_undefined(*rows)` says in brackets why the value is not a finite number.
     """
@@ -60,6 +65,7 @@ class Metric:
     settle: Callable[..., Rows] = _as_they_are
     resamples: int | None = None
     by: str = ""
+    apart: Callable[..., Breakdown | None] = _not_apart
     free_labels: bool = False
     why_undefined: Callable[..., str] = _not_finite
 

@@ -9,7 +9,10 @@ import numpy as np
 from edgeopt.errors import DataError
 from edgeopt.metrics.contract import Rows
 from edgeopt.metrics.reading import binary_labels, targets_of
-from edgeopt.vocabulary import Batch
+from edgeopt.vocabulary import Batch, Breakdown
+
+# Of a histogram.
+_COLUMNS = 12
 
 
 def mse_per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
@@ -53,6 +56,23 @@ def auc_reconstruction_per_sample(outputs: np.ndarray, batch: Batch) -> Rows:
     """Returns the reconstruction error and the label, 1 = anomaly, of each sample."""
     labels = binary_labels(batch, "auc-reconstruction")
     return (*reconstruction_per_sample(outputs, batch), labels)
+
+
+def spread_of_scores(errors: np.ndarray, labels: np.ndarray) -> Breakdown | None:
+    """Returns where the reconstruction errors of the ordinary and of anomalies lie; None where there are not both.
+
+    The last column has all that lie higher, too.
+    """
+    finite = np.isfinite(errors)
+    rows = [errors[finite & (labels == kind)] for kind in (0, 1)]
+    if not all(len(row) for row in rows):
+        return None
+    edges = np.linspace(errors[finite].min(), np.quantile(errors[finite], 0.99), _COLUMNS + 1)
+    shares = [np.histogram(np.minimum(row, edges[-1]), edges)[0] / len(row) for row in rows]
+    columns = {f"{edge:.4g}": tuple(float(share[n]) for share in shares) for n, edge in enumerate(edges[:-1])}
+    if len(columns) < _COLUMNS:  # the errors hardly differ
+        return None
+    return Breakdown("scores", ("ordinary", "anomaly"), columns, tuple(len(row) for row in rows))
 
 
 def mean(values: np.ndarray) -> float:

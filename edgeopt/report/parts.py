@@ -1,9 +1,9 @@
-"""A report goes in; the score by class, label or target comes out, of the baseline and the recommended variant."""
+"""A report goes in; scores by class, label or target come out, of the baseline and the recommended variant."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeopt.report.model import Report
@@ -11,12 +11,14 @@ from edgeopt.report.words import printable
 from edgeopt.vocabulary import Breakdown
 
 # What a row is told by, the first that there is.
-_MEASURES = ("iou", "f1", "rmse")
+_MEASURES = ("iou", "f1", "ap", "rmse")
 _SINGULAR = {"classes": "class", "labels": "label", "targets": "target"}
 # More rows help nobody; those that lost most stay.
 _MOST_ROWS = 20
 _ROW, _LEFT, _WIDTH, _TOP = 18, 150, 420, 22
 _CHARACTERS = 20
+_HEIGHT = 120
+_LARGEST_MATRIX = 12
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Parts:
 
     Attributes:
         kind: "class", "label" or "target".
-        measure: "iou", "f1" or "rmse".
+        measure: "iou", "f1", "ap" or "rmse".
         before, after: names of the variants.
         rows: in their own order.
         left_out: how many rows lost less than those that are told.
         mistakes: which class is taken for which how much more often than before, most first.
+        output: which one it is of, where there are several.
+        confusion: of the variant after, how many of each class are taken for each; () of many.
     """
 
     kind: str
@@ -54,19 +58,40 @@ class Parts:
     rows: tuple[Part, ...]
     left_out: int
     mistakes: tuple[str, ...]
+    output: str = ""
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What the section is called."""
+        return f"{self.kind.capitalize()} by {self.kind}{f' of {self.output}' if self.output else ''}"
+
+    @property
+    def called(self) -> str:
+        """The measure as people write it."""
+        return {"iou": "IoU", "ap": "average precision"}.get(self.measure, self.measure.upper())
 
     def text(self, value: float | None) -> str:
         """Returns a score as people read it."""
         return "not defined" if value is None else format(value, ".4g" if self.measure == "rmse" else ".1%")
 
 
-def parts(report: Report) -> Parts | None:
-    """Returns the score by part; None where there is none, or but one part."""
+def parts(report: Report) -> tuple[Parts, ...]:
+    """Returns the score by part, of each output that has several parts."""
     baseline, best = report.variant(report.baseline), report.variant(report.best)
-    pair = [variant for variant in (baseline, best) if variant is not None and variant.breakdown is not None]
-    if len(pair) < 2 or pair[0].breakdown is None or pair[1].breakdown is None:
+    if baseline is None or best is None:
+        return ()
+    names = (baseline.name, best.name)
+    ours = {one.output: one.breakdown for one in best.outputs}
+    pairs = [("", baseline.breakdown, best.breakdown)]
+    pairs += [(one.output, one.breakdown, ours.get(one.output)) for one in baseline.outputs]
+    found = (_parts(output, names, *pair) for output, *pair in pairs)
+    return tuple(one for one in found if one is not None)
+
+
+def _parts(output: str, names: tuple[str, str], first: Breakdown | None, second: Breakdown | None) -> Parts | None:
+    if first is None or second is None:
         return None
-    first, second = pair[0].breakdown, pair[1].breakdown
     measure = next((name for name in _MEASURES if name in first.columns and name in second.columns), None)
     if measure is None or first.names != second.names or len(first.names) < 2:
         return None
@@ -76,9 +101,67 @@ def parts(report: Report) -> Parts | None:
     ]
     told = set(sorted(range(len(rows)), key=lambda n: -rows[n].worse)[:_MOST_ROWS])
     kept = tuple(row for n, row in enumerate(rows) if n in told)
-    before, after = (variant.name for variant in pair)
+    confusion = second.confusion if len(second.confusion) <= _LARGEST_MATRIX else ()
     left_out = len(rows) - len(kept)
-    return Parts(_SINGULAR[first.of], measure, before, after, kept, left_out, _mistakes(first, second))
+    return Parts(_SINGULAR[first.of], measure, *names, kept, left_out, _mistakes(first, second), output, confusion)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the scores of the ordinary and of anomalies lie.
+
+    Attributes:
+        variant: whose.
+        output: which one, where there are several.
+        edges: where columns begin, as they are written.
+        rows: name to the share of each column.
+    """
+
+    variant: str
+    output: str
+    edges: tuple[str, ...]
+    rows: Mapping[str, tuple[float, ...]]
+
+
+def spreads(report: Report) -> tuple[Spread, ...]:
+    """Returns where scores lie, of the recommended variant."""
+    best = report.variant(report.best)
+    if best is None:
+        return ()
+    every = (("", best.breakdown), *((one.output, one.breakdown) for one in best.outputs))
+    found = []
+    for output, told in every:
+        if told is not None and told.of == "scores":
+            shares = zip(*told.columns.values())
+            rows = {name: tuple(value or 0.0 for value in row) for name, row in zip(told.names, shares)}
+            found.append(Spread(best.name, output, tuple(told.columns), rows))
+    return tuple(found)
+
+
+def spread_svg(found: Spread) -> str:
+    """Returns the histogram: outlined bars of the first row, filled ones of the second."""
+    count = len(found.edges)
+    step = _WIDTH / count
+    most = max((value for row in found.rows.values() for value in row), default=0.0) or 1.0
+    label = f"Reconstruction errors of {found.variant}: {' and '.join(found.rows)}"
+    drawn = [
+        f'<svg viewBox="0 0 {_WIDTH + 40} {_HEIGHT + 40}" width="{_WIDTH + 40}" role="img" '
+        f'aria-label="{html.escape(printable(label))}">'
+    ]
+    for place, (name, row) in enumerate(found.rows.items()):
+        style = 'fill="currentColor" fill-opacity="0.75"' if place else 'fill="none" stroke="currentColor"'
+        for number, (edge, value) in enumerate(zip(found.edges, row)):
+            high = round(value / most * _HEIGHT, 1)
+            x = round(20 + number * step + place * step / 2, 1)
+            words = html.escape(printable(f"{name} from {edge}: {value:.1%}"))
+            drawn.append(
+                f'<rect x="{x}" y="{round(_HEIGHT + 8 - high, 1)}" width="{step / 2 - 3:.1f}" height="{high}" {style}>'
+                f"<title>{words}</title></rect>"
+            )
+    for number in range(0, count, 3):
+        edge = html.escape(printable(found.edges[number]))
+        drawn.append(f'<text x="{round(20 + number * step, 1)}" y="{_HEIGHT + 26}">{edge}</text>')
+    return "\n".join([*drawn, "</svg>"])
 
 
 def svg(found: Parts) -> str:
@@ -93,7 +176,7 @@ def svg(found: Parts) -> str:
     def x(value: float) -> float:
         return round(_LEFT + (value - low) / span * _WIDTH, 1)
 
-    label = f"{found.measure} of each {found.kind}, {found.before} and {found.after}"
+    label = f"{found.called} of each {found.kind}, {found.before} and {found.after}"
     drawn = [
         f'<svg viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" width="{_LEFT + _WIDTH + 20}" role="img" '
         f'aria-label="{html.escape(label)}">',

@@ -156,6 +156,9 @@ def _context(report: Report) -> dict[str, Any]:
         "left_out": words.LEFT_OUT,
         "parts": parts.parts(report),
         "parts_svg": parts.svg,
+        "spreads": parts.spreads(report),
+        "spread_svg": parts.spread_svg,
+        "several": [variant for variant in report.variants if variant.outputs],
     }
 
 

@@ -204,6 +204,18 @@ def _part(number: float, told: Promise) -> str:
     return f" ({number / told.of:.1%})" if told.of else ""
 
 
+def scored(metric: MetricValue) -> str:
+    """Returns a score alone with its interval: "84.4 % (81.7 to 86.7 %)" for shares, plain digits otherwise."""
+    if not math.isfinite(metric.value):
+        return ABSENT
+    low, value, high = (
+        f"{100 * number:.1f}" if metric.is_share else f"{number:.4g}".replace("-", MINUS)
+        for number in (metric.low, metric.value, metric.high)
+    )
+    unit = " %" if metric.is_share else ""
+    return f"{value}{unit} ({low} to {high}{unit})"
+
+
 @dataclass(frozen=True)
 class Numbers:
     """How the metric and the times of one report are written: one unit and one precision for a whole column.
