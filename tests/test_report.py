@@ -335,6 +335,7 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "interval": vocabulary.Interval,
         "climb": vocabulary.Climb,
         "breakdown": vocabulary.Breakdown,
+        "output_metric": vocabulary.OutputMetric,
         "rung": vocabulary.RungRecord,
     }
     assert set(definitions) == set(kinds)
