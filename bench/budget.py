@@ -14,7 +14,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--time", default="30m", help="of the ladder")
     parser.add_argument("--epochs", type=int, default=10, help="of tfmot's tutorials")
     parser.add_argument("--only", nargs="+", default=["plain", "ladder", "others", "by-hand", "recipes"])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="the packaged ones that are tried")
     parser.add_argument("--page", action="store_true", help="write the table")
     said = parser.parse_args()
     for text in said.model:
@@ -64,7 +65,7 @@ def main() -> None:
         if not plain.exists():
             common.edgeopt("convert", model, "--data", data, "--scheme", "int8", "-o", str(plain))
         case = Case(name, model, data, int(SHARE * plain.stat().st_size), folder)
-        for kind, what, make in _rows(case, said.time, said.epochs):
+        for kind, what, make in _rows(case, said.time, said.epochs, said.recipes):
             if kind not in said.only or any((r["model"], r["what"]) == (name, what) for r in common.kept_rows(RESULTS)):
                 continue
             start = time.perf_counter()
@@ -85,7 +86,9 @@ def page() -> str:
     return common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, table(common.kept_rows(RESULTS)))
 
 
-def _rows(case: Case, seconds: str, epochs: int) -> Iterator[tuple[str, str, Callable[[], Path]]]:
+def _rows(
+    case: Case, seconds: str, epochs: int, recipes: Sequence[str]
+) -> Iterator[tuple[str, str, Callable[[], Path]]]:
     """Yields the kind and the name of every file to make, and what makes it."""
     yield "plain", "int8 after training", lambda: case.folder / "int8.tflite"
     yield "ladder", "`edgeopt optimize`", partial(_climbed, case, ("--time", seconds))
@@ -93,7 +96,7 @@ def _rows(case: Case, seconds: str, epochs: int) -> Iterator[tuple[str, str, Cal
         yield "others", f"ai-edge-quantizer, {recipe}", partial(_others, case, recipe)
     for technique in BY_HAND:
         yield "by-hand", f"tfmot's tutorial, {technique}", partial(_by_hand, case, technique, epochs)
-    for recipe in RECIPES:
+    for recipe in recipes:
         yield "recipes", f"recipe {recipe}", partial(_climbed, case, ("--recipe", recipe))
 
 

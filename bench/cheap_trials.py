@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgeopt.errors import ConfigError
 from edgeopt.front import exact
@@ -76,9 +76,15 @@ def search(**settings: object) -> Search:
     return checked(SearchSettings(**{"recipe": SPACE, **settings}))  # type: ignore[arg-type]
 
 
-def study(url: str, name: str = "cheap", folder: str = "here", **identity: str) -> Study:
+def study(
+    url: str,
+    name: str = "cheap",
+    folder: str = "here",
+    objectives: Sequence[str] = ("quality", "size"),
+    **identity: str,
+) -> Study:
     """Returns the study of cheap trials in a database."""
-    return Study(url, name, identity={**IDENTITY, **identity}, objectives=("quality", "size"), folder=folder)
+    return Study(url, name, identity={**IDENTITY, **identity}, objectives=objectives, folder=folder)
 
 
 class Mortal:

@@ -9,12 +9,12 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from edgeopt import __version__, drawing, files, formats, machine, measuring, progress, targets
+from edgeopt import __version__, drawing, files, formats, machine, measuring, progress, sensitivities, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
 from edgeopt.compilers import COMPILERS
 from edgeopt.data import Dataset
 from edgeopt.drawing.colouring import by_bytes, by_error
-from edgeopt.errors import ConfigError, UnavailableError, named, setting
+from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
 from edgeopt.ladder import Aim, climb
 from edgeopt.ladder.climbing import Climbed
@@ -27,8 +27,12 @@ from edgeopt.report import DataFacts, ModelFacts, Report, write_report
 from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.steps import Training
 from edgeopt.store import MARKER
-from edgeopt.vocabulary import AIMS, Budgets, StepRecord, Variant
+from edgeopt.vocabulary import AIMS, Budgets, Sensitivity, StepRecord, Variant
+from edgeopt.workers import TimeIsUp, until
 from edgeopt.workspace import Conditions, Workspace
+
+# What a ladder's report shows of each layer: choices of `sensitivities`.
+_BITS = ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -164,22 +168,45 @@ def optimize(
         written = partial(write_up, workspace, recipe, warnings=warnings, commands=commands)
         if settings.climbs:
             aim = Aim(settings.aim or ("" if settings.budgets.bound else "balance"), settings.time_s, began)
-            return written(climb(workspace, recipe, aim, keep=written))
+            found = climb(workspace, recipe, aim, keep=written)
+            return written(*_with_sensitivity(workspace, found, aim))
         outcome = measuring.translated(workspace, carry_out(recipe, workspace), recipe.formats)
         target = None if recipe.target is None else targets.target(recipe.target)
         outcome, said = measuring.measured(workspace, outcome, promises=promises, target=target)
         return written(Climbed(outcome, None, {}, said))
 
 
+def _with_sensitivity(workspace: Workspace, found: Climbed, aim: Aim) -> tuple[Climbed, Sensitivity | None]:
+    """Adds what each layer bears, where a ladder needed more than its schemes and has the time to look."""
+    assert found.climb is not None
+    tried = any(rung.took_s is not None for rung in found.climb.rungs[1:])
+    if not tried or found.climb.ended in ("time", "interrupted"):
+        return found, None
+    try:
+        with until(float("inf") if aim.time_s is None else aim.began + aim.time_s):
+            return found, sensitivities.measure(workspace, sensitivities.chosen(_BITS), exact=0)
+    except TimeIsUp:
+        why = "there was no time to look at what each layer bears"
+    except EdgeoptError as error:
+        why = f"what each layer bears was not found out: {error}"
+    return replace(found, said=(*found.said, why)), None
+
+
 def write_up(
-    workspace: Workspace, recipe: Recipe, found: Climbed, *, warnings: Sequence[str], commands: Sequence[str]
+    workspace: Workspace,
+    recipe: Recipe,
+    found: Climbed,
+    sensitivity: Sensitivity | None = None,
+    *,
+    warnings: Sequence[str],
+    commands: Sequence[str],
 ) -> Report:
     """Recommends one of the variants that were found, writes the report, and gives the files names for people."""
     output = workspace.folder
     warnings = measuring.unrefuted(workspace, found.outcome.variants, warnings)
     outcome = _shown(workspace, found.outcome)
     report = _report(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
-    report = recommended(replace(report, climb=found.climb))
+    report = recommended(replace(report, climb=found.climb, sensitivity=sensitivity))
     best = report.best or ""
     whole = replace(found.recipes.get(best, recipe), formats=recipe.formats)
     report = _compiled(replace(report, recipe=to_values(whole)), recipe, output)

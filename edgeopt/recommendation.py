@@ -13,12 +13,10 @@ from dataclasses import replace
 
 from edgeopt.report import Report, broken_budgets
 from edgeopt.report.fidelity import problem as problem_words
-from edgeopt.report.verdict import as_chosen, smaller
+from edgeopt.report.verdict import as_chosen, broken, smaller
 from edgeopt.report.words import AIMS, Numbers
-from edgeopt.vocabulary import StepRecord, Variant
+from edgeopt.vocabulary import DEFAULT_MAX_DROP, StepRecord, Variant
 
-# Percentage points for shares, per cent of the value otherwise: a model that no longer works is small and fast, too.
-DEFAULT_MAX_DROP = 1.0
 # Medians of one file differ by up to so much from one run of a command to the next, on a machine that others share.
 LEAST_DOUBT = 0.2
 
@@ -28,7 +26,7 @@ def recommended(measured: Report) -> Report:
 
     Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
     and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
-    those that break the fewest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
+    those that come nearest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
     where no other keeps the budgets. So is one that is shown to have lost something against float32, and that is said.
     Further formats have the same numbers in them: what is recommended is of the first.
     """
@@ -46,8 +44,7 @@ def recommended(measured: Report) -> Report:
     near = [variant for variant in keeping if not broken_budgets(strict, variant)]
     bounded = report.budgets.max_drop is not None
     sound = [variant for variant in near if not _lost(variant, bounded=bounded)]
-    fewest = min(len(broken_budgets(report, variant)) for variant in made)
-    left = sound or near or keeping or [variant for variant in made if len(broken_budgets(report, variant)) == fewest]
+    left = sound or near or keeping or _nearest(report, made)
     equal = _equals(report, left)
     best = min(equal, key=lambda variant: _preference(report, variant))
     reason = _reason(report, (len(keeping), len(near), len(sound)), best, equal)
@@ -75,6 +72,14 @@ def _lost(variant: Variant, *, bounded: bool = False) -> str:
         return ""
     told = (problem for problem in found.problems if not (bounded and problem.what == "score"))
     return " ".join(problem_words(problem, found) for problem in told)
+
+
+def _nearest(report: Report, variants: Sequence[Variant]) -> list[Variant]:
+    """Returns the variants that come nearest to budgets that none keeps: one of them little may break more of them than
+    one that is far from a single one."""
+    distance = {variant.name: sum(found.over for found in broken(report, variant)) for variant in variants}
+    least = min(distance.values())
+    return [variant for variant in variants if distance[variant.name] <= least + LEAST_DOUBT]
 
 
 def _cost(report: Report, variant: Variant) -> float:
@@ -126,10 +131,12 @@ def _reason(report: Report, counts: tuple[int, int, int], best: Variant, equal: 
     """Returns why a variant was chosen, of how many that keep the budgets, lose little, and have lost nothing shown."""
     keeping, near, sound = counts
     if not keeping:
-        return "none keeps every budget; this one breaks the fewest"
+        return "none keeps every budget; this one comes nearest"
     allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or near or keeping
     keeps, loses, are = ("keeps", "loses", "is") if count == 1 else ("keep", "lose", "are")
-    condition = f"{keeps} every budget" + (f" and {loses} at most {allowance}" if 0 < near < keeping else "")
+    asked = report.budgets.bound or report.budgets.runtimes or report.target
+    condition = f"{keeps} every budget" if asked else f"{'was' if count == 1 else 'were'} made"
+    condition += f" and {loses} at most {allowance}" if 0 < near < keeping else ""
     condition += f" and {are} faithful to float32" if 0 < sound < near else ""
     doubt = "" if near else f"; it loses more than {allowance}"
     if count == 1:

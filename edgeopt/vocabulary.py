@@ -710,6 +710,11 @@ class Fidelity:
     notes: tuple[str, ...] = ()
 
 
+# The loss that is allowed where no budget says which; percentage points for shares, per cent of the value otherwise: a
+# model that no longer works is small and fast, too.
+DEFAULT_MAX_DROP = 1.0
+
+
 @dataclass(frozen=True)
 class Budgets:
     """What the recommended model must keep.

@@ -173,6 +173,10 @@ def test_a_size_that_no_scheme_keeps_is_met_a_rung_higher(finished: tuple[Report
     assert last.best == best.name
     assert best.name in last.made
     assert told["shrink"].skipped == climb.why
+    # Where the schemes were not enough, what each layer bears is of interest.
+    assert again.sensitivity is not None
+    assert again.sensitivity.choices == ("int8", "int4")
+    assert report.sensitivity is None
     # The recipe is that of the best one, and makes it again.
     assert edgeopt.load_recipe(folder / "recipe.yaml").schemes == (best.scheme,)
     assert to_json(read_report(folder)) == to_json(again)
@@ -208,14 +212,24 @@ def test_ctrl_c_ends_the_ladder_well(begun: tuple[Report, Path], digits_model: P
     assert " too many: weights of " in again.climb.obstacles[0]
 
 
-def test_a_time_too_short_for_the_schemes_still_makes_them(begun: tuple[Report, Path], digits_model: Path) -> None:
-    report, folder = begun
-    again = edgeopt.optimize(digits_model, "digits", folder, budgets=Budgets(max_size_bytes=20_000), time_s=0.001)
-    assert again.climb is not None
-    assert again.climb.ended == "time"
-    assert again.climb.why.startswith("the schemes alone took ")
-    assert [variant.name for variant in again.variants] == [variant.name for variant in report.variants]
-    assert all(rung.skipped == again.climb.why for rung in again.climb.rungs[1:])
+def test_a_time_too_short_for_the_schemes_makes_the_integers_alone(digits_model: Path, tmp_path: Path) -> None:
+    report = edgeopt.optimize(digits_model, "digits", tmp_path, budgets=Budgets(max_size_bytes=60_000), time_s=0.001)
+    assert report.climb is not None
+    assert report.climb.ended == "time"
+    left_out = [name for name in DEFAULTS if name not in ("float32", "int8")]
+    assert report.climb.why == f"there was no time for {', '.join(left_out)}"
+    assert [variant.name for variant in report.variants] == ["float32", "int8"]
+    assert all(rung.skipped == report.climb.why for rung in report.climb.rungs[1:])
+    best = report.variant(report.best)
+    assert best is not None
+    assert best.name == "int8"
+    # It runs, and nobody waited for a clock.
+    assert best.runtimes
+    assert report.latency(best) is None
+    assert (tmp_path / "best.tflite").read_bytes() == (tmp_path / str(best.file)).read_bytes()
+    # With time the same command goes on from there.
+    whole = edgeopt.optimize(digits_model, "digits", tmp_path, budgets=Budgets(max_size_bytes=60_000), time_s=600)
+    assert [variant.name for variant in whole.variants] == list(DEFAULTS)
 
 
 def test_what_stands_in_the_way_is_said_from_facts(finished: tuple[Report, Path]) -> None:
@@ -417,11 +431,14 @@ def test_a_gain_is_no_loss() -> None:
     assert chosen(made("better", 900, 0.9, -0.5), max_drop=0.0)[0] == "better"
 
 
-def test_when_none_keeps_the_budgets_the_one_that_breaks_the_fewest() -> None:
-    reason = "none keeps every budget; this one breaks the fewest"
+def test_when_none_keeps_the_budgets_the_one_that_comes_nearest() -> None:
+    reason = "none keeps every budget; this one comes nearest"
     large, lossy = made("large", 800, 0.5), made("lossy", 700, 0.5, 5.0)
     assert chosen(large, lossy, max_drop=1.0, max_size_bytes=100) == ("large", reason)
     assert chosen(large, made("larger", 900, 0.1), max_size_bytes=100) == ("larger", reason)
+    # Four times too large is farther than half a point too much of a file that is nearly small enough.
+    near = made("near", 110, 0.9, 1.5)
+    assert chosen(made("far", 400, 0.1), near, max_drop=1.0, max_size_bytes=100) == ("near", reason)
 
 
 def test_what_was_not_timed_counts_as_fast_as_the_baseline() -> None:
@@ -444,9 +461,9 @@ def test_a_model_that_no_longer_works_is_not_recommended_without_a_budget_for_th
     collapsed, sound = made("collapsed", 250, 0.2, 60.0), made("sound", 260, 0.3, 0.4)
     assert chosen(collapsed, sound) == (
         "sound",
-        "of the 2 that keep every budget and lose at most 1 point, the one with the least size times latency",
+        "of the 2 that were made and lose at most 1 point, the one with the least size times latency",
     )
-    assert chosen(collapsed) == ("float32", "the only one that keeps every budget and loses at most 1 point")
+    assert chosen(collapsed) == ("float32", "the only one that was made and loses at most 1 point")
     assert chosen(collapsed, max_size_bytes=250) == (
         "collapsed",
         "the only one that keeps every budget; it loses more than 1 point",
@@ -458,7 +475,7 @@ def test_what_has_lost_something_is_recommended_only_where_nothing_else_is_left_
     small, sound = made("small", 250, 0.2, fidelity=lost), made("sound", 500, 0.5, fidelity=Fidelity(300, "litert"))
     assert chosen(small, sound) == (
         "sound",
-        "of the 2 that keep every budget and are faithful to float32, the one with the least size times latency",
+        "of the 2 that were made and are faithful to float32, the one with the least size times latency",
     )
     name, reason = chosen(small, sound, max_size_bytes=250)
     assert name == "small"

@@ -53,11 +53,14 @@ from edgeopt.vocabulary import (
     Latency,
     LayerChange,
     LayerError,
+    LayerLosses,
+    Loss,
     MetricValue,
     OnTarget,
     Preprocessing,
     Promise,
     RuntimeResult,
+    Sensitivity,
     StepRecord,
     TensorSpec,
     Variant,
@@ -337,6 +340,9 @@ def test_schema_and_dataclasses_name_the_same_keys() -> None:
         "breakdown": vocabulary.Breakdown,
         "output_metric": vocabulary.OutputMetric,
         "rung": vocabulary.RungRecord,
+        "sensitivity": Sensitivity,
+        "layer_losses": LayerLosses,
+        "loss": Loss,
     }
     assert set(definitions) == set(kinds)
     derived = {"runtime": {"loads"}}
@@ -646,6 +652,24 @@ def test_folder_that_cannot_be_written(report: Report, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match=r"Could not write .*report\.json: .* Try another output path"):
         write_report(report, tmp_path / "file")
+
+
+def test_a_report_shows_what_each_layer_bears(report: Report, tmp_path: Path) -> None:
+    losses = {"int8": Loss(math.inf), "int4": Loss(-1.25)}
+    layer = LayerLosses("<b>conv|1</b>", "conv", "CONV_2D", 100, losses)
+    found = Sensitivity(64, None, ("int8", "int4"), (layer,), {"int8": Loss(41.0), "int4": Loss(12.5)})
+    whole = dataclasses.replace(report, sensitivity=found)
+    jsonschema.Draft202012Validator(schema.load_schema()).validate(to_json(whole))
+    # JSON has no infinity: what comes back is shown as it was.
+    for one in (whole, from_json(json.loads(json.dumps(to_json(whole))))):
+        page, text = render_html(one), render_markdown(one)
+        assert "What each layer bears" in page
+        assert page.count('class="heat heat4"') == 2  # int8: nothing is lost, alone or together
+        assert page.count('class="heat heat0"') == 1
+        assert "&lt;b&gt;conv|1&lt;/b&gt;" in page
+        assert "| &lt;b&gt;conv\\|1&lt;/b&gt; | ∞ | \N{MINUS SIGN}1.2 |" in text
+        assert "| **all at once** | 41.0 | 12.5 |" in text
+    assert "What each layer bears" not in render_html(report) + render_markdown(report)
 
 
 def test_no_address_outside(report: Report) -> None:

@@ -187,3 +187,14 @@ def test_what_a_technique_tries_is_among_what_it_takes(name: str) -> None:
             assert any(
                 k.name == other and wanted in (None, k.default, *k.option.tried) for k in keys(TECHNIQUES[name].step)
             )
+
+
+def test_a_scheme_that_the_target_refuses_is_never_drawn() -> None:
+    space = space_from({"schemes": ["float16", "int8", "dynamic"], "target": "cortex-m4"}, DATA)
+    assert {recipe.schemes for recipe in drawn(space)} == {("int8",)}
+    with pytest.raises(ImpossibleError, match="that cortex-m4 can run, got float16: TFLM's DEQUANTIZE"):
+        space.recipe(lambda parameter: "float16")
+    with pytest.raises(
+        ConfigError, match=r"Expected a space with something valid in it, got none: .*can run, got dynamic"
+    ):
+        space_from({"schemes": ["dynamic"], "steps": ["correct-bias"], "target": "cortex-m4"}, DATA).first()

@@ -18,9 +18,10 @@ import pytest
 from bench import cheap_trials
 from bench.cheap_trials import Cheap, measured
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
+from edgeopt.front import exact
 from edgeopt.recipe import Recipe, from_values, to_values
 from edgeopt.search import sampling
-from edgeopt.search.choosing import chosen, is_constant
+from edgeopt.search.choosing import chosen, is_constant, unknown
 from edgeopt.search.hands import Ended
 from edgeopt.search.sampling import SAMPLERS, chosen_sampler
 from edgeopt.search.settings import SearchSettings as Settings
@@ -297,6 +298,25 @@ def test_the_front_keeps_the_budgets_and_holds_what_no_other_beats(thirty: Study
     for cost in costs:
         smaller = [other for other in costs if other["size"].value < cost["size"].value]
         assert all(other["quality"].value > cost["quality"].value for other in smaller)
+
+
+def test_a_cost_that_is_not_known_counts_as_the_worst(url: str) -> None:
+    """No source tells the latency of weights of four bits on that device: the file may still be the smallest."""
+    study = cheap_trials.study(url, objectives=("quality", "size", "latency"))
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        found = measured(recipe)
+        known = {} if "int4" in recipe.schemes else {"latency": exact(5.0)}
+        return Ended(hand, replace(found, costs={**found.costs, **known}))
+
+    led(study, Cheap(outcome=outcome), trials=12, objectives=("quality", "size", "latency"))
+    assert study.states["failed"] == 0
+    front = chosen(study.trials, study.objectives, Budgets()).front
+    assert {"int4", "int8"} <= {trial.recipe["schemes"][0] for trial in front}
+    slow = sum("int4" in trial.recipe["schemes"] for trial in study.trials if trial.outcome.state == "done")
+    assert unknown(study.trials, study.objectives) == {"latency": slow}
+    kept = chosen(study.trials, study.objectives, Budgets(max_latency_ms=6.0)).front
+    assert "int4" not in {trial.recipe["schemes"][0] for trial in kept}
 
 
 def test_budgets_that_contradict_each_other_are_told_by_what_was_measured(thirty: Study) -> None:

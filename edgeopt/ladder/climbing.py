@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgeopt import __version__, measuring, progress, schemes, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
@@ -24,7 +24,7 @@ from edgeopt.ladder.obstacles import obstacles
 from edgeopt.ladder.rungs import RUNGS, Rung, Situation, needs, touches_model
 from edgeopt.outlook import stages
 from edgeopt.recipe import Recipe
-from edgeopt.recommendation import DEFAULT_MAX_DROP, recommended, rolled_back
+from edgeopt.recommendation import recommended, rolled_back
 from edgeopt.report import ModelFacts, Report
 from edgeopt.report.verdict import as_chosen, broken
 from edgeopt.report.words import Numbers, seconds
@@ -32,7 +32,7 @@ from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.statistics import samples_to_show
 from edgeopt.steps import DEFAULTS, TrainedStep
 from edgeopt.techniques import Need
-from edgeopt.vocabulary import AIMS, Climb, Difference, Gain, Interval, RungRecord, Variant
+from edgeopt.vocabulary import AIMS, DEFAULT_MAX_DROP, Climb, Difference, Gain, Interval, RungRecord, Variant
 from edgeopt.workers import TimeIsUp, until
 from edgeopt.workspace import Workspace
 
@@ -100,6 +100,17 @@ class Doubt:
     can_be_shown: bool
 
 
+@dataclass
+class _Done:
+    """What was done on a rung so far; see `RungRecord`."""
+
+    told_s: float = 0.0
+    took_s: float = 0.0
+    made: list[str] = field(default_factory=list)
+    came_to: list[str] = field(default_factory=list)
+    skipped: str = ""
+
+
 # What is told after every rung, so that the best so far is always on disk.
 Keep = Callable[[Climbed], object]
 
@@ -150,13 +161,20 @@ class _Climber:
     # --- the rungs -------------------------------------------------------------------------------------------------
 
     def first(self, rung: Rung) -> None:
-        """Converts in every scheme: what is always made, however short the time."""
+        """Converts in every scheme, or in as many as there is time for; one is always made, however short it is."""
         began = time.monotonic()
         progress.foresee(stages(self._asked, samples=0, measured=True))
-        outcome = carry_out(self._asked, self._workspace)
-        outcome = measuring.translated(self._workspace, outcome, self._asked.formats)
+        asked, short = self._schemes_in_time(began)
+        outcome = carry_out(asked, self._workspace)
+        outcome = measuring.translated(self._workspace, outcome, asked.formats)
+        most = outcome.variants[-1].name
         self._outcome, self._said = measuring.measured(
-            self._workspace, outcome, promises=promised(self._asked), target=self._target
+            self._workspace,
+            outcome,
+            promises=promised(asked),
+            target=self._target,
+            wholly=(lambda variants: {BASELINE, most}) if short else None,
+            clocked=not short,
         )
         self._said += _one_label(self._workspace.data.deciding)
         self._recipes = {variant.name: self._asked for variant in self._outcome.variants}
@@ -166,11 +184,29 @@ class _Climber:
         record = RungRecord(rung.name, rung.summary, None, took, made, best.best or "", came_to=self._judged(made))
         self._records.append(record)
         self._decide()
-        if self._aim.time_s is not None and took > self._aim.time_s:
+        if short:
+            self.stop("time", f"there was no time for {', '.join(short)}")
+        elif self._aim.time_s is not None and took > self._aim.time_s:
             self.stop(
                 "time", f"the schemes alone took {seconds(took)}, more than the {seconds(self._aim.time_s)} there were"
             )
         self._keep(self._climbed())
+
+    def _schemes_in_time(self, began: float) -> tuple[Recipe, tuple[str, ...]]:
+        """Returns what is asked for with the schemes that are converted in half of the time, the integers first, and
+        the others; where nothing is bounded, with all of them."""
+        asked, time_s = self._asked, self._aim.time_s
+        if time_s is None:
+            return asked, ()
+        made: list[str] = []
+        others = [name for name in asked.schemes if name != BASELINE] or [BASELINE]
+        for name in sorted(others, key=lambda name: name != _first_of(others, self._target)):
+            if made and time.monotonic() - began > time_s / 2:
+                break
+            carry_out(replace(asked, schemes=(name,)), self._workspace)
+            made.append(name)
+        left = tuple(name for name in others if name not in made)
+        return replace(asked, schemes=tuple(name for name in asked.schemes if name not in left)), left
 
     def try_rung(self, rung: Rung) -> None:
         """Climbs one rung, or notes why not; decides whether to go on."""
@@ -181,57 +217,62 @@ class _Climber:
         if why := self._idle(rung, situation):
             self._records.append(RungRecord(rung.name, rung.summary, skipped=why))
             return
-        told = took = 0.0
-        made: list[str] = []
-        came_to: list[str] = []
-        skipped = ""
-        for recipe in rung.candidates(situation):
-            if why := self._missing(recipe) or self._needless(recipe):
-                skipped = why
-                continue
-            fitting = self._costs.shortened(recipe, self.left_s())
-            if fitting is None:
-                about, left = seconds(self._costs.of(recipe)), self.left_s()
-                skipped = f"{recipe.name} may take {about}, and "
-                skipped += f"{seconds(left)} are left" if left > 0 else "no time is left"
-                self._for_want_of_time = True
-                continue
-            cost = self._costs.of(fitting)
-            progress.foresee(stages(fitting, samples=self._costs.samples, measured=False))
-            progress.announce(f"{rung.name}, {recipe.name}: may take {seconds(cost)}")
-            began = time.monotonic()
-            told += cost
-            try:
-                names, said = self._carried_out(fitting)
-            except TimeIsUp:
-                took += time.monotonic() - began
-                came_to.append(f"{recipe.name} was ended when the time was over")
-                self.stop("time", _OVER)
-                break
-            except KeyboardInterrupt:
-                came_to.append(f"{recipe.name} was interrupted")
-                took += time.monotonic() - began
-                self._records.append(self._record(rung, told, took, made, came_to))
-                raise
-            except EdgeoptError as error:
-                took += time.monotonic() - began
-                came_to.append(f"{recipe.name} could not be done: {error}")
-                continue
-            took += time.monotonic() - began
-            self._costs.learn(fitting, time.monotonic() - began)
-            made += names
-            came_to += [*_shortened_words(recipe, fitting), *said]
-            progress.announce(
-                f"  took {seconds(time.monotonic() - began)}; the best so far is {self._recommended().best}"
-            )
-            self._decide()
-            if self.ended or self._is_shown_to_lose(names):
-                break
-        if not told:
-            self._records.append(RungRecord(rung.name, rung.summary, skipped=skipped or "nothing to try here"))
+        done = _Done()
+        try:
+            for recipe in rung.candidates(situation):
+                fitting, why = self._fitting(recipe)
+                if fitting is None:
+                    done.skipped = why
+                elif self._tried(rung, recipe, fitting, done):
+                    break
+        finally:  # whatever ends it, what was begun is told of
+            if done.told_s:
+                self._records.append(self._record(rung, done))
+        if not done.told_s:
+            self._records.append(RungRecord(rung.name, rung.summary, skipped=done.skipped or "nothing to try here"))
             return
-        self._records.append(self._record(rung, told, took, made, came_to))
         self._keep(self._climbed())
+
+    def _fitting(self, recipe: Recipe) -> tuple[Recipe | None, str]:
+        """Returns a recipe as there is time for it; None, and why, where it is not to be begun."""
+        if why := self._missing(recipe) or self._needless(recipe):
+            return None, why
+        left = self.left_s()
+        fitting = self._costs.shortened(recipe, left)
+        if fitting is not None:
+            return fitting, ""
+        self._for_want_of_time = True
+        there = f"{seconds(left)} are left" if left > 0 else "no time is left"
+        return None, f"{recipe.name} may take {seconds(self._costs.of(recipe))}, and {there}"
+
+    def _tried(self, rung: Rung, recipe: Recipe, fitting: Recipe, done: _Done) -> bool:
+        """Carries a recipe out and adds what came of it to `done`; returns whether it was the last one of its rung."""
+        cost = self._costs.of(fitting)
+        progress.foresee(stages(fitting, samples=self._costs.samples, measured=False))
+        progress.announce(f"{rung.name}, {recipe.name}: may take {seconds(cost)}")
+        began = time.monotonic()
+        done.told_s += cost
+        try:
+            names, said = self._carried_out(fitting)
+        except TimeIsUp:
+            done.came_to.append(f"{recipe.name} was ended when the time was over")
+            self.stop("time", _OVER)
+            return True
+        except KeyboardInterrupt:
+            done.came_to.append(f"{recipe.name} was interrupted")
+            raise
+        except EdgeoptError as error:
+            done.came_to.append(f"{recipe.name} could not be done: {error}")
+            return False
+        finally:
+            done.took_s += time.monotonic() - began
+        took = time.monotonic() - began
+        self._costs.learn(fitting, took)
+        done.made += names
+        done.came_to += [*_shortened_words(recipe, fitting), *said]
+        progress.announce(f"  took {seconds(took)}; the best so far is {self._recommended().best}")
+        self._decide()
+        return bool(self.ended) or self._is_shown_to_lose(names)
 
     def stop(self, ended: str, why: str) -> None:
         """Notes why the ladder is not climbed any further."""
@@ -487,9 +528,10 @@ class _Climber:
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
-    def _record(self, rung: Rung, told: float, took: float, made: Sequence[str], came_to: Sequence[str]) -> RungRecord:
+    def _record(self, rung: Rung, done: _Done) -> RungRecord:
         best = self._recommended().best or ""
-        return RungRecord(rung.name, rung.summary, told, took, tuple(made), best, came_to=tuple(came_to))
+        made, came_to = tuple(done.made), tuple(done.came_to)
+        return RungRecord(rung.name, rung.summary, done.told_s, done.took_s, made, best, came_to=came_to)
 
     def _climbed(self, *, final: bool = False) -> Climbed:
         report = self._strict()
@@ -497,6 +539,12 @@ class _Climber:
         stands = obstacles(report, self._workspace.folder) if final and lacks else ()
         found = Climb(self._aim.gain, self._aim.time_s, tuple(self._records), self.ended, self._why, stands)
         return Climbed(self._outcome, found, dict(self._recipes), self._said)
+
+
+def _first_of(names: Sequence[str], target: targets.Target | None) -> str:
+    """Returns the scheme that is worth most where there is time for one."""
+    wanted = ("int8" if target is None else target.best_scheme, "int8")
+    return next((name for name in wanted if name in names), names[0])
 
 
 def _high(drop: Difference | None) -> float:

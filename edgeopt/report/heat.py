@@ -19,13 +19,18 @@ _CHARACTERS = 34
 
 def shade(sqnr_db: float) -> int:
     """Returns how bad a loss is: 0 where nothing is left, up to len(SHADES) where it does not matter."""
-    return sum(sqnr_db >= limit for limit in SHADES)
+    return len(SHADES) if math.isnan(sqnr_db) else sum(sqnr_db >= limit for limit in SHADES)
 
 
 def cell(loss: Loss) -> str:
     """Returns a loss in a few characters: dB, and the points or per cent lost where they were measured."""
-    number = "∞" if math.isinf(loss.sqnr_db) and loss.sqnr_db > 0 else f"{loss.sqnr_db:.1f}"
-    return number.replace("-", MINUS) + ("" if loss.exact is None else f" {loss.exact.value:+.1f}".replace("-", MINUS))
+    number = decibels(loss.sqnr_db)
+    return number + ("" if loss.exact is None else f" {loss.exact.value:+.1f}".replace("-", MINUS))
+
+
+def decibels(sqnr_db: float) -> str:
+    """Returns a signal to noise as it is shown; an infinite one comes out of a report's file as NaN."""
+    return "∞" if math.isnan(sqnr_db) or sqnr_db == math.inf else f"{sqnr_db:.1f}".replace("-", MINUS)
 
 
 def exact_words(loss: Loss, unit: str) -> str:
@@ -42,7 +47,7 @@ def svg(found: Sensitivity) -> str:
     width, height = _LEFT + _COLUMN * len(found.choices), _TOP + _ROW * (len(found.layers) + 1) + 4
     unit = "points" if found.metric is not None and found.metric.is_share else "%"
     parts = [
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'<svg class="heatmap" viewBox="0 0 {width} {height}" width="{width}" role="img" '
         'aria-label="What the outputs lose by each layer alone, in dB">'
     ]
     for column, choice in enumerate(found.choices):
@@ -82,7 +87,6 @@ def page(found: Sensitivity, title: str) -> str:
 <title>{html.escape(title)}</title>
 <style>
 {css}
-{_CSS}
 </style>
 </head>
 <body>
@@ -105,13 +109,6 @@ def write_page(found: Sensitivity, file: Path, title: str) -> None:
     atomic_write(file, page(found, title))
 
 
-_CSS = """.heat0 { fill: #b2182b; } .heat1 { fill: #e8735c; } .heat2 { fill: #f9c8a5; } .heat3 { fill: #dbe7f2; }
-.heat4 { fill: #eef3f7; } .heat { stroke: var(--page); stroke-width: 2; }
-.exact { stroke: var(--text); stroke-width: 1.5; }
-svg text { font-size: 11.5px; fill: var(--text); } svg text.in { fill: #1d2126; } svg text.in0 { fill: #ffffff; }
-svg text.all { font-weight: 600; }"""
-
-
 def _x(column: int) -> float:
     return _LEFT + _COLUMN * (column + 0.5)
 
@@ -122,7 +119,7 @@ def _y(row: int) -> int:
 
 def _drawn(column: int, row: int, loss: Loss, where: str, unit: str, *, down: int = 0) -> str:
     level, y = shade(loss.sqnr_db), _y(row) + down
-    words = ", ".join(filter(None, (f"{where}: {loss.sqnr_db:.1f} dB", exact_words(loss, unit))))
+    words = ", ".join(filter(None, (f"{where}: {decibels(loss.sqnr_db)} dB", exact_words(loss, unit))))
     frame, x = " exact" if loss.exact is not None else "", _x(column)
     return (
         f'<rect class="heat heat{level}{frame}" x="{_LEFT + _COLUMN * column + 1}" y="{y + 1}" width="{_COLUMN - 2}" '

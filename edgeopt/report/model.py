@@ -18,6 +18,7 @@ from edgeopt.vocabulary import (
     Latency,
     Preprocessing,
     RuntimeResult,
+    Sensitivity,
     Shape,
     StepRecord,
     TensorSpec,
@@ -92,6 +93,7 @@ class Report:
         versions: package to version.
         elapsed_s: stage to seconds.
         climb: the ladder as it was climbed; None for a run that carried out a recipe.
+        sensitivity: what the model loses by each of its layers alone; None where that was not looked at.
 
     Raises:
         DataError: `best` or `baseline` names no variant, or two variants share a name.
@@ -117,6 +119,7 @@ class Report:
     elapsed_s: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     climb: Climb | None = None
+    sensitivity: Sensitivity | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgeopt.files import atomic_write
-from edgeopt.report import fidelity, figures, parts, verdict, words
+from edgeopt.report import fidelity, figures, heat, parts, verdict, words
 from edgeopt.report.model import Report, from_json, to_json
 from edgeopt.schemes import SCHEMES
-from edgeopt.vocabulary import Budgets, LayerError, StepRecord, Variant
+from edgeopt.vocabulary import DEFAULT_MAX_DROP, Budgets, LayerError, StepRecord, Variant
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -154,6 +154,10 @@ def _context(report: Report) -> dict[str, Any]:
         "above": verdict.rungs_above(report),
         "aims": words.AIMS,
         "left_out": words.LEFT_OUT,
+        "usual_loss": words.Numbers.of(report).allowance(DEFAULT_MAX_DROP),
+        "sensitivity": report.sensitivity,
+        "heat_svg": heat.svg,
+        "heat_cell": heat.cell,
         "parts": parts.parts(report),
         "parts_svg": parts.svg,
         "spreads": parts.spreads(report),

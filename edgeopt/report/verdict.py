@@ -19,11 +19,17 @@ class Gap(NamedTuple):
     text: str
 
 
+# How far off something is that does not run, or of which nothing is known: a thousand times too large.
+_FAR = 10.0
+
+
 class Broken(NamedTuple):
-    """A budget that is not kept, or not known to be: what it lacks, and in words how."""
+    """A budget that is not kept, or not known to be: what it lacks, in words how, and how far off it is, in doublings
+    of the budget; of a loss in times of what is allowed, of one point at least."""
 
     lacks: Gain
     text: str
+    over: float = _FAR
 
 
 def broken_budgets(report: Report, variant: Variant) -> tuple[str, ...]:
@@ -43,27 +49,31 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
             found.append(Broken(Gain.QUALITY, f"loss not known (at most {limit} allowed)"))
         elif variant.drop.value > budgets.max_drop:
             lost = numbers.lost(numbers.loss(variant.drop.value))
-            found.append(Broken(Gain.QUALITY, f"{lost}, more than {limit}"))
+            over = (variant.drop.value - budgets.max_drop) / max(budgets.max_drop, 1.0)
+            found.append(Broken(Gain.QUALITY, f"{lost}, more than {limit}", over))
     if budgets.max_size_bytes is not None:
         limit = f"{whole(budgets.max_size_bytes)} bytes"
         if variant.size_bytes is None:
             found.append(Broken(Gain.BYTES, f"size not measured (at most {limit} allowed)"))
         elif variant.size_bytes > budgets.max_size_bytes:
-            found.append(Broken(Gain.BYTES, f"takes {whole(variant.size_bytes)} bytes, more than {limit}"))
+            over = math.log2(variant.size_bytes / budgets.max_size_bytes)
+            found.append(Broken(Gain.BYTES, f"takes {whole(variant.size_bytes)} bytes, more than {limit}", over))
     if budgets.max_latency_ms is not None:
         limit = numbers.time(budgets.max_latency_ms)
         if latency is None:
             found.append(Broken(Gain.LATENCY, f"latency on {report.runtime} not measured (at most {limit} allowed)"))
         elif latency.p50 > budgets.max_latency_ms:
             took = numbers.time(latency.p50)
-            found.append(Broken(Gain.LATENCY, f"takes {took} on {report.runtime}, more than {limit}"))
+            over = math.log2(latency.p50 / budgets.max_latency_ms)
+            found.append(Broken(Gain.LATENCY, f"takes {took} on {report.runtime}, more than {limit}", over))
     if budgets.max_ram_bytes is not None:
         limit = f"{whole(budgets.max_ram_bytes)} bytes of RAM"
         if variant.on_target is None or variant.on_target.ram_bytes is None:
             found.append(Broken(Gain.RAM, f"RAM not known (at most {limit} allowed)"))
         elif variant.on_target.ram_bytes > budgets.max_ram_bytes:
             took = f"{whole(variant.on_target.ram_bytes)} ({variant.on_target.memory_how})"
-            found.append(Broken(Gain.RAM, f"takes {took} on {report.target}, more than {limit}"))
+            over = math.log2(variant.on_target.ram_bytes / budgets.max_ram_bytes)
+            found.append(Broken(Gain.RAM, f"takes {took} on {report.target}, more than {limit}", over))
     if variant.on_target is not None and variant.on_target.problems:
         why = clause("; ".join(variant.on_target.problems))
         found.append(Broken(Gain.RUNS, f"does not run on {report.target}: {why}"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeopt.front import front
+from edgeopt.front import exact, front
 from edgeopt.search.study import Trial
 from edgeopt.search.trying import Measured
-from edgeopt.vocabulary import Budgets
+from edgeopt.vocabulary import Budgets, Interval
 
 # What a budget on an objective is called.
 BUDGETS = {"quality": "max_drop", "size": "max_size", "latency": "max_latency", "ram": "max_ram"}
@@ -55,20 +56,32 @@ def chosen(trials: Sequence[Trial], objectives: Sequence[str], budgets: Budgets)
     """Returns the front of the trials that are done, the smallest file first.
 
     Of several recipes that come to the same file, or to the same costs, the one with the fewest steps stands for all.
+    A cost that is not known, as of a latency that no source tells of a scheme, counts as the worst.
     """
-    done = [t for t in trials if t.outcome.state == "done" and all(o in _measured(t).costs for o in objectives)]
+    done = [trial for trial in trials if trial.outcome.state == "done"]
     files: dict[str, Trial] = {}
     costs: dict[tuple[float, ...], Trial] = {}
     for trial in sorted(done, key=lambda t: (len(t.recipe.get("steps", ())), t.number)):
         files.setdefault(_measured(trial).sha256, trial)
     for trial in files.values():
-        costs.setdefault(tuple(_measured(trial).costs[name].value for name in objectives), trial)
+        costs.setdefault(tuple(_cost(trial, name).value for name in objectives), trial)
     different = sorted(costs.values(), key=lambda t: t.number)
     keeping = [t for t in different if all(over <= 0 for over in excesses(_measured(t), budgets).values())]
     some = keeping or different
-    found = front([[_measured(t).costs[name] for name in objectives] for t in some])
+    found = front([[_cost(t, name) for name in objectives] for t in some])
     order = sorted((some[i] for i in found), key=lambda t: (_measured(t).costs["size"].value, t.number))
     return Choice(tuple(order), bool(keeping), "" if keeping else _obstacle(different, budgets))
+
+
+def unknown(trials: Iterable[Trial], objectives: Sequence[str]) -> dict[str, int]:
+    """Returns of how many trials that are done an objective is not known, by its name; those of none are left out."""
+    done = [_measured(trial).costs for trial in trials if trial.outcome.state == "done"]
+    found = {name: sum(name not in costs for costs in done) for name in objectives}
+    return {name: count for name, count in found.items() if count}
+
+
+def _cost(trial: Trial, name: str) -> Interval:
+    return _measured(trial).costs.get(name, exact(math.inf))
 
 
 def _measured(trial: Trial) -> Measured:

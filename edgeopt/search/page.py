@@ -9,7 +9,7 @@ from typing import Any
 from edgeopt.report import figures, words
 from edgeopt.report.render import framed, render_page
 from edgeopt.report.words import ABSENT, Numbers, whole
-from edgeopt.search.result import Tuned, headline, recipe_words
+from edgeopt.search.result import Tuned, headline, on_target, recipe_words
 from edgeopt.search.sampling import SAMPLERS
 from edgeopt.search.study import Trial
 from edgeopt.vocabulary import Artifact, Budgets, Variant
@@ -39,7 +39,8 @@ def render(tuned: Tuned) -> str:
         "scatter": _scatter(tuned),
         "front": [_point(tuned, numbers, number) for number in range(len(tuned.front))],
         "tuning": report.data is not None and bool(report.data.samples.get("tuning")),
-        "has_latency": any(report.latency(v) for v in report.variants),
+        "has_latency": any(report.latency(v) for v in report.variants) and "target ms" not in on_target(tuned),
+        "further": list(on_target(tuned)),
         "trials": [_trial(one, numbers) for one in tuned.trials if one.outcome.state not in ("again", "impossible")],
         "impossible": Counter(t.outcome.words for t in tuned.trials if t.outcome.state == "impossible").most_common(),
         "study": tuned.study,
@@ -65,6 +66,7 @@ def _point(tuned: Tuned, numbers: Numbers, position: int) -> dict[str, Any]:
         "validation": ABSENT if metric is None else _score(metric, numbers),
         "change": numbers.change(variant.drop),
         "latency": numbers.time(latency.p50, unit=False) if latency else ABSENT,
+        "further": [told(point) for told in on_target(tuned).values()],
         "recipe": recipe_words(point.recipe),
         "file": point.file,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,12 +111,13 @@ def headline(tuned: Tuned) -> str:
             ("stopped", "given up early"),
             ("failed", "failed"),
             ("lost", "lost with their process and begun anew"),
-            ("impossible", "drawings that do not combine, not run"),
+            ("impossible", "more that cannot be, not run"),
         )
         if found.get(state)
     ]
     front = f"{len(tuned.front)} that no other is shown to beat"
-    return f"{tried} recipes tried{f' ({chr(44).join(parts)})' if parts else ''}, {front}"
+    more = f" ({', '.join(parts)})" if parts else ""
+    return f"{tried} recipes tried{more}, {front}"
 
 
 def recipe_words(recipe: Mapping[str, Any]) -> str:
@@ -131,8 +132,25 @@ def recipe_words(recipe: Mapping[str, Any]) -> str:
     return ", ".join([*steps, *recipe.get("schemes", ())])
 
 
+def on_target(tuned: Tuned) -> dict[str, Callable[[Point], str]]:
+    """Returns what is sought on the target, as titles of columns, with what stands there for a point."""
+    if tuned.report.target is None:
+        return {}
+
+    def latency(point: Point) -> str:
+        found = point.measured.costs.get("latency")
+        return ABSENT if found is None else f"{found.value:.3g}"
+
+    def ram(point: Point) -> str:
+        found = point.measured.costs.get("ram")
+        return ABSENT if found is None else whole(int(found.value))
+
+    columns = {"latency": ("target ms", latency), "ram": ("RAM", ram)}
+    return dict(columns[name] for name in columns if name in tuned.objectives)
+
+
 def front_table(tuned: Tuned, *, width: int = 80) -> Table:
-    """Returns one row a point: bytes, the score on samples that no trial has seen, its change, latency, the recipe."""
+    """Returns one row a point: bytes, the score on samples that no trial has seen, what is sought, the recipe."""
     from rich.table import Table
     from rich.text import Text
 
@@ -140,25 +158,31 @@ def front_table(tuned: Tuned, *, width: int = 80) -> Table:
     numbers = Numbers.of(report)
     unit = " %" if numbers.is_share else ""
     columns = ["", "bytes", f"{shortened(numbers.metric_name, 12)}{unit}", f"+/- {'pt' if numbers.is_share else '%'}"]
-    has_time = any(report.latency(v) for v in report.variants)
+    further = on_target(tuned)
+    # What this machine takes is of no interest where the target's latency is sought.
+    has_time = any(report.latency(v) for v in report.variants) and "target ms" not in further
     columns += [numbers.time_unit] if has_time else []
+    columns += further
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     for name in columns:
         table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
-    rows = [(point.number, tuned.variant(point), recipe_words(point.recipe)) for point in tuned.front]
+    rows: list[tuple[Point | None, Variant, str]] = [
+        (point, tuned.variant(point), recipe_words(point.recipe)) for point in tuned.front
+    ]
     baseline = report.variant(report.baseline)
     if baseline is not None:
-        rows.append((0, baseline, "as it came"))
-    for number, variant, words in rows:
+        rows.append((None, baseline, "as it came"))
+    for point, variant, words in rows:
         latency = report.latency(variant)
         metric = variant.metric
         cells = [
-            str(number) if number else "",
+            "" if point is None else str(point.number),
             whole(variant.size_bytes),
             ABSENT if metric is None else numbers.metric(metric.value, unit=False),
             numbers.change(variant.drop),
             *([numbers.time(latency.p50, unit=False) if latency else ABSENT] if has_time else []),
+            *(ABSENT if point is None else told(point) for told in further.values()),
         ]
         style = "bold" if variant.name == report.best else ""
         mark = "→ " if variant.name == report.best else ""

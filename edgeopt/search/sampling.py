@@ -22,7 +22,7 @@ from edgeopt.search.space import ImpossibleError, Parameter, Space
 # Trials from which a model of the space costs more than a trial's place among the best.
 MANY_TRIALS = 300
 # So many of the best trials are shown, and so many of the newest.
-SHOWN = 100
+SHOWN = 50
 _POPULATION = 24
 
 

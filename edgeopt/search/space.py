@@ -5,12 +5,14 @@ What cannot combine is asked of the plan and of nobody else: `Space.refused` is 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeopt import targets
 from edgeopt.choices import Key, Range, checked, keys
 from edgeopt.errors import ConfigError, EdgeoptError, place, suggestion
 from edgeopt.plan import plan
@@ -136,6 +138,10 @@ class Space:
             found += [one for alternative in at.alternatives for one in alternative.drawn.values()]
         return tuple(found)
 
+    @functools.cached_property
+    def _target(self) -> targets.Target | None:
+        return None if self.base.target is None else targets.target(self.base.target)
+
     @property
     def _scheme(self) -> Parameter:
         return Parameter("schemes", self.schemes)
@@ -186,6 +192,8 @@ class Space:
             )
         except EdgeoptError as error:
             return str(error)
+        if why := self._refused_by_target(recipe):
+            return why
         if known.untrainable and any(technique(step.technique).acts_on == "model" for step in recipe.steps):
             return known.untrainable
         schemes = [scheme_named(name) for name in recipe.schemes]
@@ -194,6 +202,16 @@ class Space:
             reasons = [*row.remarks(step, recipe.steps[:number], schemes), *_vain(row, step, recipe, known.facts)]
             if reasons:
                 return f"{row.name}: {reasons[0]}"
+        return ""
+
+    def _refused_by_target(self, recipe: Recipe) -> str:
+        if self._target is None:
+            return ""
+        try:
+            for name in recipe.schemes:
+                targets.refuse_scheme(self._target, scheme_named(name))
+        except ConfigError as error:
+            return str(error)
         return ""
 
     def _why_not(self, recipe: Recipe, chosen: Alternative, values: Mapping[str, Any] | None = None) -> str:

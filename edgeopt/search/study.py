@@ -34,6 +34,8 @@ HEARTBEAT_S, GRACE_S = 15, 60
 _DULL, _TRIED_OUT = 3, 200
 # What is noted of a trial: its recipe, what became of it, who leads it, and which lost one it begins anew.
 _RECIPE, _OUTCOME, _FOLDER, _AGAIN = "recipe", "outcome", "folder", "again"
+# What a sampler sees of a cost that is not known: worse than any.
+_NOT_KNOWN = 1e12
 _IN_WORK = "it is being tried"
 # What Optuna calls that which a waiting trial shall be.
 _FIXED = "fixed_params"
@@ -108,7 +110,7 @@ class Study:
     ) -> None:
         self._optuna = frameworks.load("optuna")
         self._optuna.logging.set_verbosity(self._optuna.logging.ERROR)
-        self._url, self.name, self._folder, self._objectives = url, name, folder, tuple(objectives)
+        self._url, self.name, self._folder, self.objectives = url, name, folder, tuple(objectives)
         self._states = self._optuna.trial.TrialState
         self._beaten = time.monotonic()
         self._running: dict[int, Drawn] = {}
@@ -122,13 +124,13 @@ class Study:
         self.trials: list[Trial] = []
         self.states: Counter[str] = Counter()
         self._by_recipe: dict[str, Trial] = {}
-        self._sampling = Sampling(self._optuna, len(self._objectives))
+        self._sampling = Sampling(self._optuna, len(self.objectives))
         with self._reached(), _quiet():
             self._storage = self._opened(url)
             self._study = self._optuna.create_study(
                 storage=self._storage,
                 study_name=name,
-                directions=["minimize"] * len(self._objectives),
+                directions=["minimize"] * len(self.objectives),
                 load_if_exists=True,
                 sampler=self._optuna.samplers.RandomSampler(seed=0),
             )
@@ -365,7 +367,7 @@ class Study:
             values = self._values(outcome.measured) if outcome.state == "done" else None
             state = {"done": states.COMPLETE, "lost": states.FAIL}.get(outcome.state, states.PRUNED)
             if state == states.COMPLETE and values is None:
-                state, outcome = states.PRUNED, Outcome("failed", "not every objective was measured", outcome.measured)
+                state, outcome = states.PRUNED, Outcome("failed", "its score is no number", outcome.measured)
             self._end(drawn.number, drawn.row, draft, outcome, state, values, constraints)
 
     def give_up(self) -> None:
@@ -411,9 +413,9 @@ class Study:
             self._keep(Trial(number, _values_of(draft), outcome))
 
     def _values(self, measured: Measured | None) -> list[float] | None:
-        if measured is None or not all(name in measured.costs for name in self._objectives):
+        if measured is None:
             return None
-        values = [measured.costs[name].value for name in self._objectives]
+        values = [measured.costs[n].value if n in measured.costs else _NOT_KNOWN for n in self.objectives]
         return None if any(math.isnan(value) for value in values) else values
 
     def alive(self) -> None:

@@ -23,7 +23,7 @@ from edgeopt.errors import EdgeoptError, ModelError
 from edgeopt.ladder.climbing import Climbed
 from edgeopt.pipeline import write_up
 from edgeopt.recipe import Recipe, from_values, to_values, write_recipe
-from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limits
+from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limits, unknown
 from edgeopt.search.hands import Ended, Hands, Here
 from edgeopt.search.on_ray import OnRay
 from edgeopt.search.result import Point, Tuned, write_tuned
@@ -372,6 +372,8 @@ def _notes(study: Study, choice: Choice, ended: str) -> tuple[str, ...]:
     notes = []
     if is_constant(study.trials):
         notes.append("every file has the same score: quality tells nothing apart, the front is by the rest")
+    for name, count in unknown(study.trials, study.objectives).items():
+        notes.append(f"{name} is not known of {count} of {study.states['done']} files: there they count as the worst")
     if ended == "space":
         notes.append(f"every recipe that was found in the space was tried: {study.tried} of them")
     if len(choice.front) > MOST_TIMED:
