@@ -16,8 +16,8 @@ import numpy as np
 
 from edgeopt import formats, metrics, progress, runtimes, statistics
 from edgeopt.data import bind
-from edgeopt.errors import ModelError, UnavailableError
-from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, required_for
+from edgeopt.errors import DataError, ModelError, UnavailableError
+from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, required_for
 from edgeopt.files import sha256
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import RUNTIMES, Runtime
@@ -187,19 +187,24 @@ def compare_here(
         notes = [*left.notes, *(note for note in right.notes if note not in left.notes)]
         one: Metric | None = None
         scored = next(iter(pairs))
-        if part.has_labels and len(pairs) > 1 and not (output or metric):
-            example = f"--output-name {next(iter(pairs))}"
-            notes.append(f"not scored: expected to know which output the labels are for ({example})")
-        elif part.has_labels or metric:
-            scored = chosen(list(pairs), output)
-            one = metrics.metric(metric or left.default_metric(scored))
+        if part.has_labels or metric:
+            try:
+                scored, said = compared(list(pairs), part, metric, output)
+            except DataError as error:
+                notes.append(f"not scored: {error}")
+            else:
+                one = metrics.metric(said or left.default_metric(scored))
         size = max(left.chunk_size, right.chunk_size)
 
         def measured(both: tuple[Batch, Batch]) -> _Piece:
             values_a, values_b = left.values(both[0]), right.values(both[1])
             sums = {name: _Sums.of(values_a[name], values_b[other]) for name, other in pairs.items()}
             kept = (values_a[scored], values_b[pairs[scored]])
-            rows = None if one is None else tuple(one.per_sample(v, batch) for v, batch in zip(kept, both))
+            rows = (
+                None
+                if one is None
+                else tuple(one.per_sample(v, batch.of_output(scored)) for v, batch in zip(kept, both))
+            )
             classes = [metrics.class_scores(values, classes=part.classes) for values in kept]
             return _Piece(len(both[0]), sums, classes, rows)
 

@@ -539,6 +539,23 @@ def chosen(names: Sequence[str], wanted: str | None) -> str:
     )
 
 
+def compared(names: Sequence[str], part: Part, metric: str | None, output: str | None) -> tuple[str, str | None]:
+    """Returns the one output by whose score two files are compared, and its metric where that is said.
+
+    Raises:
+        ConfigError: there is no such output or metric.
+        DataError: it cannot be told which one.
+    """
+    said = metrics.for_outputs(metric)
+    own = [name for name in said if name]
+    wanted = output or (own[0] if len(said) == len(own) == 1 else None)
+    if len(names) > 1 and wanted is None and (not said or own or part.labels.outputs):
+        why = "one output is scored at a time" if part.labels.outputs else "the labels are for one output"
+        raise DataError(f"{why} (--output-name {names[0]})")
+    one = chosen(names, wanted)
+    return one, said.get(one, said.get(""))
+
+
 def _deciding(part: Part) -> Batch:
     """Returns the samples that a metric is chosen from: where labels are class numbers, all are known without them."""
     count = _DECIDING_OUTPUTS if part.classes is not None or not part.has_labels else _DECIDING_LABELS

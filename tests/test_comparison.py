@@ -190,9 +190,7 @@ def test_several_outputs(models: dict[str, Path], digits: Part) -> None:
     found = compare(file, file, digits.head(20), isolate=False)
     assert len(found.outputs) == 2
     assert found.metric_a is None
-    assert re.match(
-        r"not scored: expected to know which output the labels are for \(--output-name \w+\)", found.notes[0]
-    )
+    assert re.match(r"not scored: the labels are for one output \(--output-name \w+\)", found.notes[0])
     with pytest.raises(ConfigError, match="one of the model's outputs as --output-name, got 'none'"):
         compare(file, file, digits.head(20), output="none", isolate=False)
 

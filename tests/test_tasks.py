@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from edgeopt.cli import COMMANDS
+from edgeopt.comparison import compare
 from edgeopt.data import check, load
 from edgeopt.data.labels import class_numbers
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.evaluation import evaluate
+from edgeopt.fidelity import measure
 from edgeopt.frameworks import load as load_framework
 from edgeopt.metrics import METRICS, for_outputs, metric
 from edgeopt.metrics.several import Scored, naive, together
@@ -250,6 +252,14 @@ def test_a_file_is_scored_for_each_output_and_for_all(tmp_path: Path) -> None:
     )
     assert found.difference(found).value == 0
     assert evaluate(file, part, output="kind", isolate=False).metric.value == pytest.approx(hits)
+    for words, output in (("kind=top1", None), ("kind=top1,size=mae", "kind"), (None, "kind")):
+        beside = compare(file, file, part, metric=words, output=output, isolate=False).metric_a
+        held = measure(file, file, part, metric=words, output=output, isolate=False).metric
+        for one in (beside, held):
+            assert (one.name, one.value) == ("top1", pytest.approx(hits))
+    both = compare(file, file, part, metric="kind=top1,size=mae", isolate=False)
+    assert both.metric_a is None
+    assert "not scored: one output is scored at a time (--output-name size)" in both.notes
     with pytest.raises(DataError, match=r"labels for the outputs .*, got some for 'sice'"):
         evaluate(
             file, load({"x": arrays["x"], "y_sice": arrays["y_size"]}, validation_share=1.0).validation, isolate=False

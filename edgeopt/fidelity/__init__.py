@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeopt import comparison, formats, metrics, progress
 from edgeopt.errors import DataError
-from edgeopt.evaluation import Predictor, chosen, in_threads, in_worker, required_for
+from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, required_for
 from edgeopt.fidelity.structure import input_grids, layouts, output_grids
 from edgeopt.fidelity.sums import Sums, inputs_left, parts, worst
 from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, problems
@@ -196,13 +196,13 @@ class _Pair:
         part = self._left.part
         if not (part.has_labels or name):
             return None
-        if len(self._outputs) > 1 and output is None and (name is None or "=" in name or part.labels.outputs):
-            why = "one output is scored at a time" if part.labels.outputs else "the labels are for one output"
-            self.notes += (f"not scored: {why} (--output-name {next(iter(self._outputs))})",)
-            return None
-        self._scored = chosen(list(self._outputs), output)
         try:
-            fitting = metric_of(self._left.values(self._first)[self._scored], self._first)
+            self._scored, name = compared(list(self._outputs), part, name, output)
+        except DataError as error:
+            self.notes += (f"not scored: {error}",)
+            return None
+        try:
+            fitting = metric_of(self._left.values(self._first)[self._scored], self._first.of_output(self._scored))
         except DataError as error:
             if name is None:
                 self.notes += (f"not scored: {error}",)
@@ -225,7 +225,8 @@ class _Pair:
         inputs = {name: Sums.of(ours.inputs[name], ours.inputs[name], -1, grid) for name, grid in self.grids_in.items()}
         outputs, classes = {}, {}
         for name, other in self._outputs.items():
-            labels = ours.labels if self._are_targets(name, a[name], ours) else None
+            own = ours.of_output(name)
+            labels = own.labels if self._are_targets(name, a[name], own) else None
             outputs[name] = Sums.of(a[name], b[other], self._layouts[name].axis, self._grids_out.get(other), labels)
             decided = [self._classes(name, one[key]) for one, key in ((a, name), (b, other))]
             if decided[0] is not None and decided[1] is not None:
@@ -235,8 +236,8 @@ class _Pair:
             try:
                 scored = self._scored
                 rows = (
-                    self._metric.per_sample(a[scored], ours),
-                    self._metric.per_sample(b[self._outputs[scored]], theirs),
+                    self._metric.per_sample(a[scored], ours.of_output(scored)),
+                    self._metric.per_sample(b[self._outputs[scored]], theirs.of_output(scored)),
                 )
             except DataError as error:
                 refusal = self._refused(error)
@@ -251,7 +252,7 @@ class _Pair:
         kinds = {part.kind for part in self._layouts[name].parts}
         if kinds != {"classes"} and not (name == self._scored and self._labels_are_classes):
             return None
-        return metrics.class_scores(values, classes=self._left.part.classes)
+        return metrics.class_scores(values, classes=self._left.part.of_output(name).classes)
 
     def _output(self, name: str, pieces: Sequence[_Piece]) -> Output:
         sums = _summed(piece.outputs[name] for piece in pieces)
