@@ -195,6 +195,8 @@ def compare_here(
             else:
                 one = metrics.metric(said or left.default_metric(scored))
         size = max(left.chunk_size, right.chunk_size)
+        # The largest of numbers to predict, or of an embedding, is no decision.
+        decides = one is None or one.by == "classes" or ":" in one.name
 
         def measured(both: tuple[Batch, Batch]) -> _Piece:
             values_a, values_b = left.values(both[0]), right.values(both[1])
@@ -205,7 +207,7 @@ def compare_here(
                 if one is None
                 else tuple(one.per_sample(v, batch.of_output(scored)) for v, batch in zip(kept, both))
             )
-            classes = [metrics.class_scores(values, classes=part.classes) for values in kept]
+            classes = [metrics.class_scores(values, classes=part.classes) if decides else None for values in kept]
             return _Piece(len(both[0]), sums, classes, rows)
 
         batches = zip(left.part.batches(size), right.part.batches(size))

@@ -257,6 +257,8 @@ def test_a_file_is_scored_for_each_output_and_for_all(tmp_path: Path) -> None:
         held = measure(file, file, part, metric=words, output=output, isolate=False).metric
         for one in (beside, held):
             assert (one.name, one.value) == ("top1", pytest.approx(hits))
+    alike = {name: compare(file, file, part, output=name, isolate=False).agreement for name in ("kind", "size")}
+    assert (alike["kind"].value, alike["size"]) == (1.0, None)  # the larger of two sizes is no decision
     both = compare(file, file, part, metric="kind=top1,size=mae", isolate=False)
     assert both.metric_a is None
     assert "not scored: one output is scored at a time (--output-name size)" in both.notes

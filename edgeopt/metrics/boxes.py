@@ -57,8 +57,8 @@ def mean_average_precision(name: str) -> Metric:
     return Metric(
         name,
         "mean average precision of boxes at overlaps of 0.50 to 0.95, as COCO counts it",
-        per_sample,
         average_precision,
+        per_sample=per_sample,
         is_share=True,
         settle=_settled,
         resamples=_RESAMPLES,

@@ -47,7 +47,13 @@ def top(k: int) -> Metric:
 
     what = "the right class has the highest score" if k == 1 else f"the right class is among the {k} highest scores"
     return Metric(
-        f"top{k}", f"share of samples where {what}", per_sample, share, is_share=True, settle=settle, by="classes"
+        f"top{k}",
+        f"share of samples where {what}",
+        share,
+        per_sample=per_sample,
+        is_share=True,
+        settle=settle,
+        by="classes",
     )
 
 

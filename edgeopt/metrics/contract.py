@@ -37,36 +37,25 @@ def share(hits: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A way to score a model.
+class Score:
+    """A number that says how good a model is, made of the rows of all samples.
 
     Attributes:
-        name: key of METRICS, a name with its number, or "module:function".
+        name: key of METRICS, a name with its number, or "module:function"; that of several outputs together.
         summary: one line for help and docs.
-        per_sample: takes real-valued outputs [N, ...] and the batch they belong to, and gives its rows.
         combine: `combine(*rows)` is the value; NaN where it is not defined.
         higher_is_better: the direction.
         is_share: the value lies in 0 to 1; differences are given in percentage points.
         resamples: how many samples are drawn anew for its interval and test; None: see `statistics.bootstrap`.
-        settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
-            show is decided there.
-        by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
-        apart: `apart(*rows)` takes settled rows apart where `by` says nothing; None where there is nothing to tell.
-        free_labels: whether labels need not have the output's form: its shape, or classes of its units.
         why_undefined: `why_undefined(*rows)` says in brackets why the value is not a finite number.
     """
 
     name: str
     summary: str
-    per_sample: Callable[[np.ndarray, Batch], Rows]
     combine: Callable[..., float]
     higher_is_better: bool = True
     is_share: bool = False
-    settle: Callable[..., Rows] = _as_they_are
     resamples: int | None = None
-    by: str = ""
-    apart: Callable[..., Breakdown | None] = _not_apart
-    free_labels: bool = False
     why_undefined: Callable[..., str] = _not_finite
 
     def value(self, rows: Rows) -> MetricValue:
@@ -126,3 +115,23 @@ class Metric:
     def _are_hits(self, rows: Rows) -> bool:
         """Whether each sample counted 0 or 1, so that the value is a proportion of samples."""
         return self.combine is share and rows[0].ndim == 1 and bool(np.isin(rows[0], (0.0, 1.0)).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Score):
+    """A way to score an output.
+
+    Attributes:
+        per_sample: takes real-valued outputs [N, ...] and the batch they belong to, and gives its rows.
+        settle: `settle(*rows)` brings the rows of all samples to what `combine` takes: what only all together
+            show is decided there.
+        by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
+        apart: `apart(*rows)` takes settled rows apart where `by` says nothing; None where there is nothing to tell.
+        free_labels: whether labels need not have the output's form: its shape, or classes of its units.
+    """
+
+    per_sample: Callable[[np.ndarray, Batch], Rows]
+    settle: Callable[..., Rows] = _as_they_are
+    by: str = ""
+    apart: Callable[..., Breakdown | None] = _not_apart
+    free_labels: bool = False

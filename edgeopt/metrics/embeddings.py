@@ -45,8 +45,8 @@ def recall_at(k: int) -> Metric:
     return Metric(
         f"recall@{k}",
         f"share of samples where {among} of the same class, by the cosine of embeddings",
-        per_sample,
         share,
+        per_sample=per_sample,
         is_share=True,
         settle=settle,
         free_labels=True,

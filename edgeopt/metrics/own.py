@@ -47,8 +47,8 @@ def own(name: str) -> Metric:
     return Metric(
         name,
         (function.__doc__ or "your own").strip().partition("\n")[0],
-        per_sample,
         combine,
+        per_sample=per_sample,
         higher_is_better=bool(getattr(function, "higher_is_better", True)),
         is_share=bool(getattr(function, "is_share", False)),
         settle=settle,

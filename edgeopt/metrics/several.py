@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeopt.metrics.contract import Metric, Rows
+from edgeopt.metrics.contract import Metric, Rows, Score
 from edgeopt.vocabulary import Batch
 
 NAME = "outputs"
@@ -38,7 +38,7 @@ class Scored:
         return 1 - value / self.naive
 
 
-def together(outputs: Sequence[Scored]) -> Metric:
+def together(outputs: Sequence[Scored]) -> Score:
     """Returns the mean over outputs of how good each is, 1 at best: a share as it is, an error as the part of the naive
     answer's that is not made (of squared errors that is R²).
     """
@@ -47,14 +47,10 @@ def together(outputs: Sequence[Scored]) -> Metric:
         found = [one.goodness(each) for one, each in zip(outputs, _apart(outputs, rows))]
         return float(np.mean(found)) if all(map(math.isfinite, found)) else math.nan
 
-    def per_sample(values: np.ndarray, batch: Batch) -> Rows:
-        raise NotImplementedError("each output is scored by its own metric")
-
     resamples = [one.metric.resamples for one in outputs if one.metric.resamples is not None]
-    return Metric(
+    return Score(
         NAME,
         "mean over outputs of how good each is",
-        per_sample,
         combine,
         is_share=True,
         resamples=min(resamples, default=None),
