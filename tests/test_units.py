@@ -9,7 +9,15 @@ from edgeopt.units import parse_size, parse_time_ms
 
 
 def test_sizes() -> None:
-    written = {"64KB": 64 * 1000, "1.5MiB": 3 * 1024**2 // 2, "200000": 200_000, "2e3": 2000, " 7 b ": 7}
+    written = {
+        "64KB": 64 * 1000,
+        "2GB": 2 * 10**9,
+        "1GiB": 1024**3,
+        "1.5MiB": 3 * 1024**2 // 2,
+        "200000": 200_000,
+        "2e3": 2000,
+        " 7 b ": 7,
+    }
     assert {text: parse_size(text) for text in written} == written
     assert parse_size(None) is None
 
