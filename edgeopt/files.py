@@ -96,13 +96,14 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, busy: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Holds a lock that other processes wait for; it goes with the process, however that ends.
 
-    Nothing is left of it afterwards, not even the folders that were made for it, where nothing came to lie in them.
+    `busy` is called before a wait for whoever holds it. Nothing is left of it afterwards, not even the folders that
+    were made for it, where nothing came to lie in them.
     """
     made = [folder for folder in path.parents if not folder.exists()]
-    file = _lock(path)
+    file = _lock(path, busy)
     try:
         yield
     finally:
@@ -113,7 +114,7 @@ def locked(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path, busy: Callable[[], object]) -> IO[str]:
     """Returns a file under this very name that is locked: who held it before may have removed it meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,11 @@ def _lock(path: Path) -> IO[str]:
             file = path.open("a")
             if fcntl is None:
                 return file
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy()
+                fcntl.flock(file, fcntl.LOCK_EX)
             if _is(file, path):
                 return file
             file.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,19 @@ def test_a_file_that_may_change_within_a_tick_of_the_clock_is_read_again(tmp_pat
     for content in (b"one", b"two"):
         file.write_bytes(content)
         assert files.sha256_once(file) == files.sha256(file)
+
+
+def test_whoever_waits_for_a_lock_hears_of_it(tmp_path: Path) -> None:
+    lock, waits, had = tmp_path / "made" / "one.lock", threading.Event(), []
+
+    def second() -> None:
+        with files.locked(lock, busy=waits.set):
+            had.append(True)
+
+    with files.locked(lock, busy=lambda: had.append(False)):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(20)
+        assert had == []
+    thread.join(20)
+    assert had == [True]

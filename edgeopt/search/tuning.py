@@ -43,6 +43,7 @@ _ALL_FAIL = 5
 _POLL_S = 0.5
 # Points of a front that are timed and run everywhere at the end: each is a process of its own, and all take turns.
 MOST_TIMED = 12
+_WAITS = "Another search works in this folder: waiting until it ends."
 _LOCK, DATABASE = "search.lock", "study.db"
 
 
@@ -80,7 +81,7 @@ def tune(
     files.require_writable(output)
     model, output = model.absolute(), output.absolute()
     # Whoever leads a search is alone in its folder: what an earlier one left running there is nobody's.
-    with files.locked(output / MARKER / _LOCK):
+    with files.locked(output / MARKER / _LOCK, busy=lambda: progress.announce(_WAITS)):
         progress.tell("loading", 0, 1)
         with Workspace(model, data, output, search.settings) as workspace:
             warnings = _loaded(workspace)
