@@ -1,7 +1,8 @@
-"""`python -m bench.runtimes NAME MODEL DATA [--page]`: score, bytes and time of one model in all formats and runtimes.
+"""`python -m bench.runtimes NAME MODEL DATA … [--page]`: score, bytes and time of models in all formats and runtimes.
 
-Each scheme that several formats have is made in all of them; each file runs on every runtime that takes it, is compared
-with LiteRT's built-in kernels on the `.tflite` that it is made of, and timed where the comparison holds.
+One or more models, each with the name of its block in docs/runtimes.md and its data. Each scheme that several formats
+have is made in all of them; each file runs on every runtime that takes it, is compared with LiteRT's built-in kernels on
+the `.tflite` that it is made of, and timed where the comparison holds.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ MADE_IN = ("onnx", "tvm")
 def main() -> None:
     """Prints the table, and keeps it in the page if asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench.runtimes", description=__doc__)
-    parser.add_argument("name", help="of the block in docs/runtimes.md")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data")
+    parser.add_argument("models", nargs="+", metavar="NAME MODEL DATA", help="three for each model")
     parser.add_argument("--scheme", nargs="+", default=["float32", "float16", "dynamic", "int8", "int8-float-io"])
     parser.add_argument("--page", action="store_true", help="write it into docs/runtimes.md")
     asked = parser.parse_args()
-    text = section(asked.model, asked.data, tuple(asked.scheme))
-    print(text)
-    if asked.page:
-        files.atomic_write(PAGE, common.with_measured(PAGE.read_text(encoding="utf-8"), asked.name, text))
+    if len(asked.models) % 3:
+        parser.error(f"expected NAME MODEL DATA for each model, got {len(asked.models)} words")
+    for name, model, data in zip(*(asked.models[place::3] for place in range(3))):
+        text = section(Path(model), data, tuple(asked.scheme))
+        print(f"{name}\n\n{text}\n")
+        if asked.page:
+            files.atomic_write(PAGE, common.with_measured(PAGE.read_text(encoding="utf-8"), name, text))
 
 
 def section(model: Path, data: str, schemes: tuple[str, ...]) -> str:
