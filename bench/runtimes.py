@@ -1,8 +1,8 @@
 """`python -m bench.runtimes NAME MODEL DATA … [--page]`: score, bytes and time of models in all formats and runtimes.
 
 One or more models, each with the name of its block in docs/runtimes.md and its data. Each scheme that several formats
-have is made in all of them; each file runs on every runtime that takes it, is compared with LiteRT's built-in kernels on
-the `.tflite` that it is made of, and timed where the comparison holds.
+have is made in all of them; each file runs on every runtime that takes it, is compared with LiteRT's built-in kernels
+on the `.tflite` that it is made of, and timed where the comparison holds.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,8 @@ from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.activations import computed, matched
-from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue
+from edgeopt.vocabulary import Batch, Difference, Interval, LayerError, MetricValue, TensorSpec
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -361,38 +360,89 @@ class _Layer:
     before_db: float
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A tensor that an operator makes."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    operator: str
+    reads: tuple[str, ...]
+
+
+def _made(file: Path) -> tuple[_Made, ...]:
+    """Returns what the operators of the main graph make out of its inputs, in order of execution."""
+    if formats.format_of(file).name == "tflite":
+        model = read_once(file)
+        of_inputs = {tensor.index for tensor in computed(model)}
+        tensors = model.main.tensors
+        return tuple(
+            _Made(tensors[i].name, tensors[i].shape, one.name, tuple(tensors[k].name for k in one.inputs if k >= 0))
+            for one in model.main.operators
+            for i in one.outputs
+            if i in of_inputs
+        )
+    return tuple(
+        _Made(name, one.output_shape if name == one.layer else (), one.name, one.reads)
+        for one in formats.facts(file).operators
+        for name in one.writes
+        if one.graph == 0
+    )
+
+
 def _layers(a: Path, b: Path, part: Part, runtime_a: Runtime, runtime_b: Runtime, samples: int) -> tuple[_Layer, ...]:
-    model_a, model_b = read_once(a), read_once(b)
-    pairs = matched(computed(model_a), computed(model_b))
+    made_a, made_b = _made(a), _made(b)
+    alike = formats.format_of(a) == formats.format_of(b)
+    pairs = matched(made_a, made_b) if alike else matched(*(_without_order(made) for made in (made_a, made_b)))
     sums: dict[str, _Sums] = {}
-    runs = zip(_tensor_runs(a, model_a, part, runtime_a, samples), _tensor_runs(b, model_b, part, runtime_b, samples))
+    runs = zip(_tensor_runs(a, part, runtime_a, samples), _tensor_runs(b, part, runtime_b, samples))
     for values_a, values_b in progress.track(runs, "compare layers", min(samples, len(part))):
         for name, other in pairs.items():
-            if name in values_a and other in values_b and values_a[name].shape == values_b[other].shape:
-                now = _Sums.of(values_a[name], values_b[other])
+            if name not in values_a or other not in values_b:
+                continue
+            found = values_b[other] if alike else _in_order(values_b[other], values_a[name])
+            if values_a[name].shape == found.shape:
+                now = _Sums.of(values_a[name], found)
                 sums[name] = sums[name] + now if name in sums else now
-    return _with_origins(model_a, sums)
+    return _with_origins(made_a, sums)
 
 
-def _tensor_runs(
-    file: Path, model: TFLiteModel, part: Part, runtime: Runtime, samples: int
-) -> Iterator[dict[str, np.ndarray]]:
+def _without_order(made: Sequence[_Made]) -> tuple[_Made, ...]:
+    """Returns tensors with their sizes sorted: channels are last in one format and second in another."""
+    return tuple(replace(one, shape=tuple(sorted(n or 1 for n in one.shape))) for one in made)
+
+
+def _in_order(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Returns values with their channels where another format has them: of the orders that fit, the nearer."""
+    orders = [values, *((np.moveaxis(values, 1, -1), np.moveaxis(values, -1, 1)) if values.ndim > 2 else ())]
+    fitting = [order for order in orders if order.shape == like.shape]
+    return min(fitting, key=lambda order: float(np.abs(order - like).sum()), default=values)
+
+
+def _tensor_runs(file: Path, part: Part, runtime: Runtime, samples: int) -> Iterator[dict[str, np.ndarray]]:
     """Yields for each sample its activations as real numbers, by tensor name."""
+    specs = _specs(file)
     with runtimes.as_reference_takes(file) if runtime.is_reference else contextlib.nullcontext(file) as taken:
         session = runtimes.open_session(taken, runtime, keep_intermediates=True)
         try:
             session.reshape(sizes(part, session))
             session.resize(1)
-            specs = {tensor.name: tensor.spec for tensor in model.main.tensors}
             for batch in bind(part, session.inputs).head(samples).batches(1):
                 session.run({spec.name: quantize(batch.inputs[spec.name], spec) for spec in session.inputs})
                 yield {
-                    name: dequantize(array, specs[name])
+                    name: dequantize(array, specs[name]) if name in specs else array
                     for name, array in session.tensors().items()
-                    if name in specs and (array.dtype.kind == "f" or specs[name].quantization is not None)
+                    if array.dtype.kind == "f" or (name in specs and specs[name].quantization is not None)
                 }
         finally:
             session.close()
+
+
+def _specs(file: Path) -> Mapping[str, TensorSpec]:
+    """Returns what activations mean, by name, where the runtime gives them as they are stored."""
+    if formats.format_of(file).name != "tflite":
+        return {}
+    return {tensor.name: tensor.spec for tensor in read_once(file).main.tensors}
 
 
 def _keeper(runtime: Runtime) -> Runtime:
@@ -400,20 +450,17 @@ def _keeper(runtime: Runtime) -> Runtime:
     return runtime if "tensors" in runtime.can or not runtime.stand_in else RUNTIMES[runtime.stand_in]
 
 
-def _with_origins(model: TFLiteModel, sums: Mapping[str, _Sums]) -> tuple[_Layer, ...]:
+def _with_origins(made: Sequence[_Made], sums: Mapping[str, _Sums]) -> tuple[_Layer, ...]:
     """Returns the layers in order of execution, each with the worst SQNR among the tensors it is made of."""
-    reached: dict[int, float] = {}
+    reached: dict[str, float] = {}
     layers = []
-    tensors = model.main.tensors
-    for operator in model.main.operators:
-        before = min((reached[i] for i in operator.inputs if i in reached), default=math.inf)
-        for i in operator.outputs:
-            found = sums.get(tensors[i].name)
-            # What was not compared hands on what it was made of.
-            reached[i] = before if found is None else found.sqnr_db
-            if found is not None:
-                error = LayerError(tensors[i].name, found.sqnr_db, found.cosine)
-                layers.append(_Layer(error, operator.name, before))
+    for one in made:
+        before = min((reached[name] for name in one.reads if name in reached), default=math.inf)
+        found = sums.get(one.name)
+        # What was not compared hands on what it was made of.
+        reached[one.name] = before if found is None else found.sqnr_db
+        if found is not None:
+            layers.append(_Layer(LayerError(one.name, found.sqnr_db, found.cosine), one.operator, before))
     return tuple(layers)
 
 

@@ -16,6 +16,7 @@ from edgeopt.data import Dataset
 from edgeopt.drawing.colouring import by_bytes, by_error
 from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError, named, setting
 from edgeopt.formats import FORMATS
+from edgeopt.formats.onnx import opset_for
 from edgeopt.ladder import Aim, climb
 from edgeopt.ladder.climbing import Climbed
 from edgeopt.metrics import for_outputs
@@ -24,6 +25,7 @@ from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, to_values, write_recipe
 from edgeopt.recommendation import recommended
 from edgeopt.report import DataFacts, ModelFacts, Report, write_report
+from edgeopt.runtimes import releases
 from edgeopt.schemes import DEFAULTS, scheme
 from edgeopt.steps import Training
 from edgeopt.store import MARKER
@@ -160,6 +162,7 @@ def optimize(
         for_outputs(settings.metric)
     if recipe.target is not None:
         settings = replace(settings, processor=targets.target(recipe.target).processor)
+    settings = replace(settings, opset=opset_for(releases(promises, form="onnx")))
     with Workspace(model, data, output, settings) as workspace:
         progress.foresee(stages(recipe, samples=len(data.training), measured=True))
         progress.tell("loading", 0, 1)

@@ -67,6 +67,7 @@ class Conditions:
         shapes: sizes that the model leaves free; see `ConvertOptions`.
         calibration: how ONNX Runtime sets the ranges of int8 there, one of CALIBRATIONS; "" keeps the `.tflite`'s.
         processor: that compiled code is for, as LLVM's TRIPLE/CPU; "" for this machine's.
+        opset: the operator set of `.onnx` files; 0 for the one that most releases of onnxruntime know.
         custom_objects, trust: see `loading.load_model`.
     """
 
@@ -80,6 +81,7 @@ class Conditions:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     calibration: str = ""
     processor: str = ""
+    opset: int = 0
     custom_objects: Path | None = None
     trust: bool = False
 
@@ -498,6 +500,7 @@ class Workspace:
         calibration = self.conditions.calibration if scheme == CALIBRATED else ""
         told = {
             **{"scheme": scheme, "processor": self.conditions.processor, "calibration": calibration, "symmetric": ""},
+            "opset": str(self.conditions.opset or ""),
             **((asked or {}) if scheme == CALIBRATED else {}),
         }
         if told["calibration"] and not self.has_data:

@@ -15,8 +15,8 @@ from edgeopt import data, formats, frameworks, runtimes
 from edgeopt.api.convert import Conversion
 from edgeopt.compilers import CALIBRATIONS, COMPILERS, compile_content
 from edgeopt.compilers.onnx import _calibrated, _in_blocks
-from edgeopt.errors import ConfigError, ConversionError, ModelError
-from edgeopt.formats.onnx import OPSET, RELEASES, Needs, oldest_release, refused_by
+from edgeopt.errors import ConfigError, ConversionError, ModelError, UnavailableError
+from edgeopt.formats.onnx import OPSET, RELEASES, Needs, oldest_release, opset_for, refused_by
 
 SCHEMES = COMPILERS["tf2onnx"].sources
 
@@ -101,9 +101,30 @@ def test_int8_agrees_with_tflite_on_nearly_all_answers(
     found = edgeopt.compare(tflite["int8"], converted["int8"].file, part)
     assert found.agreement is not None
     assert found.agreement.value >= 0.99
-    assert "intermediate tensors were not compared: onnxruntime keeps no activations" in found.notes
+    assert len(found.layers) >= 4
+    assert all(layer.sqnr_db > 30 for layer in found.layers), found.layers
+    assert found.first_difference.startswith("They do not part anywhere")
     floats = edgeopt.compare(tflite["float32"], converted["float32"].file, part)
     assert floats.outputs[0].max_difference < 1e-5  # of probabilities, whose range is 1
+    assert len(floats.layers) >= 4
+    assert all(layer.sqnr_db > 100 for layer in floats.layers), floats.layers
+
+
+def test_activations_of_onnx_files_are_told_as_real_numbers(converted: dict[str, Conversion]) -> None:
+    part = data.load("digits").validation
+    found = edgeopt.compare(converted["float32"].file, converted["int8"].file, part)
+    assert len(found.layers) >= 4
+    assert all(layer.sqnr_db > 20 for layer in found.layers), found.layers
+
+
+def test_weights_beside_a_file_hide_its_activations(tmp_path: Path) -> None:
+    onnx = frameworks.load("onnx")
+    made = model([node("MatMul", "x", "w")], inputs={"x": (1, 4)}, weights={"w": np.ones((4, 3), np.float32)})
+    onnx.save_model(made, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(UnavailableError, match=r"weights in it to see its activations, got m\.onnx, whose weights lie"):
+        runtimes.open_session(tmp_path / "m.onnx", runtimes.RUNTIMES["onnxruntime"], keep_intermediates=True)
+    session = runtimes.open_session(tmp_path / "m.onnx", runtimes.RUNTIMES["onnxruntime"])
+    np.testing.assert_array_equal(session.run({"x": np.ones((1, 4), np.float32)})["y"], np.full((1, 3), 4))
 
 
 def test_words_say_how_a_file_computes(converted: dict[str, Conversion]) -> None:
@@ -185,12 +206,29 @@ def test_what_onnx_cannot_be_is_said_before_anything_is_made(digits_model: Path,
         edgeopt.convert(digits_model, tmp_path / "m.pb")
 
 
-def test_a_release_that_is_too_old_is_told_by_operator_set(digits_model: Path, tmp_path: Path) -> None:
+def test_a_promised_release_gets_an_operator_set_that_it_knows(tflite: dict[str, Path], tmp_path: Path) -> None:
+    found = edgeopt.convert(tflite["int8"], tmp_path / "m.onnx", runtimes=["onnxruntime==1.7"])
+    assert found.notes == ("operator set 13, IR version 7: loads from onnxruntime 1.6 on",)
+    assert found.runtimes[0].status == "skipped"  # another one is installed
+    same = edgeopt.compare(tflite["int8"], found.file, data.load("digits").validation, layer_samples=0)
+    assert same.agreement is not None
+    assert same.agreement.value >= 0.99
+
+
+def test_an_operator_set_that_a_release_does_not_know_is_refused(tflite: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(
-        ConversionError, match=r"its operator set 17 is newer than 16, the newest that onnxruntime 1.11"
+        ConversionError, match=r"its operator set 18 is newer than 16, the newest that onnxruntime 1.11"
     ):
-        edgeopt.convert(digits_model, tmp_path / "m.onnx", runtimes=["onnxruntime==1.11"])
+        edgeopt.convert(tflite["int8"], tmp_path / "m.onnx", opset=18, runtimes=["onnxruntime==1.11"])
     assert not (tmp_path / "m.onnx").exists()
+    with pytest.raises(
+        ConfigError, match=r"an operator set from 7 to 18, got 19. Try --opset 17, which onnxruntime 1.12"
+    ):
+        edgeopt.convert(tflite["int8"], tmp_path / "m.onnx", opset=19)
+    with pytest.raises(
+        ConfigError, match=r"Expected an .onnx with an operator set, got another file. Try -o FILE.onnx"
+    ):
+        edgeopt.convert(tflite["float32"], tmp_path / "m.tflite", opset=17)
 
 
 def test_dtypes_that_tf2onnx_lacks_are_named(tmp_path: Path) -> None:
@@ -293,6 +331,7 @@ def test_operators_of_unknown_domains_are_told_before_they_are_run(tmp_path: Pat
 def test_releases_know_what_they_know() -> None:
     assert oldest_release(17, 8) == "1.12"
     assert oldest_release(99, 8) == ""
+    assert [opset_for(known) for known in ((), ("1.31",), ("1.31", "1.10.2"), ("1.0",))] == [17, 17, 15, 11]
     assert refused_by(Needs(21, 10), "1.20") == ()
     assert refused_by(Needs(22, 10), "1.20.1") == (
         "its operator set 22 is newer than 21, the newest that onnxruntime 1.20.1 knows",

@@ -27,7 +27,7 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The float net with ranges found by ONNX Runtime as TensorRT wants them."""
     samples = tmp_path_factory.mktemp("tensorrt") / "samples.npz"
     np.savez(samples, **{"0": np.random.default_rng(0).standard_normal((8, 8, 8, 1)).astype(np.float32)})
-    settings = {"scheme": "int8-float-io", "samples": str(samples), **ROW.asks}
+    settings = {"scheme": "int8-float-io", "samples": str(samples), "opset": "", **ROW.asks}
     return translated(runtime_models.models()["float32"].read_bytes(), settings)
 
 
@@ -47,7 +47,7 @@ def test_integers_are_as_tensorrt_has_them(int8: bytes) -> None:
 
 
 def test_what_it_cannot_have_is_named() -> None:
-    asked = {"scheme": "int8-float-io", "calibration": "", "symmetric": "", "samples": ""}
+    asked = {"scheme": "int8-float-io", "calibration": "", "symmetric": "", "samples": "", "opset": ""}
     tflite = runtime_models.models()
     zeros = list(problems(fixed(translated(tflite["int8-float-io"].read_bytes(), asked))))
     assert zeros

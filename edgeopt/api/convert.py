@@ -17,9 +17,10 @@ from edgeopt.carry_out import BASELINE, carry_out, promised
 from edgeopt.compilers import CALIBRATED, CALIBRATIONS, COMPILERS, Compiler, compile_content, maker_of, starts_from
 from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
+from edgeopt.formats.onnx import NEWEST_OPSET, OLDEST_OPSET, OPSET, oldest_release, opset_for
 from edgeopt.measuring import held_against_float, tried_on_runtimes
 from edgeopt.recipe import Recipe
-from edgeopt.runtimes import Request, main_for, parse
+from edgeopt.runtimes import Request, main_for, parse, releases
 from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
@@ -70,6 +71,7 @@ def convert(
     calibration: str = "",
     metric: str | None = None,
     tasks: Mapping[str, str] | None = None,
+    opset: int = 0,
     output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | None = None,
@@ -93,6 +95,7 @@ def convert(
             fit, and where it has a compiler what is written is what that makes of it.
         calibration: how ONNX Runtime sets the ranges of int8, one of CALIBRATIONS; the `.tflite`'s if "".
         metric, tasks, output_name: how both are scored; see `Conditions`.
+        opset: the operator set of an `.onnx`; 0 for the newest that all of `runtimes` know, and 17 at most.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
             said is as the data are.
@@ -111,8 +114,9 @@ def convert(
     if device is not None:
         targets.refuse_scheme(device, wanted)
     _require_calibration(calibration, translator, wanted, has_data=data is not None)
+    opset = _opset(opset, translator, runtimes)
     if translator is not None and (given := _converted(model, translator)) is not None:
-        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, device=device)
+        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, device=device, opset=opset)
     made_as = starts_from(translator, wanted.name, calibration=calibration) if translator else wanted.name
     recipe = Recipe(
         schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
@@ -128,6 +132,7 @@ def convert(
         shapes=shapes or {},
         calibration=calibration,
         processor="" if device is None else device.processor,
+        opset=opset,
         custom_objects=custom_objects,
         trust=trust,
     )
@@ -217,6 +222,24 @@ def _require_calibration(calibration: str, translator: Compiler | None, scheme: 
         )
 
 
+def _opset(asked: int, translator: Compiler | None, runtimes: Sequence[str]) -> int:
+    """Returns the operator set of an `.onnx`, 0 for other files.
+
+    Raises:
+        ConfigError: one is asked for that ours cannot be in.
+    """
+    if translator is None or "opset" not in translator.settings:
+        if asked:
+            raise ConfigError("Expected an .onnx with an operator set, got another file. Try -o FILE.onnx.")
+        return 0
+    if asked and not OLDEST_OPSET <= asked <= NEWEST_OPSET:
+        raise ConfigError(
+            f"Expected an operator set from {OLDEST_OPSET} to {NEWEST_OPSET}, got {asked}. Try --opset {OPSET}, which "
+            f"onnxruntime {oldest_release(OPSET, 0)} and later load."
+        )
+    return asked or opset_for(releases(map(parse, runtimes), form="onnx"))
+
+
 def _converted(model: Any, translator: Compiler) -> Path | None:
     """Returns the path of a model that is a converted file already, which a translator takes as it is; else None."""
     path = Path(model) if isinstance(model, (str, Path)) else None
@@ -238,6 +261,7 @@ def _translated(
     data: Any,
     runtimes: Sequence[str],
     device: targets.Target | None,
+    opset: int,
 ) -> Conversion:
     """Writes what a compiler makes of a converted file as it is, and verifies it against that file.
 
@@ -250,7 +274,7 @@ def _translated(
             f"Expected a model to bring to {scheme.name}, got {source}, a converted file, whose numbers stay what they "
             "are. Try without --scheme, or from the model that it was made of."
         )
-    told = {"scheme": "", "processor": "" if device is None else device.processor}
+    told = {"scheme": "", "processor": "" if device is None else device.processor, "opset": str(opset or "")}
     settings = {name: told.get(name, "") for name in translator.settings}
     part = None if data is None else datasets.load(data).calibration
     with files.atomic_path(output) as temporary:

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     help="How ONNX Runtime sets the ranges of int8-float-io in an .onnx; those of the .tflite if not given.",
 )
 @common.scoring_options
+@click.option(
+    "--opset",
+    type=click.IntRange(1),
+    help="Operator set of an .onnx; the newest that all of --runtime onnxruntime==VERSION know, at most 17, if not "
+    "given.",
+)
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.shape_option
 @common.model_options
@@ -55,6 +61,7 @@ def command(
     calibration_method: str | None,
     metric: str | None,
     tasks: dict[str, str],
+    opset: int | None,
     output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
@@ -93,6 +100,7 @@ def command(
             calibration=calibration_method or "",
             metric=metric,
             tasks=tasks,
+            opset=opset or 0,
             output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_shapes(shapes),

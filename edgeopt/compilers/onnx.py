@@ -39,7 +39,8 @@ def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
         content: of a `.tflite`.
         settings: `scheme`: what of DERIVED it is turned into on the way, or any other name, which changes nothing.
             `calibration`: one of CALIBRATIONS, with `samples`, the path of an `.npz` of the inputs in their order
-            [samples, …], and `symmetric`, whether zero has to be 0; "" for none.
+            [samples, …], and `symmetric`, whether zero has to be 0; "" for none. `opset`: the operator set, OPSET
+            for "".
 
     Raises:
         ConversionError: ONNX has no such operators.
@@ -63,7 +64,7 @@ def translated(content: bytes, settings: Mapping[str, str]) -> bytes:
         path = Path(folder) / "model.tflite"
         path.write_bytes(prepared(content))
         try:
-            made, _ = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
+            made, _ = tf2onnx.convert.from_tflite(str(path), opset=int(settings["opset"] or OPSET))
         except Exception as error:  # of every kind
             raise _refusal(f"one on which tf2onnx fails ({printable(' '.join(str(error).split()))})") from error
         _require_translated(onnx, made, model)

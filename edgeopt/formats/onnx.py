@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -26,6 +26,9 @@ QUANTIZATION = "edgeopt.quantization"
 
 # The operator set of the files that we make: what onnxruntime 1.12, of 2022, knows.
 OPSET = 17
+
+# The newest that tf2onnx writes.
+NEWEST_OPSET = 18
 
 # The oldest operator set that onnxruntime promises to run.
 OLDEST_OPSET = 7
@@ -114,7 +117,9 @@ _CARRY = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "
 # onnxruntime → the newest operator set and IR version that it knows (onnxruntime's docs/Versioning.md, ONNX's own
 # docs/Versioning.md); ends of ranges alone.
 RELEASES: dict[str, tuple[int, int]] = {
-    "1.7": (13, 7),
+    "1.0": (11, 6),
+    "1.3": (12, 7),
+    "1.6": (13, 7),
     "1.8": (14, 7),
     "1.10": (15, 8),
     "1.11": (16, 8),
@@ -207,6 +212,18 @@ def needs_here(path: Path) -> Needs:
     return Needs(_opset(graph.model), int(graph.model.ir_version), _strange_domains(graph.model), strange)
 
 
+def opset_for(releases: Iterable[str]) -> int:
+    """Returns the operator set of a file of ours that all these releases of onnxruntime shall load, OPSET at most."""
+    known = [_known_by(release)[0] for release in releases]
+    return max(OLDEST_OPSET, min([OPSET, *known]))
+
+
+def _known_by(release: str) -> tuple[int, int]:
+    """Returns the newest operator set and IR version that a release knows, 0 of one before RELEASES."""
+    known = [row for name, row in RELEASES.items() if _release(name) <= _release(release)]
+    return known[-1] if known else (0, 0)
+
+
 def oldest_release(opset: int, ir_version: int) -> str:
     """Returns the first onnxruntime that knows both, "" where no known one does."""
     return next((name for name, (ops, ir) in RELEASES.items() if ops >= opset and ir >= ir_version), "")
@@ -215,9 +232,8 @@ def oldest_release(opset: int, ir_version: int) -> str:
 def refused_by(asked: Needs, release: str) -> tuple[str, ...]:
     """Returns why an onnxruntime cannot run a file that asks for this, as far as can be told without it."""
     opset, ir_version = asked.opset, asked.ir_version
-    known = [row for name, row in RELEASES.items() if _release(name) <= _release(release)]
     newest_known = _release(release) >= _release(next(reversed(RELEASES)))
-    opsets, versions = known[-1] if known else (0, 0)
+    opsets, versions = _known_by(release)
     found = [f"it has operators of {domain}, which need a library of their own" for domain in asked.domains]
     found += [f"it takes {kind}, no numbers that can be fed here" for kind in asked.inputs]
     if opset < OLDEST_OPSET:

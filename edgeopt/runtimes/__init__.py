@@ -184,7 +184,7 @@ RUNTIMES: dict[str, Runtime] = {
             "onnxruntime",
             "mlas",
             "ONNX Runtime on the CPU",
-            frozenset({"time", "profile", "resize", "threads"}),
+            frozenset({"time", "profile", "tensors", "resize", "threads"}),
             takes=("onnx",),
         ),
         Runtime(
@@ -367,6 +367,11 @@ def parse(text: str) -> Request:
     if name not in RUNTIMES:
         raise ConfigError(f"Expected a runtime, as NAME or NAME==VERSION, got {text!r}.{suggestion(name, RUNTIMES)}")
     return Request(RUNTIMES[name], version.strip() or None)
+
+
+def releases(requests: Iterable[Request], *, form: str) -> tuple[str, ...]:
+    """Returns the versions that are asked for of runtimes that take files of the format `form`."""
+    return tuple(request.version for request in requests if request.version and form in request.runtime.takes)
 
 
 def module(runtime: Runtime) -> RuntimeModule:

@@ -18,6 +18,7 @@ from edgeopt.errors import ModelError
 from edgeopt.formats.onnx import FED, needs, quantizations, read_model, refused_by
 from edgeopt.runtimes import Delegate, Runtime, Session
 from edgeopt.runtimes.batching import batch_is_its_samples
+from edgeopt.runtimes.intermediates import Intermediates
 from edgeopt.runtimes.interpreter import one_line, require_inputs, times_ns
 from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.vocabulary import OperatorTime, TensorSpec
@@ -48,7 +49,7 @@ def open(
     file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None, keep_intermediates: bool
 ) -> OnnxSession:
     """Opens `file`; see `edgeopt.runtimes.open_session`."""
-    return OnnxSession(file, runtime, threads=threads)
+    return OnnxSession(file, runtime, threads=threads, keep_intermediates=keep_intermediates)
 
 
 def profile(
@@ -79,21 +80,34 @@ class OnnxSession(Session):
         runtime: the row.
         threads: of one operator.
         profile: where its log of times begins, a path without suffix.
+        keep_intermediates: whether `tensors` is asked for.
     """
 
-    def __init__(self, file: Path, runtime: Runtime, *, threads: int, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        runtime: Runtime,
+        *,
+        threads: int,
+        profile: Path | None = None,
+        keep_intermediates: bool = False,
+    ) -> None:
         self.runtime, self.threads, self._file = runtime, threads, file
         module = frameworks.load("onnxruntime")
         self._refusals = _refusals()
         # What lies beside it is looked at before the runtime follows its paths.
-        scales = quantizations(read_model(file))
+        model = read_model(file)
+        scales = quantizations(model)
         options = module.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _QUIET
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        outputs = [value.name for value in model.graph.output]
+        self._intermediates = Intermediates(model, file) if keep_intermediates else None
+        source = str(file) if self._intermediates is None else self._intermediates.content
         try:
-            self._session = module.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._session = module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except self._refusals as error:
             raise ModelError(
                 f"{runtime.name} refused {file.name}: {_words(error)}. Expected an .onnx file that this runtime "
@@ -107,8 +121,9 @@ class OnnxSession(Session):
                 "prepares texts or sequences, and prepare them before it."
             )
         self._declared = tuple(_spec(value, scales) for value in given)
-        self.outputs = tuple(_spec(value, scales) for value in self._session.get_outputs())
+        self.outputs = tuple(_spec(value, scales) for value in self._session.get_outputs() if value.name in outputs)
         self._batches: bool | None = None
+        self._last: dict[str, np.ndarray] = {}
         self.inputs = tuple(
             replace(spec, shape=(*(n or 1 for n in spec.shape[:1]), *(n or FREE_SIZE for n in spec.shape[1:])))
             for spec in self._declared
@@ -123,7 +138,8 @@ class OnnxSession(Session):
         """See Session.run."""
         require_inputs(inputs, self.inputs)
         try:
-            found = self._session.run(None, dict(inputs))
+            found = self._session.run([spec.name for spec in self.outputs], dict(inputs))
+            self._last = dict(inputs)
         except self._refusals as error:
             raise ModelError(
                 f"{self.runtime.name} could not run {self._file.name}: {_words(error)}. Expected a file that runs as "
@@ -140,6 +156,13 @@ class OnnxSession(Session):
         for spec in self.outputs:
             binding.bind_output(spec.name)
         return times_ns(lambda: self._session.run_with_iobinding(binding), runs)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """See Session.tensors: as real numbers, by the names of the file that it was made of where it was made here."""
+        if self._intermediates is None:
+            return super().tensors()
+        names = self._intermediates.names
+        return self._intermediates.told(dict(zip(names, self._session.run(list(names), self._last))))
 
     def resize(self, batch_size: int) -> bool:
         """See Session.resize."""

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 from edgeopt.tflite.model import Tensor, TFLiteModel
 
 # What converters append to the name of a tensor they quantize, split or number.
-_DECORATION = re.compile(r"(_int8|_int16|_float|_dequant\w*|_quant\w*|_requant\w*|:\d+)+$")
+_DECORATION = re.compile(r"(_int8|_int16|_float|_dequant\w*|_quant\w*|_requant\w*|_prequant|:\d+)+$")
+
+
+class Named(Protocol):
+    """What tensors are told from one another by."""
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Its sizes."""
 
 
 def computed(model: TFLiteModel) -> list[Tensor]:
@@ -22,7 +35,7 @@ def computed(model: TFLiteModel) -> list[Tensor]:
     return found
 
 
-def matched(left: Sequence[Tensor], right: Sequence[Tensor]) -> dict[str, str]:
+def matched(left: Sequence[Named], right: Sequence[Named]) -> dict[str, str]:
     """Returns which tensor of the other file is the same activation, by name.
 
     A converter keeps the names of the graph it came from, joined by ";" where operators were fused, but decorates them
@@ -32,7 +45,7 @@ def matched(left: Sequence[Tensor], right: Sequence[Tensor]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for keys in (_exact, _bare, _parts):
         taken = set(pairs.values())
-        offers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        offers: dict[tuple[str, tuple[int | None, ...]], list[str]] = {}
         for other in right:
             for key in keys(other.name) if other.name not in taken else ():
                 offers.setdefault((key, other.shape), []).append(other.name)
