@@ -111,3 +111,19 @@ def test_tokens_of_an_input_of_floats_are_unrolled(tmp_path: Path) -> None:
     words = keras.Input((STEPS,))
     keras.Model(words, keras.layers.GRU(2)(keras.layers.Embedding(3, 2)(words))).save(tmp_path / "m.keras")
     assert unrolled(load_model(tmp_path / "m.keras")) is not None
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_padded_steps_are_left_out_both_ways(sequences: bool, tmp_path: Path) -> None:
+    keras = frameworks.load("tf_keras")
+    keras.utils.set_random_seed(0)
+    given = keras.Input((STEPS,), dtype="int32", name="tokens")
+    told = keras.layers.Embedding(9, FEATURES, mask_zero=True)(given)
+    told = keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=sequences), name="memory")(told)
+    keras.Model(given, keras.layers.Dense(3)(told)).save(tmp_path / "tags.keras")
+    model = load_model(tmp_path / "tags.keras")
+    steps = unrolled(model)
+    assert steps is not None
+    tokens = np.random.default_rng(0).integers(0, 9, (16, STEPS)).astype(np.int32)
+    tokens[:8, 3:] = 0
+    np.testing.assert_allclose(steps.keras(tokens), model.keras(tokens), atol=1e-6)

@@ -5,12 +5,14 @@ TensorFlow's quantizers die on a loop, and know no 16x8 form of the fused LSTM.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import graph, keras_bridge
 from edgeopt.errors import ConversionError
+from edgeopt.frameworks import load
 from edgeopt.loading import proof
 
 if TYPE_CHECKING:
@@ -55,7 +57,30 @@ def _without_loop(layer: Any) -> graph.Replacement | None:
     if not _can_unroll(layer):
         return None
     config = graph.with_unroll(layer.get_config())
-    return graph.Replacement(type(layer).from_config(config), layer.get_weights())
+    both_ways = type(layer) is load("tf_keras").layers.Bidirectional and layer.return_sequences
+    kind = _masked_both_ways() if both_ways and not layer.return_state else type(layer)
+    return graph.Replacement(kind.from_config(config), layer.get_weights())
+
+
+@functools.cache
+def _masked_both_ways() -> Any:
+    """Returns a Bidirectional that leaves padded steps out by its own mask.
+
+    Keras' unrolled steps, read from the last to the first, zero those of the mask read from the first to the last.
+    """
+    keras = load("tf_keras")
+
+    class MaskedBidirectional(keras.layers.Bidirectional):  # type: ignore[misc, name-defined]
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.forward_layer.zero_output_for_mask = False
+            self.backward_layer.zero_output_for_mask = False
+
+        def call(self, inputs: Any, mask: Any = None, **settings: Any) -> Any:
+            found = super().call(inputs, mask=mask, **settings)
+            return found if mask is None else found * load("tensorflow").cast(mask, found.dtype)[..., None]
+
+    return MaskedBidirectional
 
 
 def _prove(original: Any, rebuilt: Any, shapes: Sequence[Sequence[int | None]]) -> None:
