@@ -65,6 +65,7 @@ class Conditions:
         delegate: an external delegate for the runtimes that take one.
         batch_size: of the converted models; None leaves it free.
         shapes: sizes that the model leaves free; see `ConvertOptions`.
+        stream, time_axis: how the files read a sample; see `ConvertOptions`.
         calibration: how ONNX Runtime sets the ranges of int8 there, one of CALIBRATIONS; "" keeps the `.tflite`'s.
         processor: that compiled code is for, as LLVM's TRIPLE/CPU; "" for this machine's.
         opset: the operator set of `.onnx` files; 0 for the one that most releases of onnxruntime know.
@@ -79,6 +80,8 @@ class Conditions:
     delegate: Delegate | None = None
     batch_size: int | None = 1
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    stream: int | None = None
+    time_axis: int = 1
     calibration: str = ""
     processor: str = ""
     opset: int = 0
@@ -337,6 +340,7 @@ class Workspace:
             "promises": promises,
             "batch size": conditions.batch_size,
             "shapes": (conditions.shapes, self.data.calibration.own_specs if self.has_data else ()),
+            "stream": (conditions.stream, conditions.time_axis),
             "calibration": self.data.calibration.digest() if row.needs_calibration and self.has_data else "",
             "custom objects": self._custom_objects,
         }
@@ -758,6 +762,8 @@ class Workspace:
             options = ConvertOptions(
                 batch_size=self.conditions.batch_size,
                 shapes=self.conditions.shapes,
+                stream=self.conditions.stream,
+                time_axis=self.conditions.time_axis,
                 calibration=None if self._data is None else self._data.calibration,
                 custom_objects=self.conditions.custom_objects,
                 trust=self.conditions.trust,

@@ -15,6 +15,7 @@ from edgeopt import files, formats, parity, targets
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import BASELINE, carry_out, promised
 from edgeopt.compilers import CALIBRATED, CALIBRATIONS, COMPILERS, Compiler, compile_content, maker_of, starts_from
+from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
 from edgeopt.formats.onnx import NEWEST_OPSET, OLDEST_OPSET, OPSET, oldest_release, opset_for
@@ -25,8 +26,9 @@ from edgeopt.runtimes.samples import FREE_SIZE
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.showing.values import Shown
 from edgeopt.tflite.model import TFLiteModel
-from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Scheme, Shape, TensorSpec
+from edgeopt.tflite.reader import read, read_once
+from edgeopt.tflite.stream import Stream, stream_of
+from edgeopt.vocabulary import Budgets, Fidelity, RuntimeResult, Scheme, Shape, TensorSpec, Variant
 from edgeopt.workspace import Conditions, Workspace
 
 
@@ -41,7 +43,8 @@ class Conversion(Shown):
         runtimes: where it was run, and whether the results agree with LiteRT's built-in kernels.
         notes: what was done to the model on the way.
         target: what it costs on the device asked for.
-        fidelity: how faithful it is to the float model; None without data, and for float32.
+        fidelity: how faithful it is to the float model; None without data, and for float32 that reads whole samples.
+        stream: how the file reads a sample step by step; None where it takes it whole.
     """
 
     file: Path
@@ -57,6 +60,7 @@ class Conversion(Shown):
     notes: tuple[str, ...]
     target: targets.Assessment | None = None
     fidelity: Fidelity | None = None
+    stream: Stream | None = None
 
 
 def convert(
@@ -75,6 +79,8 @@ def convert(
     output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | None = None,
+    stream: int | None = None,
+    time_axis: int = 1,
     custom_objects: Path | None = None,
     trust: bool = False,
     force: bool = False,
@@ -99,6 +105,10 @@ def convert(
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
             said is as the data are.
+        stream: the file reads so many frames at a time and remembers what it needs of those before, 0 for as few as
+            the model's strides allow; None for a file that reads whole samples. Its `fidelity` is then to the model
+            that does.
+        time_axis: of the frames, the batch is 0.
         custom_objects, trust: see `loading.load_model`.
         force: overwrite `output`.
 
@@ -111,6 +121,8 @@ def convert(
     files.require_free(output, force=force)
     device = None if target is None else targets.target(target)
     translator = _translator(output, wanted, device)
+    if stream is not None and translator is not None:
+        raise ConfigError(f"Expected a .tflite as what reads step by step, got {output}. Try {output.stem}.tflite.")
     if device is not None:
         targets.refuse_scheme(device, wanted)
     _require_calibration(calibration, translator, wanted, has_data=data is not None)
@@ -130,6 +142,8 @@ def convert(
         tasks=tasks or {},
         batch_size=batch_size,
         shapes=shapes or {},
+        stream=stream,
+        time_axis=time_axis,
         calibration=calibration,
         processor="" if device is None else device.processor,
         opset=opset,
@@ -155,6 +169,11 @@ def convert(
             raise ConversionError(_broken_promises(broken, made.name, output, facts.inputs))
         if dataset is not None:
             references = {variant.name: outcome.variants[0]} if wanted.name != BASELINE else {}
+            if stream is not None:
+                whole = _whole(path, dataset, Path(folder), conditions)
+                references = {variant.name: whole}
+                said = f"{facts.macs:,} MACs a step, {whole.macs or 0:,} for each sample that is read whole"
+                variant = replace(variant, notes=(*variant.notes, said))
             (variant,) = held_against_float(workspace, [variant], references)
         with files.atomic_path(output) as temporary:
             shutil.copyfile(made, temporary)
@@ -180,7 +199,17 @@ def convert(
         (*summary.notes, *variant.notes, *warnings, *compiled, *(facts.notes if translator else ())),
         found,
         variant.fidelity,
+        None if stream is None else stream_of(read(content)),
     )
+
+
+def _whole(model: Path, data: Dataset, folder: Path, conditions: Conditions) -> Variant:
+    """Returns the float file of a model that reads whole samples."""
+    with Workspace(model, data, folder, replace(conditions, stream=None)) as workspace:
+        found = workspace.converted(workspace.original, BASELINE)
+    if found.error is not None:
+        raise ConversionError(found.error)
+    return found
 
 
 def _translator(output: Path, scheme: Scheme, device: targets.Target | None) -> Compiler | None:

@@ -45,6 +45,16 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.shape_option
+@click.option(
+    "--stream",
+    type=click.IntRange(0),
+    is_flag=False,
+    flag_value=0,
+    metavar="[FRAMES]",
+    help="Read a sample step by step, with the states as further inputs and outputs: so many frames at a time, as few "
+    "as the model's strides allow if no number is given.",
+)
+@click.option("--time-axis", type=click.IntRange(1), default=1, show_default=True, help="Of the frames of --stream.")
 @common.model_options
 @common.seed_option
 @common.force_option
@@ -65,6 +75,8 @@ def command(
     output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
+    stream: int | None,
+    time_axis: int,
     custom_objects: Path | None,
     trust: bool,
     force: bool,
@@ -104,6 +116,8 @@ def command(
             output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_shapes(shapes),
+            stream=stream,
+            time_axis=time_axis,
             custom_objects=custom_objects,
             trust=trust,
             force=force,

@@ -16,6 +16,8 @@ from edgeopt.conversion.calibrating import Calibrated, calibrate
 from edgeopt.conversion.foreign import understood
 from edgeopt.conversion.lowering import Floating, Graph, float_file_of, graph_of
 from edgeopt.conversion.refusals import in_words, layer_in
+from edgeopt.conversion.streaming import Streamed, streamed
+from edgeopt.conversion.streaming.states import alike, noted
 from edgeopt.conversion.unconvertible import unconvertible
 from edgeopt.conversion.unrolling import unrolled
 from edgeopt.errors import ConfigError, ConversionError
@@ -41,6 +43,8 @@ class ConvertOptions:
         custom_objects: a Python file that defines the model's own layers.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is
             not said is as the calibration samples are.
+        stream: frames that the file reads at a time, 0 for as few as the model allows; None for whole samples.
+        time_axis: of the frames, the batch is 0.
     """
 
     batch_size: int | None = 1
@@ -48,6 +52,8 @@ class ConvertOptions:
     custom_objects: Path | None = None
     trust: bool = False
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    stream: int | None = None
+    time_axis: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class Converter:
         self._model = model
         self._options = options
         self._as_it_is = _Form(model, options)
+        if options.stream is not None:
+            steps = streamed(model, step=options.stream, axis=options.time_axis)
+            self._as_it_is = _Form(steps.model, options, notes=steps.notes, steps=steps)
 
     def summary(self) -> ModelSummary:
         """Returns what was loaded."""
@@ -119,7 +128,8 @@ class Converter:
             content = quantizers.quantize(self._form_for(scheme), scheme)
         content = content if scheme.weights == "float32" else compact(content)
         holding.require(content, scheme)
-        return content
+        steps = self._as_it_is.steps
+        return content if steps is None else noted(content, steps.stream)
 
     def suspects(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns the layers that loop in the model's float file, and the names of all its operators."""
@@ -172,8 +182,14 @@ class Converter:
 class _Form:
     """A loaded model as quantizers start from it: a graph, a float file, a calibrated one, each made when asked for."""
 
-    def __init__(self, model: LoadedModel, options: ConvertOptions, notes: tuple[str, ...] = ()) -> None:
-        self.notes = notes
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: ConvertOptions,
+        notes: tuple[str, ...] = (),
+        steps: Streamed | None = None,
+    ) -> None:
+        self.notes, self.steps = notes, steps
         self._model = model
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-")
@@ -193,8 +209,12 @@ class _Form:
     @cached_property
     def calibrated(self) -> Calibrated:
         assert self._options.calibration is not None
-        samples = datasets.bind(self._options.calibration, self._model.inputs)
-        return calibrate(self.floating, samples, batch_size=self._options.batch_size or 1)
+        part, batch_size = self._options.calibration, self._options.batch_size or 1
+        if self.steps is None:
+            return calibrate(self.floating, datasets.bind(part, self._model.inputs), batch_size=batch_size)
+        samples = self.steps.calibration(datasets.bind(part, self.steps.whole.inputs))
+        found = calibrate(self.floating, samples, batch_size=batch_size)
+        return alike(found, self.steps.stream)
 
     @cached_property
     def operators(self) -> frozenset[str]:

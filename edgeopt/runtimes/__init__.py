@@ -294,6 +294,10 @@ class Session(abc.ABC):
         if unlike := [spec for spec in self.inputs if spec.shape != shapes[spec.name]]:
             raise self.runtime.refuses_shape(unlike[0], shapes)
 
+    def invocation(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what one invocation of the file takes of a sample: all of it, unless the file reads steps."""
+        return dict(inputs)
+
     def invoke_ns(self, inputs: Mapping[str, np.ndarray], *, runs: int) -> np.ndarray:
         """Sets the inputs once, in a fresh state, then times `runs` bare invocations: int64 nanoseconds [runs]."""
         raise self.runtime.cannot("time")
@@ -478,6 +482,7 @@ def open_session(
         session = module(runtime).open(
             file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
         )
+        session = _reading_whole(session, file)
         session.file = file
         return session
     except ModelError as error:
@@ -487,6 +492,16 @@ def open_session(
                 f"has none. Try the file that it was compiled from; this one needs a device with {device}."
             ) from error
         raise
+
+
+def _reading_whole(session: Session, file: Path) -> Session:
+    """Returns a session that takes whole samples, also of a file that reads them step by step."""
+    from edgeopt.runtimes.streaming import StreamSession
+    from edgeopt.tflite.reader import read_once
+    from edgeopt.tflite.stream import stream_of
+
+    stream = stream_of(read_once(file)) if formats.format_of(file).name == "tflite" else None
+    return session if stream is None else StreamSession(session, stream)
 
 
 def _compiled_for(file: Path) -> str:
