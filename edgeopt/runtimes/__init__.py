@@ -482,9 +482,8 @@ def open_session(
         session = module(runtime).open(
             file, runtime, threads=threads, delegate=delegate, keep_intermediates=keep_intermediates
         )
-        session = _reading_whole(session, file)
         session.file = file
-        return session
+        return _reading_whole(session, file)
     except ModelError as error:
         if device := _compiled_for(file):
             raise ModelError(

@@ -23,7 +23,7 @@ class StreamSession(Session):
 
     def __init__(self, session: Session, stream: Stream) -> None:
         self._session, self._declared_stream, self._stream = session, stream, stream
-        self.runtime, self.threads = session.runtime, session.threads
+        self.runtime, self.threads, self.file = session.runtime, session.threads, session.file
         self.delegated_share = session.delegated_share
         self.delegated, self.undelegated = session.delegated, session.undelegated
         self._refresh()

@@ -182,7 +182,7 @@ def _notes(plan: Plan, found: Streamed, difference: float) -> tuple[str, ...]:
         f"proven in float: {stream.steps} steps give the whole model's outputs within {difference:.2g} of their range",
     ]
     late = max(one.done for one in plan.outputs) - stream.frames
-    if late > 0:
+    if plan.lookahead:
         layers = ", ".join(f"{name!r} by {frames}" for name, frames in plan.lookahead)
         said.append(
             f"layers look ahead (padding that is not causal): {layers}; its answer to a sample comes "
@@ -190,6 +190,8 @@ def _notes(plan: Plan, found: Streamed, difference: float) -> tuple[str, ...]:
             + (f" for which {stream.valid!r} is 0" if stream.valid else "")
             + " bring it"
         )
+    elif stream.tail:
+        said.append(f"the last step of a sample is filled up with frames of zeros: {stream.tail}")
     for name, reason in plan.renewed:
         said.append(f"{name!r} sees all positions, as {reason}: they are kept, and it is computed anew at each step")
     return tuple(said)
