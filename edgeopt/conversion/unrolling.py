@@ -70,7 +70,7 @@ def _masked_both_ways() -> Any:
     """
     keras = load("tf_keras")
 
-    class MaskedBidirectional(keras.layers.Bidirectional):  # type: ignore[misc, name-defined]
+    class MaskedBidirectional(keras.layers.Bidirectional):  # type: ignore[name-defined]
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
             self.forward_layer.zero_output_for_mask = False
