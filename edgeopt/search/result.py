@@ -111,7 +111,6 @@ def headline(tuned: Tuned) -> str:
             ("stopped", "given up early"),
             ("failed", "failed"),
             ("lost", "lost with their process and begun anew"),
-            ("impossible", "more that cannot be, not run"),
         )
         if found.get(state)
     ]
