@@ -276,14 +276,14 @@ def test_adapters_bring_channels_together_are_trained_and_no_part_of_the_student
     expected = ((theirs - adapted) ** 2).mean() / (theirs**2).mean()
     alone = Hints([Hint("conv_0", "conv_0")], student, teacher)
     alone.adapters[0].set_weights([kernel, bias])
-    assert float(alone.loss(alone.wanted(x), alone.run(x)[1])) == pytest.approx(expected, rel=1e-4)
+    assert float(alone.loss(alone.told(x)[1], alone.run(x)[1])) == pytest.approx(expected, rel=1e-4)
     np.testing.assert_allclose(outputs[0], student(x), atol=1e-6)
     assert len(found) == 3
 
     trainee = Learner(
         student,
         Objective((), (None,), ("out",)),
-        lambda inputs: [teacher(inputs)],
+        hints.told,
         manners=[Manner("distributions", probabilities=True)],
         alpha=1.0,
         hints=hints,
@@ -293,6 +293,16 @@ def test_adapters_bring_channels_together_are_trained_and_no_part_of_the_student
     assert not np.array_equal(hints.adapters[0].get_weights()[0], kernel)
     assert len(student.trainable_weights) == 4
     assert len(trainee.trainable_variables) == 4 + 4
+
+
+def test_a_student_with_some_of_the_teacher_s_channels_imitates_these(tmp_path: Path) -> None:
+    student, teacher = convolutional(0, (3,)), convolutional(1, (6,))
+    x = pictures().training.arrays().inputs["x"]
+    ours, theirs = features(student, "conv_0", x), features(teacher, "conv_0", x)[..., [4, 0, 5]]
+    hint = Hint("conv_0", "conv_0", channels=(4, 0, 5))
+    assert Hints([hint], student, teacher).adapters == []
+    row = trained(student, teacher, [hint], tmp_path)
+    assert row["hint_loss"] == pytest.approx(((theirs - ours) ** 2).mean() / (theirs**2).mean(), rel=1e-3)
 
 
 def test_maps_of_another_size_are_resized_to_the_teacher_s(tmp_path: Path) -> None:

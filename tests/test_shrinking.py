@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edgeopt import graph, keras_bridge
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
-from edgeopt.shrinking import CHANNELS, HEADS, Channels, blocks, drop, masked, shrink
+from edgeopt.shrinking import CHANNELS, HEADS, Channels, blocks, drop, joints, masked, shrink
 
 Cut = dict[str, np.ndarray]
 
@@ -407,6 +407,34 @@ def test_residual_branches_are_found_and_dropped() -> None:
     for layer in (silent.get_layer("back_0"),):
         layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
     assert farthest(outputs(silent, inputs), outputs(smaller, inputs)) < 1e-5
+
+
+def test_joints_are_where_branches_are_added_with_what_stays_of_their_channels() -> None:
+    def body(layers: Any, x: Any) -> Any:
+        x = layers.Conv2D(6, 3, padding="same", name="stem")(x)
+        y = layers.DepthwiseConv2D(3, padding="same")(x)
+        y = layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same", name="back")(y))
+        x = layers.ReLU(name="end")(layers.Add()([x, y]))
+        y = layers.Conv2D(6, 1, name="linear")(layers.Conv2D(5, 3, padding="same", name="inside")(x))
+        return layers.Add(name="sum")([x, y])
+
+    channels = Channels(image(body))
+    (stream,) = (group.name for group in channels.groups if "stem" in group.layers)
+    first = {"inside": np.array([0, 1]), stream: np.array([0, 2, 3, 5])}
+    once = joints(channels, first)
+    assert once == {"end": (0, 2, 3, 5), "sum": (0, 2, 3, 5)}
+    smaller = Channels(shrink(channels, first))
+    (stream,) = (group.name for group in smaller.groups if "stem" in group.layers)
+    assert joints(smaller, {stream: np.array([1, 3])}, once) == {"end": (2, 5), "sum": (2, 5)}
+
+
+def test_what_is_added_without_known_channels_is_no_joint() -> None:
+    def body(layers: Any, x: Any) -> Any:
+        x = layers.Conv2D(6, 3, padding="same", name="stem")(x)
+        flat = layers.Flatten()(x)
+        return layers.Add(name="pixels")([flat, layers.Activation("tanh")(flat)])
+
+    assert joints(Channels(image(body)), {}) == {}
 
 
 def test_only_blocks_beside_an_identity_can_go() -> None:

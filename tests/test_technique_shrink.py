@@ -373,6 +373,21 @@ def test_recovery_brings_the_accuracy_back(halved: Any, model: Any, digits: Data
     assert accuracy(halved[1], digits) > accuracy(model, digits) - 0.03
 
 
+def test_what_is_left_imitates_the_whole_model_where_branches_join(
+    halved: Any, model: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    assert all("hint_loss" in row for row in halved[2].history)
+    # A layer of another size in the teacher, here the model before an earlier cut, gives no hint.
+    _, smaller, _ = halved
+    few, step = replace(digits, training=digits.training.take(64)), Shrink(width=0.8, multiple_of=1, epochs=1)
+    for name, original, expected in (("itself", None, True), ("before", model, False)):
+        _, record = apply(step, smaller, few, Carried(tmp_path / name, original=original))
+        assert ("hint_loss" in record.history[0]) == expected
+    alone = replace(step, teacher="none")
+    _, record = apply(alone, smaller, few, Carried(tmp_path / "alone"))
+    assert "hint_loss" not in record.history[0]
+
+
 def test_the_record_says_what_became_of_every_layer(halved: Any, model: Any) -> None:
     _, smaller, record = halved
     changes = {change.layer: change for change in record.layers}

@@ -11,6 +11,7 @@ from edgeopt.shrinking.blocks import Block, blocks, drop
 from edgeopt.shrinking.budget import Sensitivity
 from edgeopt.shrinking.channels import CHANNELS, HEADS, Channels, Cost, Cut, Group
 from edgeopt.shrinking.choosing import BLOCKS, TRIES, Chooser, Chosen
+from edgeopt.shrinking.joints import joints
 from edgeopt.shrinking.masks import masked
 from edgeopt.shrinking.probing import Probe
 from edgeopt.shrinking.refitting import Refitted, Refitter
@@ -34,6 +35,7 @@ __all__ = [
     "Sensitivity",
     "blocks",
     "drop",
+    "joints",
     "masked",
     "shrink",
 ]

@@ -33,7 +33,7 @@ def blocks(model: Any) -> tuple[Block, ...]:
     """
     calls = graph.flat_calls(model)
     maker = {id(tensor): number for number, call in enumerate(calls) for tensor in call.outputs}
-    inputs = [[maker[id(t)] for t in _tensors(call) if id(t) in maker] for call in calls]
+    inputs = [[maker[id(t)] for t in tensors_of(call) if id(t) in maker] for call in calls]
     needed = _ancestors(inputs)
     readers: list[set[int]] = [set() for _ in calls]
     for number, makers in enumerate(inputs):
@@ -43,8 +43,8 @@ def blocks(model: Any) -> tuple[Block, ...]:
     times = [id(call.layer) for call in calls]
     found = []
     for number, call in enumerate(calls):
-        tensors = _tensors(call)
-        if not _adds(call) or len(tensors) != 2 or times.count(id(call.layer)) > 1:
+        tensors = tensors_of(call)
+        if not adds(call) or len(tensors) != 2 or times.count(id(call.layer)) > 1:
             continue
         if tuple(tensors[0].shape) != tuple(tensors[1].shape):
             continue
@@ -79,7 +79,8 @@ def drop(model: Any, names: Collection[str]) -> Any:
     return graph.rebuild(model, skipped)
 
 
-def _adds(call: graph.Call) -> bool:
+def adds(call: graph.Call) -> bool:
+    """Whether a call adds what it is given."""
     return kind_of(call.layer) in ("Add", "CustomScaleLayer") or operation_of(call)[0] in (
         "Add",
         "__operators__.add",
@@ -87,7 +88,8 @@ def _adds(call: graph.Call) -> bool:
     )
 
 
-def _tensors(call: graph.Call) -> list[Any]:
+def tensors_of(call: graph.Call) -> list[Any]:
+    """Returns the symbolic tensors that a call is given."""
     return _symbolic((call.args, dict(call.kwargs)))
 
 

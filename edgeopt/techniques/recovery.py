@@ -12,7 +12,7 @@ from edgeopt.techniques.contract import Carried
 
 if TYPE_CHECKING:
     from edgeopt.data import Dataset
-    from edgeopt.training import Fit
+    from edgeopt.training import Fit, Hint
 
 
 def recover(
@@ -28,6 +28,7 @@ def recover(
     folder: Path | None = None,
     settled_epoch: int | None = None,
     scalable: bool = True,
+    hints: Sequence[Hint] = (),
 ) -> Fit:
     """Trains `model` in place as the step and the recipe say; see `training.fit`.
 
@@ -40,15 +41,18 @@ def recover(
         folder: instead of the step's own, where a step trains several times.
         settled_epoch: the first epoch (from 0) whose weights may be taken for the best; None: those before any too.
         scalable: whether the training can be done in short, by what the callbacks do in it.
+        hints: layers that imitate those of `before`; where somebody else teaches, none of the layers that are others
+            there.
     """
     from edgeopt.training import fit
 
     chosen = training or step.training(carried.training)
+    teachers = recovery_teachers(carried, chosen, before)
     return fit(
         model,
         data,
         chosen,
-        teachers=recovery_teachers(carried, chosen, before),
+        teachers=teachers,
         callbacks=callbacks,
         goal=carried.goal,
         folder=folder or carried.folder,
@@ -56,6 +60,7 @@ def recover(
         what=what,
         settled_epoch=settled_epoch,
         free_rate=scalable and step.learning_rate is None and carried.training.learning_rate is None,
+        hints=[hint for hint in hints if teachers and _alike(teachers[0], before, hint.teacher)],
     )
 
 
@@ -66,6 +71,12 @@ def recovery_teachers(carried: Carried, training: Training, before: Any) -> tupl
     if training.teacher == "original":
         return (before if carried.original is None else carried.original,)
     return (open_model(str(training.teacher), carried),)
+
+
+def _alike(teacher: Any, before: Any, name: str) -> bool:
+    """Whether a layer of the teacher is the one of that name in the model before the step: no channel has gone."""
+    theirs, ours = ({layer.name: layer.output_shape for layer in model.layers} for model in (teacher, before))
+    return name in theirs and theirs[name] == ours.get(name)
 
 
 def open_model(path: str, carried: Carried) -> Any:

@@ -112,9 +112,10 @@ class Shrink(TrainedStep):
 
 def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
     """Cuts the model down to its budget and recovers, in rounds; see contract.Apply."""
-    from edgeopt.shrinking import Channels
+    from edgeopt.shrinking import Channels, joints
     from edgeopt.techniques.recovery import recover
     from edgeopt.techniques.samples import some_inputs
+    from edgeopt.training import Hint
 
     start = time.perf_counter()
     training = step.training(carried.training)
@@ -129,6 +130,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
         notes.append(note)
     whole = before.cost()
     history: list[Mapping[str, float]] = []
+    left_of: Mapping[str, tuple[int, ...]] = {}
     smaller = model
     for number, several in enumerate(progress.track(epochs, "cutting and recovering", len(epochs)), start=1):
         folder = carried.folder / f"round-{number}" if step.rounds > 1 else carried.folder
@@ -136,6 +138,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
         left = share ** (number / step.rounds)
         chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder, carried.seed)
         notes += _measured_words(measured) if number == 1 else []
+        left_of = joints(chosen.channels, chosen.cut, left_of)
         smaller, said = cut_out(smaller, chosen, inputs, refit=step.refit, seed=carried.seed)
         notes += said
         if not several:
@@ -150,6 +153,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
             what=what,
             training=replace(training, epochs=several),
             folder=folder,
+            hints=[Hint(name, name, channels=places) for name, places in left_of.items()],
         )
         history += ({"round": float(number), **row} for row in fit.history)
         notes += fit.notes

@@ -24,11 +24,13 @@ class Hint:
     Attributes:
         student, teacher: names of layers.
         attention: whether only where the layer is active is imitated, and not with which channels.
+        channels: which of the teacher's the student's are, in its order; all of them, or others, where there are none.
     """
 
     student: str
     teacher: str
     attention: bool = False
+    channels: tuple[int, ...] = ()
 
 
 def hint_loss(teacher: Any, student: Any) -> Any:
@@ -78,7 +80,7 @@ class Hints:
         keras = load("tf_keras")
         self._hints = tuple(hints)
         ours = [_features(student, hint.student, "student") for hint in hints]
-        theirs = [_features(teacher, hint.teacher, "teacher") for hint in hints]
+        theirs = [_chosen(_features(teacher, hint.teacher, "teacher"), hint) for hint in hints]
         for hint, mine, other in zip(hints, ours, theirs):
             _require_comparable(hint, mine, other)
         self._adapters = tuple(
@@ -90,7 +92,8 @@ class Hints:
                 adapter.build(mine.shape)
         self.adapters = [adapter for adapter in self._adapters if adapter is not None]
         self._student = keras.Model(student.inputs, [*student.outputs, *ours])
-        self._teacher = keras.Model(teacher.inputs, theirs)
+        # Outputs and features in one go: whoever asks for both runs the teacher once.
+        self._teacher = keras.Model(teacher.inputs, [*teacher.outputs, *theirs])
 
     def run(self, inputs: Any) -> tuple[list[Any], list[Any]]:
         """Returns the student's outputs and its layers' features, in training."""
@@ -98,11 +101,12 @@ class Hints:
         count = len(results) - len(self._hints)
         return list(results[:count]), list(results[count:])
 
-    def wanted(self, inputs: Any) -> list[Any]:
-        """Returns the teacher's features."""
+    def told(self, inputs: Any) -> tuple[list[Any], list[Any]]:
+        """Returns the teacher's outputs and its layers' features."""
         tf = load("tensorflow")
-        found = self._teacher(inputs, training=False)
-        return [tf.stop_gradient(each) for each in (found if isinstance(found, (list, tuple)) else [found])]
+        found = [tf.stop_gradient(each) for each in self._teacher(inputs, training=False)]
+        count = len(found) - len(self._hints)
+        return found[:count], found[count:]
 
     def loss(self, wanted: Sequence[Any], features: Sequence[Any]) -> Any:
         """Returns the sum of the hints' losses; maps of another size than the teacher's are resized to it."""
@@ -126,6 +130,10 @@ def _features(model: Any, name: str, whose: str) -> Any:
     if isinstance(output, (list, tuple)):
         raise ConfigError(f"Expected a layer with one output as a hint, got {name!r} with {len(output)}. Try another.")
     return output
+
+
+def _chosen(features: Any, hint: Hint) -> Any:
+    return load("tensorflow").gather(features, hint.channels, axis=-1) if hint.channels else features
 
 
 def _require_comparable(hint: Hint, ours: Any, theirs: Any) -> None:

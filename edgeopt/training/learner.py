@@ -15,6 +15,9 @@ from edgeopt.training.objective import Objective, each_mean
 
 keras: Any = load("tf_keras")
 
+# Inputs → the teachers' answers, and what the first one's layers give that are hinted at.
+Teach = Callable[[Any], tuple[Sequence[Any], Sequence[Any]]]
+
 
 class Learner(keras.Model):
     """Trains `student` on (1 - alpha) * (the labels) + alpha * (the teachers' answers) + hint_weight * (the hints).
@@ -26,7 +29,7 @@ class Learner(keras.Model):
         student: a tf_keras model; trained in place.
         objective: what is learned from labels.
         teach: returns the teachers' answers to a batch of inputs, a tensor for each output of the student, as `manners`
-            tell them; None where nobody teaches.
+            tell them, and the features of `hints`; None where nobody teaches.
         manners: how each output imitates.
         alpha: weight of the teachers; see `steps.Training`.
         told: whether batches bring the teachers' answers as targets after the labels, so that `teach` is not asked.
@@ -39,7 +42,7 @@ class Learner(keras.Model):
         self,
         student: Any,
         objective: Objective,
-        teach: Callable[[Any], Sequence[Any]] | None = None,
+        teach: Teach | None = None,
         *,
         manners: Sequence[Manner] = (),
         alpha: float = 0.0,
@@ -76,8 +79,10 @@ class Learner(keras.Model):
         parts = tf.nest.flatten(targets)
         samples = parts.pop() if self.weighted else None
         labels = parts[: len(self.objective.aims)]
-        answers = parts[len(labels) :] if self.told or self.teach is None else self.teach(inputs)
-        wanted = [] if self.hints is None else self.hints.wanted(inputs)
+        answers: Sequence[Any] = parts[len(labels) :]
+        wanted: Sequence[Any] = ()
+        if self.teach is not None and not self.told:
+            answers, wanted = self.teach(inputs)
         with tf.GradientTape() as tape:
             outputs, features = self._run(inputs)
             losses = {}
@@ -114,7 +119,7 @@ class Learner(keras.Model):
     def losses_of(self, inputs: Any, labels: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Returns what is minimized, but for hints and penalties, on each sample of a batch: [N]."""
         losses = (1 - self.alpha) * self.objective.each(labels, outputs) if self.objective.aims else 0.0
-        return losses if self.teach is None else losses + self.alpha * self.imitation(self.teach(inputs), outputs)
+        return losses if self.teach is None else losses + self.alpha * self.imitation(self.teach(inputs)[0], outputs)
 
     def _run(self, inputs: Any) -> tuple[list[Any], list[Any]]:
         if self.hints is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
 from edgeopt.training.hints import Hint, Hints
 from edgeopt.training.imitation import Manner, are_probabilities, kind_of
-from edgeopt.training.learner import Learner
+from edgeopt.training.learner import Learner, Teach
 from edgeopt.training.losses import scaled_squared_error
 from edgeopt.training.objective import Objective, some_outputs, spread_of
 from edgeopt.training.stream import fits_memory
@@ -63,7 +63,8 @@ def learner(
         for index, ours in enumerate(some_outputs(student, part))
     )
     probabilities = [[are_probabilities(m.kind, o) for m, o in zip(manners, outputs)] for outputs in theirs]
-    teach = teaching(asked, manners=manners, probabilities=probabilities)
+    hinted = Hints(hints, student, asked[0]) if hints else None
+    teach = teaching(asked, manners=manners, probabilities=probabilities, hints=hinted)
     shapes = [tuple(output.shape[1:]) for output in student.outputs]
     cached = training.augment == "none" and not hints and fits_memory(part, shapes)
     trainee = Learner(
@@ -73,7 +74,7 @@ def learner(
         manners=manners,
         alpha=0.5 if training.alpha is None else training.alpha,
         told=cached,
-        hints=Hints(hints, student, asked[0]) if hints else None,
+        hints=hinted,
         hint_weight=hint_weight,
         weighted=part.has_weights,
     )
@@ -99,32 +100,42 @@ def _manner(aims: Objective, index: int, theirs: Sequence[np.ndarray], ours: np.
 
 
 def teaching(
-    teachers: Sequence[Any], *, manners: Sequence[Manner], probabilities: Sequence[Sequence[bool]]
-) -> Callable[[Any], list[Any]]:
-    """Returns the function that answers for `teachers`: the mean of what they tell of each output.
+    teachers: Sequence[Any],
+    *,
+    manners: Sequence[Manner],
+    probabilities: Sequence[Sequence[bool]],
+    hints: Hints | None = None,
+) -> Teach:
+    """Returns the function that answers for `teachers`: the mean of what they tell of each output, and the features
+    of the first that are hinted at.
 
     Args:
         teachers: tf_keras models, called in inference.
         manners: how each output is told.
         probabilities: for each teacher and output, whether it gives probabilities.
+        hints: on layers of the first.
     """
     tf = load("tensorflow")
 
-    def teach(inputs: Any) -> list[Any]:
+    def teach(inputs: Any) -> tuple[list[Any], list[Any]]:
         found: list[list[Any]] = [[] for _ in manners]
-        for teacher, gives in zip(teachers, probabilities):
-            outputs = teacher(inputs, training=False)
+        features: list[Any] = []
+        for number, (teacher, gives) in enumerate(zip(teachers, probabilities)):
+            if hints is not None and number == 0:
+                outputs, features = hints.told(inputs)
+            else:
+                outputs = teacher(inputs, training=False)
             for index, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else [outputs]):
                 found[index].append(manners[index].told(output, probabilities=gives[index]))
-        return [tf.stop_gradient(tf.add_n(each) / len(each)) for each in found]
+        return [tf.stop_gradient(tf.add_n(each) / len(each)) for each in found], features
 
     return teach
 
 
-def answers(teach: Callable[[Any], Sequence[Any]], part: Part) -> tuple[np.ndarray, ...]:
-    """Returns what `teach` gives for all samples, in the part's order."""
+def answers(teach: Teach, part: Part) -> tuple[np.ndarray, ...]:
+    """Returns what `teach` answers to all samples, in the part's order."""
     tf = load("tensorflow")
-    function = tf.function(teach, reduce_retracing=True)
+    function = tf.function(lambda inputs: teach(inputs)[0], reduce_retracing=True)
     found = []
     for batch in progress.track(part.batches(256), "asking the teacher", math.ceil(len(part) / 256)):
         inputs = [tf.constant(batch.inputs[spec.name]) for spec in part.specs]
