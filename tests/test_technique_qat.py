@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgeopt.techniques import qat
 from edgeopt.techniques.contract import Carried
 from edgeopt.tflite import stored_weights
 from edgeopt.tflite.reader import read
+from edgeopt.training import averages
 from edgeopt.vocabulary import Promise, Property, StepRecord
 
 tf_keras = frameworks.load("tf_keras")
@@ -122,6 +124,36 @@ def test_the_file_decides_as_the_trained_model_does(narrow: Any, digits: data.Da
     found = comparison.compare(tmp_path / "trained.tflite", file, digits.validation, isolate=False)
     assert found.agreement is not None
     assert found.agreement.value >= 0.99
+
+
+def test_averages_of_normalizations_are_taken_anew_where_that_is_nearer(
+    model: Any, narrow: Any, digits: data.Dataset
+) -> None:
+    assert sum("averages of normalizations" in note for note in narrow(2)[1].notes) == 1
+    quantized, _, _ = narrow(4)
+    (layer,) = averages.normalizations(quantized)
+    others = {id(v): v.numpy() for v in quantized.variables if v is not layer.moving_mean}
+    kept = [layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+    momentum = layer.momentum
+    x = digits.training.take(96).arrays().inputs["x"]
+    seen = tf_keras.Model(quantized.inputs, layer.input)(x).numpy()
+    averages.average_anew(quantized, [[x[:48]], [x[48:]]])
+    halves = [seen[:48], seen[48:]]
+    np.testing.assert_allclose(layer.moving_mean, np.mean([h.mean((0, 1, 2)) for h in halves], 0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, np.mean([h.var((0, 1, 2)) for h in halves], 0), rtol=1e-2)
+    for variable in quantized.variables:
+        if variable is not layer.moving_mean and variable is not layer.moving_variance:
+            np.testing.assert_array_equal(variable, others[id(variable)])
+    assert layer.momentum == momentum
+    layer.moving_mean.assign(kept[0])
+    layer.moving_variance.assign(kept[1])
+
+    # Those of other samples than the model is for are worse: dropped, and that is said.
+    noise = data.load(calibration=np.random.default_rng(0).normal(0, 9, (64, 8, 8, 1)).astype("float32"))
+    (said,) = qat._averaged(quantized, model, replace(digits, training=noise.calibration), 0)
+    assert said.startswith("averages of normalizations are those of training; taken anew: ")
+    np.testing.assert_array_equal(layer.moving_mean, kept[0])
+    np.testing.assert_array_equal(layer.moving_variance, kept[1])
 
 
 def test_a_file_without_few_bits_breaks_the_promise(narrow: Any, digits: data.Dataset, tmp_path: Path) -> None:
