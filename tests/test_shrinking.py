@@ -428,6 +428,17 @@ def test_joints_are_where_branches_are_added_with_what_stays_of_their_channels()
     assert joints(smaller, {stream: np.array([1, 3])}, once) == {"end": (2, 5), "sum": (2, 5)}
 
 
+def test_an_activation_behind_two_additions_is_no_joint() -> None:
+    def body(layers: Any, x: Any) -> Any:
+        shared = layers.ReLU(name="shared")
+        for name in ("first", "second"):
+            x = layers.Conv2D(6, 1, name=name)(x)
+            x = shared(layers.Add(name=f"{name}_sum")([x, layers.Conv2D(6, 3, padding="same")(x)]))
+        return layers.Add(name="last")([x, layers.Conv2D(6, 3, padding="same")(x)])
+
+    assert joints(Channels(image(body)), {}) == {"last": tuple(range(6))}
+
+
 def test_what_is_added_without_known_channels_is_no_joint() -> None:
     def body(layers: Any, x: Any) -> Any:
         x = layers.Conv2D(6, 3, padding="same", name="stem")(x)

@@ -7,6 +7,7 @@ Nets" (arXiv 1412.6550).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -33,10 +34,14 @@ def joints(
         known: what earlier cuts returned: channels are then numbered as they were before the first one.
     """
     kept = channels.kept(cut)
+    times = Counter(call.name for call in channels.calls)
     found = {}
     for number, call in enumerate(channels.calls):
-        if adds(call) and (units := _units(channels, call.outputs[0])) is not None:
-            name, places = _end(channels, number).name, np.flatnonzero(kept[units]).tolist()
+        if not adds(call) or (units := _units(channels, call.outputs[0])) is None:
+            continue
+        name, places = _end(channels, number).name, np.flatnonzero(kept[units]).tolist()
+        # What a layer hands on at several places has no one set of channels.
+        if times[name] == 1:
             found[name] = tuple(known[name][at] for at in places) if known else tuple(places)
     return found
 

@@ -75,8 +75,11 @@ def recovery_teachers(carried: Carried, training: Training, before: Any) -> tupl
 
 def _alike(teacher: Any, before: Any, name: str) -> bool:
     """Whether a layer of the teacher is the one of that name in the model before the step: no channel has gone."""
-    theirs, ours = ({layer.name: layer.output_shape for layer in model.layers} for model in (teacher, before))
-    return name in theirs and theirs[name] == ours.get(name)
+    theirs, ours = (
+        next((tuple(layer.get_output_at(0).shape) for layer in model.layers if layer.name == name), None)
+        for model in (teacher, before)
+    )
+    return theirs is not None and theirs == ours
 
 
 def open_model(path: str, carried: Carried) -> Any:
