@@ -307,6 +307,7 @@ class Stopwatch:
     def __init__(self, file: Path, runtime: Runtime, *, threads: int, delegate: Delegate | None) -> None:
         self._file, self._runtime, self._threads, self._delegate = file, runtime, threads, delegate
         module(runtime).load()
+        formats.facts(file)  # what random inputs are made by is no memory of the runtime's
         self._memory = _MemoryRise()
         start = time.perf_counter_ns()
         self._session = open_session(file, runtime, threads=threads, delegate=delegate)

@@ -252,6 +252,18 @@ def test_a_pipe_gets_a_plain_line_a_minute(clock: Clock) -> None:
     ]
 
 
+def test_a_pipe_gets_no_line_that_says_nothing(clock: Clock) -> None:
+    """A task that ends as the minute is over leaves no words; what comes next says where the command is."""
+    file = io.StringIO()
+    lines = SeldomLines(file, clock)
+    lines.take(Progress("loading", 0, 1))
+    clock.now = 61.0
+    lines.take(Progress("loading", 1, 1))
+    clock.now = 62.0
+    lines.take(Progress("converting", 1, 4))
+    assert [line.rpartition(",")[0] or line for line in file.getvalue().splitlines()] == ["1:02 converting 1/4"]
+
+
 def test_short_work_is_silent_in_a_pipe(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("the end\n", "")

@@ -32,7 +32,9 @@ class SeldomLines:
             return
         if self._clock() - self._written < EVERY_S:
             return
-        self._written = self._clock()
         place = self._course.place()
+        if not place.words():  # between two tasks
+            return
+        self._written = self._clock()
         left = "" if place.left_s is None else f", {in_words(place.left_s)} left"
         print(f"{in_words(self._course.elapsed_s())} {place.words()}{left}", file=self._file, flush=True)
