@@ -187,6 +187,25 @@ RUNTIMES: dict[str, Runtime] = {
             frozenset({"time", "profile", "tensors", "resize", "threads"}),
             takes=("onnx",),
         ),
+        *(
+            Runtime(
+                f"onnxruntime-{name}",
+                "edgeopt.runtimes.onnxruntime",
+                "onnxruntime",
+                "gpu",
+                f"ONNX Runtime with its provider for {hardware}",
+                frozenset({"time", "profile", "resize"}),
+                takes=("onnx",),
+                accelerator=accelerator,
+                by_default=False,
+            )
+            for name, accelerator, hardware in (
+                ("cuda", "nvidia-gpu", "NVIDIA GPUs"),
+                ("openvino", "intel", "Intel's CPUs, GPUs and NPUs (OpenVINO)"),
+                ("directml", "gpu", "GPUs under Windows (DirectML)"),
+                ("coreml", "apple", "Apple's GPUs and NPUs (Core ML)"),
+            )
+        ),
         Runtime(
             "tvm",
             "edgeopt.runtimes.tvm",

@@ -1,4 +1,4 @@
-"""ONNX Runtime: its CPU provider, with the graph optimized as it is by default."""
+"""ONNX Runtime: a file and a provider go in, a session comes out, with the graph optimized as it is by default."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from edgeopt import frameworks
-from edgeopt.errors import ModelError
+from edgeopt.errors import ModelError, UnavailableError
 from edgeopt.formats.onnx import FED, needs, quantizations, read_model, refused_by
-from edgeopt.runtimes import Delegate, Runtime, Session
+from edgeopt.runtimes import Delegate, Runtime, Session, providers
 from edgeopt.runtimes.batching import batch_is_its_samples
 from edgeopt.runtimes.intermediates import Intermediates
-from edgeopt.runtimes.interpreter import one_line, require_inputs, times_ns
-from edgeopt.runtimes.samples import FREE_SIZE
+from edgeopt.runtimes.interpreter import counted, one_line, require_inputs, times_ns
+from edgeopt.runtimes.providers import CPU, PROVIDERS
+from edgeopt.runtimes.samples import FREE_SIZE, generated
 from edgeopt.vocabulary import OperatorTime, TensorSpec
 
 INSTALL = frameworks.install_command("onnxruntime", upgrade=True)
@@ -32,7 +33,7 @@ _PROFILED_RUNS = 50
 
 def version() -> str:
     """Returns the installed version, "" where there is none."""
-    return frameworks.installed_version("onnxruntime") or ""
+    return providers.version()
 
 
 def load() -> None:
@@ -94,6 +95,12 @@ class OnnxSession(Session):
     ) -> None:
         self.runtime, self.threads, self._file = runtime, threads, file
         module = frameworks.load("onnxruntime")
+        provider = PROVIDERS[runtime.name]
+        if provider.name not in module.get_available_providers():
+            raise UnavailableError(
+                f"Expected an ONNX Runtime with its {provider.name}, got {module.__version__} with "
+                f"{', '.join(module.get_available_providers())}. Try pip install {provider.package}."
+            )
         self._refusals = _refusals()
         # What lies beside it is looked at before the runtime follows its paths.
         model = read_model(file)
@@ -107,7 +114,9 @@ class OnnxSession(Session):
         self._intermediates = Intermediates(model, file) if keep_intermediates else None
         source = str(file) if self._intermediates is None else self._intermediates.content
         try:
-            self._session = module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = module.InferenceSession(
+                source, options, providers=list(dict.fromkeys((provider.name, CPU)))
+            )
         except self._refusals as error:
             raise ModelError(
                 f"{runtime.name} refused {file.name}: {_words(error)}. Expected an .onnx file that this runtime "
@@ -128,6 +137,13 @@ class OnnxSession(Session):
             replace(spec, shape=(*(n or 1 for n in spec.shape[:1]), *(n or FREE_SIZE for n in spec.shape[1:])))
             for spec in self._declared
         )
+        if provider.name not in self._session.get_providers():
+            raise UnavailableError(
+                f"Expected {provider.name} to start here, got ONNX Runtime on the CPU in its place. Try --verbose, "
+                f"which shows its own words, and what {provider.package} needs beside it."
+            )
+        if provider.name != CPU and profile is None:
+            self._look_at_share(model, provider.name)
 
     @property
     def declared(self) -> tuple[TensorSpec, ...]:
@@ -192,6 +208,25 @@ class OnnxSession(Session):
     def close(self) -> None:
         """See Session.close."""
         self._session = None
+
+    def _look_at_share(self, model: Any, provider: str) -> None:
+        """Runs the file once to see what the provider takes of it.
+
+        Raises:
+            UnavailableError: it takes nothing.
+        """
+        with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+            session = OnnxSession(self._file, self.runtime, threads=self.threads, profile=Path(folder) / "profile")
+            session.run(generated(session.inputs, seed=0))
+            events = json.loads(Path(session.end_profiling()).read_text())
+        operators = [node.op_type for node in model.graph.node if node.op_type != "Constant"]
+        found = providers.taken(events, len(operators))
+        self.delegated_share, self.undelegated = found.share, counted(found.left)
+        if not found.share:
+            raise UnavailableError(
+                f"{provider} took none of the {len(operators)} operators of {self._file.name} "
+                f"({', '.join(counted(operators))}): everything would run on the CPU. Try --runtime onnxruntime."
+            )
 
     def _set(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
         self.inputs = tuple(replace(spec, shape=tuple(shape)) for spec, shape in zip(self.inputs, shapes))
