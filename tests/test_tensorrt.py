@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 import runtime_models
 
 import edgeopt
-from edgeopt import data, formats, frameworks, runtimes
+from edgeopt import data, formats, frameworks, runtimes, trust
 from edgeopt.compilers import COMPILERS, starts_from
 from edgeopt.compilers.onnx import translated
 from edgeopt.compilers.tensorrt import built, problems, require_gpu
-from edgeopt.errors import ConversionError, UnavailableError
+from edgeopt.errors import ConversionError, ModelError, UnavailableError
 from edgeopt.formats.sealed import Library, plain_code, sealed
+from edgeopt.runtimes.probe import model
 from edgeopt.vocabulary import TensorSpec
 
 ROW = COMPILERS["tensorrt"]
@@ -104,6 +106,162 @@ def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
     assert plain_code(tmp_path / "model.engine") == b"plan"
     (words,) = runtimes.refusals(tmp_path / "model.engine", runtimes.parse("tensorrt==10.1"))
     assert words == "it was built by TensorRT 11.4, and runs there alone"
+
+
+# --- against the published interface (docs.nvidia.com/deeplearning/tensorrt, Python API, 10 and 11) -------------------
+
+
+class Host(Cuda):
+    """cuda.bindings.runtime with the memory of this machine in place of a GPU's."""
+
+    count = 1
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self) -> None:
+        self.held: dict[int, Any] = {}
+
+    def cudaStreamCreate(self) -> tuple[int, int]:
+        return 0, 7
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        return (0,)
+
+    def cudaMalloc(self, size: int) -> tuple[int, int]:
+        buffer = ctypes.create_string_buffer(size)
+        self.held[ctypes.addressof(buffer)] = buffer
+        return 0, ctypes.addressof(buffer)
+
+    def cudaFree(self, address: int) -> tuple[int]:
+        del self.held[address]
+        return (0,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:
+        assert stream == 7
+        ctypes.memmove(to, source, size)
+        return (0,)
+
+
+class Parser:
+    errors: tuple[str, ...] = ()
+
+    def __init__(self, network: Any, logger: Any) -> None:
+        assert isinstance(network, dict)
+        self.network, self.num_errors = network, len(self.errors)
+
+    def parse(self, content: bytes) -> bool:
+        self.network["content"] = content
+        return not self.errors
+
+    def get_error(self, index: int) -> str:
+        return self.errors[index]
+
+
+class Builder:
+    plan: bytes | None = b"plan"
+
+    def __init__(self, logger: Any) -> None:
+        assert logger == "logger at 1"
+
+    def create_network(self, flags: int) -> dict[str, Any]:
+        return {"flags": flags}
+
+    def create_builder_config(self) -> Any:
+        return SimpleNamespace(set_memory_pool_limit=lambda pool, size: limits.append((pool, size)))
+
+    def build_serialized_network(self, network: dict[str, Any], config: Any) -> bytes | None:
+        assert network["content"]
+        built_with.append(network["flags"])
+        return self.plan
+
+
+class Context:
+    """x + x, where x and y are addresses of four floats."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, int] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        four = ctypes.c_float * 4
+        x, y = (four.from_address(self.addresses[name]) for name in ("x", "y"))
+        y[:] = [2 * value for value in x]
+        return stream == 7
+
+
+limits: list[tuple[str, int]] = []
+built_with: list[int] = []
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Host:
+    """TensorRT and a GPU."""
+    cuda, logger = Host(), lambda severity: f"logger at {severity}"
+    logger.ERROR = 1  # type: ignore[attr-defined]
+    engines = {b"plan": SimpleNamespace(create_execution_context=Context)}
+    trt = SimpleNamespace(
+        __version__="11.4.0.106",
+        Logger=logger,
+        Builder=Builder,
+        OnnxParser=Parser,
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=engines.get),
+    )
+    own = frameworks.load
+    stand_ins = {"tensorrt": trt, "cuda": cuda}
+    monkeypatch.setattr(frameworks, "load", lambda name: stand_ins.get(name) or own(name))
+    limits.clear()
+    built_with.clear()
+    return cuda
+
+
+def test_a_network_is_strongly_typed_where_there_is_a_choice(there: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = model("onnx")
+    sealed_plan = built(content)
+    assert sealed_plan.startswith(b"plan")
+    assert built_with == [1 << 1]
+    assert limits == [("workspace", 1 << 30)]
+    monkeypatch.setattr(frameworks.load("tensorrt"), "NetworkDefinitionCreationFlag", SimpleNamespace())
+    built(content)
+    assert built_with == [1 << 1, 0]
+
+
+def test_what_tensorrt_says_of_a_network_is_handed_on(there: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Builder, "plan", None)
+    with pytest.raises(ConversionError, match=r"TensorRT to build an engine, got none; its log, with --verbose, says"):
+        built(model("onnx"))
+    monkeypatch.setattr(Parser, "errors", ("no importer for NonMaxSuppression", "and another"))
+    with pytest.raises(ConversionError, match=r"has as well, got: no importer for NonMaxSuppression; and another\."):
+        built(model("onnx"))
+
+
+def test_an_engine_runs_between_copies(there: Host, tmp_path: Path) -> None:
+    specs = TensorSpec("x", (1, 4)), TensorSpec("y", (1, 4))
+    said = Library(
+        specs[:1], specs[1:], (), 0, 0, False, "float32", "nvidia", "H200", "onnx", "11.4", format="tensorrt"
+    )
+    file = tmp_path / "add.engine"
+    file.write_bytes(sealed(b"plan", said))
+    with pytest.raises(ModelError, match="trust"):
+        runtimes.open_session(file, runtimes.RUNTIMES["tensorrt"])
+    trust.trust(file.read_bytes())
+    session = runtimes.open_session(file, runtimes.RUNTIMES["tensorrt"])
+    x = np.arange(4, dtype=np.float32).reshape(1, 4)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], x + x)
+    assert len(session.invoke_ns({"x": x}, runs=3)) == 3
+    assert len(there.held) == 2
+    session.close()
+    assert not there.held
+    file.write_bytes(sealed(b"of another version", said))
+    trust.trust(file.read_bytes())
+    with pytest.raises(ModelError, match=r"could not load add\.engine, which TensorRT 11\.4 built for H200"):
+        runtimes.open_session(file, runtimes.RUNTIMES["tensorrt"])
 
 
 @pytest.mark.skipif(frameworks.installed_version("tensorrt") is None, reason="wants TensorRT and an NVIDIA GPU")
