@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import struct
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import runtime_models
+import tflite_models as models
 from click.testing import CliRunner
 
 import edgeopt
-from edgeopt import data, formats, frameworks, runtimes, trust
+from edgeopt import data, formats, frameworks, parity, runtimes, trust
 from edgeopt.cli import cli
 from edgeopt.compilers import COMPILERS, compile_content
 from edgeopt.compilers.tvm import built
@@ -22,6 +24,8 @@ from edgeopt.errors import ConfigError, ConversionError, EdgeoptError, ModelErro
 from edgeopt.formats.sealed import described
 from edgeopt.runtimes.tvm import LIBRARIES
 from edgeopt.targets import TARGETS
+from edgeopt.tflite.reader import read
+from edgeopt.tflite.simulating import in_floats
 
 TVM = COMPILERS["tvm"]
 
@@ -56,6 +60,29 @@ def test_it_computes_what_the_tflite_does(libraries: dict[str, Path], pictures: 
         assert found.agreement is not None
         assert found.agreement.value >= 0.97
         assert "intermediate tensors were not compared: tvm keeps no activations" in found.notes
+
+
+@functools.cache
+def _averaging() -> Any:
+    """Means of 64 numbers, and what a Dense layer makes of them."""
+    keras = frameworks.load("tf_keras")
+    keras.utils.set_random_seed(8)
+    picture = keras.layers.Input((8, 8, 4), batch_size=1)
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(picture))
+    return keras.Model(picture, keras.layers.Dense(6)(x))
+
+
+def test_means_of_integers_are_rounded_as_litert_rounds_them(tmp_path: Path) -> None:
+    content = models.convert(_averaging, "int8")
+    assert "AVERAGE_POOL_2D" in {operator.name for operator in read(content).main.operators}
+    source, library = tmp_path / "m.tflite", tmp_path / "m.so"
+    source.write_bytes(content)
+    library.write_bytes(compile_content(content, TVM, {"processor": ""}).content)
+    (row,) = parity.check(library, [runtimes.parse("tvm")], source=source)
+    assert row.max_difference is not None
+    assert row.max_difference < 0.01  # TVM's own cuts off what is behind the point
+    floats = models.convert(_averaging, "float32")
+    assert in_floats(floats, ("AVERAGE_POOL_2D",)) is floats
 
 
 def test_convert_writes_a_library(folder: Path) -> None:

@@ -21,8 +21,11 @@ from edgeopt.errors import ConversionError, UnavailableError
 from edgeopt.formats.contract import FileFacts
 from edgeopt.formats.sealed import Library, sealed
 from edgeopt.tflite.model import printable
+from edgeopt.tflite.rewrite import without_sparsity
+from edgeopt.tflite.simulating import in_floats
 from edgeopt.vocabulary import TensorSpec
 
+_CUT_OFF = ("AVERAGE_POOL_2D",)
 # Architecture → the linker of its libraries, and what installs it.
 LINKERS = {"aarch64": ("aarch64-linux-gnu-gcc", "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross")}
 
@@ -88,11 +91,16 @@ def _imported(content: bytes, facts: FileFacts) -> Any:
                 model, {spec.name: list(spec.shape) for spec in facts.inputs}
             )
         else:
-            model = frameworks.load("tflite_schema").Model.GetRootAsModel(content, 0)
+            model = frameworks.load("tflite_schema").Model.GetRootAsModel(_prepared(content), 0)
             found = frameworks.load("tvm_from_tflite").from_tflite(model)
     except Exception as error:  # of every kind
         raise _refusal(_unknown(error, facts)) from error
     return found
+
+
+def _prepared(content: bytes) -> bytes:
+    """Returns a `.tflite` in a form that TVM computes rightly: it cuts integer means off where LiteRT rounds them."""
+    return in_floats(without_sparsity(content), _CUT_OFF)
 
 
 def _unknown(error: Exception, facts: FileFacts) -> str:

@@ -7,12 +7,13 @@ operator writes goes through integers and back. So one place alone can be quanti
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import changed, drop_unused_buffers, with_truthful_versions
 from edgeopt.tflite.stored_weights import with_weights
 from edgeopt.vocabulary import Quantization
@@ -58,6 +59,38 @@ def simulated(
 
     made = with_weights(content, {}, biases) if biases else content
     return with_truthful_versions(changed(made, change))
+
+
+def in_floats(content: bytes, kinds: Collection[str]) -> bytes:
+    """Returns a file in which operators of these names take floats made of their integers, and round what they give.
+
+    Unchanged where it has none that compute with integers.
+
+    Raises:
+        ModelError: it is no `.tflite` file.
+    """
+    graph = read(content).main
+    found = [
+        (operator.index, given, made)
+        for operator in graph.operators
+        if operator.name in kinds and (given := graph.operand(operator, 0)) and (made := graph.result(operator))
+        if given.quantization is not None and made.quantization is not None
+    ]
+
+    def change(parsed: Any, schema: Any) -> None:
+        main = parsed.subgraphs[0]
+        for place, given, made in reversed(found):
+            taken = _tensor(main, schema, given.index, "FLOAT32", None)
+            result = _tensor(main, schema, made.index, "FLOAT32", None)
+            operator = main.operators[place]
+            operator.inputs, operator.outputs = np.array([taken], np.int32), np.array([result], np.int32)
+            main.operators[place : place + 1] = [
+                _operator(parsed, schema, "DEQUANTIZE", given.index, taken),
+                operator,
+                _operator(parsed, schema, "QUANTIZE", result, made.index),
+            ]
+
+    return changed(content, change) if found else content
 
 
 def _insert(parsed: Any, schema: Any, index: int, rounding: Rounding) -> None:
