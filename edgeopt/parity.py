@@ -169,8 +169,7 @@ def check(
                 _reference(original, formats.format_of(original).name, part, count, own=source is None) or outputs
             )
         if reference is not outputs:
-            family = FAMILIES[runtime.family]
-            tolerance = family.quantized_tolerance if facts.is_quantized else family.float_tolerance
+            tolerance = FAMILIES[runtime.family].tolerance(facts)
             found = agreement(outputs, reference, tolerance=tolerance)
             if not found.holds and (rounding := _rounding(original, reference, part, count)):
                 found = agreement(outputs, reference, tolerance=tolerance + rounding)

@@ -66,6 +66,7 @@ class FileFacts:
         is_quantized: whether anything in it, stored or computed, has a scale.
         read: returns the stored values of one of `weights` as `values` says.
         parameters_in_code: trained numbers that no tensor holds, as in compiled code.
+        in_half: whether its floats are computed in float16, not stored in it alone.
         input_tensors, output_tensors: `inputs` and `outputs` as operators read and write them.
     """
 
@@ -83,6 +84,7 @@ class FileFacts:
     runtime: RuntimeNeed | None = None
     notes: tuple[str, ...] = ()
     parameters_in_code: int = 0
+    in_half: bool = False
     input_tensors: tuple[str, ...] = ()
     output_tensors: tuple[str, ...] = ()
 

@@ -161,6 +161,7 @@ def facts_here(path: Path) -> FileFacts:
     kinds["metadata"] = sum(len(p.key) + len(p.value) for p in graph.model.metadata_props)
     kinds["graph"] = size - kinds.total()
     operators = tuple(graph.operators())
+    words = _in_words(graph, operators)
     return FileFacts(
         format="onnx",
         inputs=graph.inputs,
@@ -172,7 +173,8 @@ def facts_here(path: Path) -> FileFacts:
         size_bytes=size,
         is_quantized=graph.is_quantized,
         read=partial(_values, path),
-        computes=_in_words(graph, operators),
+        computes=words,
+        in_half=words.startswith("float16"),
         notes=tuple(_notes(graph)),
         input_tensors=tuple(spec.name for spec in graph.inputs),
         output_tensors=tuple(spec.name for spec in graph.outputs),

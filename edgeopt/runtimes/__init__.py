@@ -23,6 +23,8 @@ from edgeopt.vocabulary import Availability, Footprint, OperatorTime, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeopt.formats.contract import FileFacts
+
 # What a runtime may be able to do, and what is said of one that cannot.
 ABILITIES: dict[str, str] = {
     "time": "measures no time",
@@ -34,6 +36,9 @@ ABILITIES: dict[str, str] = {
     "threads": "has one thread",
     "delegates": "loads no external delegates",
 }
+
+
+_HALF_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class Family:
     name: str
     float_tolerance: float = 1e-3
     quantized_tolerance: float = 0.1
+
+    def tolerance(self, facts: FileFacts) -> float:
+        """Returns the tolerance for a file; what computes in float16 rounds to ten bits at each operator."""
+        if facts.is_quantized:
+            return self.quantized_tolerance
+        return max(self.float_tolerance, _HALF_TOLERANCE) if facts.in_half else self.float_tolerance
 
 
 FAMILIES: dict[str, Family] = {
