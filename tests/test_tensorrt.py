@@ -241,7 +241,8 @@ def test_what_tensorrt_says_of_a_network_is_handed_on(there: Host, monkeypatch: 
         built(model("onnx"))
 
 
-def test_an_engine_runs_between_copies(there: Host, tmp_path: Path) -> None:
+def test_an_engine_runs_between_copies(there: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where nothing is trusted yet
     specs = TensorSpec("x", (1, 4)), TensorSpec("y", (1, 4))
     said = Library(
         specs[:1], specs[1:], (), 0, 0, False, "float32", "nvidia", "H200", "onnx", "11.4", format="tensorrt"
