@@ -86,8 +86,8 @@ class Work:
     def calibration(self) -> datasets.Part:
         return datasets.bind(self.data.calibration, self.model.inputs)
 
-    def rounded(self, floating: bytes, quantized: bytes) -> bytes:
-        return round_file(floating, quantized, self.calibration, Settings(seed=self.seed)).content
+    def rounded(self, floating: bytes, quantized: bytes, method: str = "gptq") -> bytes:
+        return round_file(floating, quantized, self.calibration, Settings(method, seed=self.seed)).content
 
     def mixed(self, model: Any, floating: bytes, quantized: bytes) -> bytes:
         """Returns the file with the layers that lose most in int8, within a sixth of the float file."""
@@ -121,7 +121,9 @@ def _gptq(work: Work) -> tuple[bytes, Any]:
 
 
 def _awq(work: Work) -> tuple[bytes, Any]:
-    return work.converted(SCHEME, work.scaled), work.scaled
+    """Scales that were searched for what the weights meet, then for each group of them: AWQ clips, too."""
+    model = work.scaled
+    return work.rounded(work.converted("float32", model), work.converted(SCHEME, model), "nearest"), model
 
 
 def _both(work: Work) -> tuple[bytes, Any]:

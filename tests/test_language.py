@@ -21,9 +21,10 @@ from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.keras_bridge import to_keras2
 from edgeopt.prospects import ModelFacts
-from edgeopt.rounding.walk import output_error, round_file, stored_in
+from edgeopt.rounding.walk import Settings, output_error, round_file, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import Carried, awq
+from edgeopt.tflite.constants import with_small_constants
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
@@ -137,14 +138,49 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return Small(model, Converter(loaded, ConvertOptions()).to_bytes("float32"), part)
 
 
-def test_dense_layers_have_a_scale_a_group_and_tables_one_a_row(small: Small) -> None:
+def test_dense_layers_and_tables_have_a_scale_a_group(small: Small) -> None:
     model = read(small.converted("int4-block32"))
     dense = [layer for layer in layers(model) if layer.weight.elements >= 1024]
     assert {layer.weight.block_size for layer in dense} == {32}
     (table,) = (o for o in model.main.operators if o.name == "EMBEDDING_LOOKUP")
     weights = model.main.operand(table, 1)
     assert weights is not None
-    assert (weights.dtype, len(weights.quantization.scales)) == ("int8", 64)
+    assert (weights.dtype, weights.block_size) == ("int4", 32)
+
+
+def test_constants_that_are_added_take_fewer_bytes_and_nothing_else_changes() -> None:
+    keras = load("keras")
+    mask = np.where(np.tri(40), 0.0, -1e9).astype(np.float32)
+    uneven = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    huge, few = np.where(np.tri(40), 0.3, 1e6).astype(np.float32), np.full((1, 40), 0.5, np.float32)
+    inputs = keras.Input((40, 40))
+    model, _ = to_keras2(keras.Model(inputs, [inputs * each for each in (mask, uneven, huge, few)]))
+    floating = Converter(loaded_of(model), ConvertOptions()).to_bytes("float32")
+    small = with_small_constants(floating, least=1024)
+    assert len(floating) - len(small) > 40 * 40 * (3 + 2) - 2000
+    found = read(small).main
+    held = {t.dtype for o in found.operators if o.name == "DEQUANTIZE" for t in [found.operand(o, 0)] if t}
+    assert held == {"int8", "float16"}
+    # What float16 cannot hold stays, and so does what is small.
+    assert sorted(t.elements for t in found.tensors if t.is_constant and t.dtype == "float32") == [40, 40 * 40]
+    sample = np.random.default_rng(1).normal(size=(1, 40, 40)).astype(np.float32)
+    for before, after in zip(_run(floating, sample), _run(small, sample)):
+        np.testing.assert_allclose(after, before, rtol=2**-11)
+    assert with_small_constants(small, least=1024) == small
+
+
+def _run(content: bytes, sample: np.ndarray) -> list[np.ndarray]:
+    interpreter = load("litert").Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample)
+    interpreter.invoke()
+    return [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+
+
+def test_choosing_the_steps_of_groups_alone_brings_a_file_nearer(small: Small) -> None:
+    content = small.converted("int4-block32")
+    found = round_file(small.floating, content, small.samples, Settings("nearest"))
+    assert found.after < 0.85 * found.before
 
 
 def test_groups_are_written_as_they_are_read(small: Small) -> None:
@@ -176,7 +212,8 @@ def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:
     low = stored_in(small.floating, high, dict.fromkeys(names, 4), block=32)
     assert len(low) - len(content) < 64 * 64
     errors = [output_error(small.floating, each, small.samples) for each in (high, low, content)]
-    assert errors[0] < 0.05 * errors[1]
+    # Tables stay at four bits in all of them.
+    assert errors[0] < 0.25 * errors[1]
     assert errors[1] == pytest.approx(errors[2], rel=0.3)
 
 
@@ -204,7 +241,7 @@ def test_awq_leaves_the_function_as_it_is_and_what_it_is_made_of_rounds_better(s
         floating = Converter(loaded_of(each), ConvertOptions()).to_bytes("float32")
         quantized = Small(each, floating, small.samples).converted("int4-block32")
         errors.append(output_error(floating, quantized, small.samples))
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_awq_says_what_it_cannot_scale(small: Small, tmp_path: Path) -> None:

@@ -292,12 +292,18 @@ def test_blocks_of_a_row_have_steps_of_their_own_that_float16_holds() -> None:
 
 def test_steps_of_blocks_leave_no_more_error_than_the_widest() -> None:
     weights, hessian, grid = _weights(8, 64), _correlated(64), Grid.of(4)
-    heed = np.diagonal(hessian, axis1=1, axis2=2)[:, None]
-    found, widest = block_steps(weights, hessian, grid, 16), grid.widest(weights, 16)
-    errors = [np.square(grid.nearest(weights, s) * s - weights) * heed for s in (found, widest)]
-    of_blocks = [error.reshape(8, 4, 16).sum(-1) for error in errors]
-    assert (of_blocks[0] <= of_blocks[1]).all()
-    assert of_blocks[0].sum() < of_blocks[1].sum()
+    found, jointly, widest = (
+        block_steps(weights, hessian, grid, 16),
+        block_steps(weights, hessian, grid, 16, jointly=True),
+        grid.widest(weights, 16),
+    )
+    off = [grid.nearest(weights, s) * s - weights for s in (found, jointly, widest)]
+    alone = hessian * np.kron(np.eye(4), np.ones((16, 16)))
+    of_blocks = [row_errors(weights, weights + each, alone) for each in off]
+    assert (of_blocks[0] <= of_blocks[2]).all()
+    of_rows = [row_errors(weights, weights + each, hessian) for each in off]
+    assert (of_rows[1] <= of_rows[2]).all()
+    assert of_rows[1].sum() < 0.8 * of_rows[0].sum()
 
 
 def test_columns_may_be_rounded_in_the_order_in_which_they_are_stored() -> None:

@@ -173,7 +173,7 @@ def open_generator(file: Path, *, threads: int = 1) -> Generator:
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"Expected a file that LiteRT runs, got {file}: {error}. Try converting it again.") from error
     return Generator(
-        cache=next(iter(shapes.values()))[1],
+        cache=next(iter(shapes.values()))[2],
         piece=given["tokens"][1],
         vocabulary=model.subgraphs[signatures["decode"].subgraph].tensors[logits].shape[-1],
         cache_bytes=sum(4 * int(np.prod(shape)) for shape in shapes.values()),

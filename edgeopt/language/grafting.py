@@ -39,17 +39,20 @@ def graft(floating: bytes, quantized: bytes) -> bytes:
         ModelError: a layer of the quantized file has no counterpart: it is of another model.
     """
     ours = with_lookups(floating)
-    donors, parsed_donor = _donors(read(quantized)), []
+    donor_file = read(quantized)
+    donors, parsed_donor = _donors(donor_file), []
     changed(quantized, lambda parsed, schema: parsed_donor.append(copy.deepcopy(parsed)))
     (theirs,) = parsed_donor
     model = read(ours)
     used: set[int] = set()
-    matches = []
+    matches, halved = [], []
     for graph in model.subgraphs:
         for operator, values in _readers(model, graph):
             if (best := _like(operator, values, donors)) is not None:
                 used.add(best.operator.index)
                 matches.append((graph.index, operator, best))
+            elif _is_held_in_halves(values, donor_file):
+                halved.append((graph.index, operator.inputs[1], values.astype(np.float16).astype(np.float32)))
     if missing := [donor for donor in donors if donor.operator.index not in used]:
         names = [theirs.subgraphs[0].tensors[one.operator.outputs[0]].name.decode() for one in missing]
         raise ModelError(
@@ -61,6 +64,11 @@ def graft(floating: bytes, quantized: bytes) -> bytes:
         buffers: dict[int, int] = {}
         for place, operator, donor in matches:
             _give(parsed, schema, parsed.subgraphs[place], operator, theirs, donor.operator, buffers)
+        for place, index, values in halved:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            parsed.subgraphs[place].tensors[index].buffer = len(parsed.buffers)
+            parsed.buffers.append(buffer)
         _share(parsed)
         drop_unused_buffers(parsed)
 
@@ -96,6 +104,19 @@ def _stands_for(model: TFLiteModel, graph: Subgraph, operator: Operator) -> np.n
     if weight.quantization is None:
         return None
     return values * np.array(weight.quantization.scales, np.float32)[:, None]
+
+
+def _is_held_in_halves(values: np.ndarray, donor: TFLiteModel) -> bool:
+    """Whether a table is a constant of the quantized file, in float16: what is looked up at each of all positions."""
+    halves = values.astype(np.float16).reshape(-1)
+    return any(
+        tensor.is_constant
+        and tensor.dtype == "float16"
+        and not tensor.quantization
+        and tensor.elements == halves.size
+        and np.array_equal(donor.values(tensor).reshape(-1), halves)
+        for tensor in donor.main.tensors
+    )
 
 
 def _like(operator: Operator, values: np.ndarray, donors: list[_Donor]) -> _Donor | None:

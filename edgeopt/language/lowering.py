@@ -1,7 +1,7 @@
 """A flat decoder goes in; a float `.tflite` that reads tokens piece by piece and keeps keys and values comes out.
 
 Two signatures share the weights: `prefill` reads some tokens, `decode` one and gives the logits of what follows it.
-Both take and give the keys and values of every attention layer, `kv_cache_k_0` … [1, cache, heads, size], and write
+Both take and give the keys and values of every attention layer, `kv_cache_k_0` … [1, heads, cache, size], and write
 their own at `input_pos`. The names are those of LiteRT's generative examples (ai-edge-torch), which LiteRT-LM reads.
 """
 
@@ -21,6 +21,9 @@ PREFILL, DECODE = "prefill", "decode"
 # How far logits of one token after another may lie from those of the whole model, as a share of their range.
 SAME = 1e-3
 _SEED = 0
+# Between [1, tokens, heads, size], as layers compute, and [1, heads, tokens, size], from which LiteRT-LM reads how many
+# tokens there are.
+_TURNED = (0, 2, 1, 3)
 # Keras 3 operations that count positions as they sum ones.
 _ONES, _SUM = ("OnesLike",), ("Cumsum",)
 
@@ -157,8 +160,8 @@ def shapes_of(decoder: Decoder, cache: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for number, one in enumerate(decoder.attentions):
         keys, values = names_of(number)
-        shapes[keys] = (1, cache, one.heads, one.key_size)
-        shapes[values] = (1, cache, one.heads, one.value_size)
+        shapes[keys] = (1, one.heads, cache, one.key_size)
+        shapes[values] = (1, one.heads, cache, one.value_size)
     return shapes
 
 
@@ -229,11 +232,11 @@ class _Walk:
         tf = frameworks.load("tensorflow")
         update = frameworks.load("tf_xla_ops").xla_dynamic_update_slice
         query, new = layer._query_dense(x), (layer._key_dense(x), layer._value_dense(x))
-        start = tf.stack([0, self._positions[0], 0, 0])
+        start = tf.stack([0, 0, self._positions[0], 0])
         pair = []
         for name, value in zip(names_of(self._number), new):
-            self.kept[name] = update(self.kept[name], value, start)
-            pair.append(self.kept[name])
+            self.kept[name] = update(self.kept[name], tf.transpose(value, _TURNED), start)
+            pair.append(tf.transpose(self.kept[name], _TURNED))
         self._number += 1
         keys, values = (
             tf.repeat(each, query.shape[2] // each.shape[2], axis=2) if query.shape[2] != each.shape[2] else each

@@ -81,11 +81,7 @@ def fit(
     if zeros is not None:
         wanted = np.where(zeros, 0.0, wanted)
     if method == "nearest":
-        # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
-        diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
-        fixed = block_steps(weights, hessian, grid, block) if block else None
-        integers, steps = round_rows(weights, diagonal, grid, steps=fixed, zeros=zeros, together=together)
-        return Rounded(integers, steps, tuple(use.bias for use in uses))
+        return _nearest(weights, uses, evidence, grid, hessian, together=together, zeros=zeros, block=block)
     fixed = block_steps(wanted, hessian, grid, block) if block else None
     integers, steps = round_rows(
         wanted, hessian, grid, steps=fixed, zeros=zeros, together=together, by_activations=by_activations
@@ -111,6 +107,28 @@ def fit(
         integers, trace = learned.integers, learned.errors
     offsets = [one.moments.offset(weights, integers * steps) for one in evidence]
     return Rounded(integers, steps, tuple(use.bias + offset for use, offset in zip(uses, offsets)), trace)
+
+
+def _nearest(
+    weights: np.ndarray,
+    uses: Sequence[Use],
+    evidence: Sequence[Evidence],
+    grid: Grid,
+    hessian: np.ndarray,
+    *,
+    together: bool,
+    zeros: np.ndarray | None,
+    block: int,
+) -> Rounded:
+    """Returns each weight as its nearest integer, with steps and biases chosen by what the layer computes."""
+    if block:
+        steps = block_steps(weights, hessian, grid, block, jointly=True)
+        integers = grid.nearest(weights, steps)
+    else:
+        # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
+        diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
+        integers, steps = round_rows(weights, diagonal, grid, zeros=zeros, together=together)
+    return Rounded(integers, steps, tuple(use.bias for use in uses))
 
 
 def error(

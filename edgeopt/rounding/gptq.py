@@ -23,6 +23,8 @@ _MOST_MACS = 2e11
 # Columns whose corrections are applied to the rest at once.
 _BLOCK = 128
 _PASSES = 6
+# Passes through the blocks of a row: a third changes next to nothing.
+_JOINT_PASSES = 2
 
 
 def round_rows(
@@ -74,20 +76,39 @@ def round_rows(
     return _descended(weights, hessian, grid, best[0], best[1], zeros, fixed=together)
 
 
-def block_steps(weights: np.ndarray, hessian: np.ndarray, grid: Grid, block: int) -> np.ndarray:
+def block_steps(
+    weights: np.ndarray, hessian: np.ndarray, grid: Grid, block: int, *, jointly: bool = False
+) -> np.ndarray:
     """Returns a step for each `block` columns of a row, [groups, rows, columns], as float16 holds them.
 
-    Of shares of the widest, the one whose rounding leaves the least error, each column alone.
+    Of shares of the widest, the one whose nearest integers leave the least error of what the block adds to the output;
+    `jointly` of the whole output, block by block and twice, given what the other blocks do (the clipping of AWQ, Lin
+    et al. 2023, arXiv 2306.00978, with the covariance in place of samples).
     """
-    widest, heed = grid.widest(weights, block), np.einsum("gkk->gk", hessian)[:, None]
-    best, least = widest, np.full((*weights.shape[:2], weights.shape[2] // block), np.inf)
-    for share in _shares(weights.shape):
-        steps = in_float16(widest * share)
-        off = np.square(grid.nearest(weights, steps) * steps - weights) * heed
-        errors = off.reshape(*least.shape, block).sum(-1)
-        best = np.where(np.repeat(errors < least, block, axis=-1), steps, best)
-        least = np.minimum(errors, least)
-    return best
+    steps = grid.widest(weights, block)
+    widest, shares = steps.copy(), _shares((*weights.shape[:2], block))
+    off = grid.nearest(weights, steps) * steps - weights
+    for _ in range(_JOINT_PASSES if jointly else 1):
+        for start in range(0, weights.shape[2], block):
+            part = slice(start, start + block)
+            square, real = hessian[:, part, part], weights[..., part]
+            pulled = off @ hessian[:, :, part] - off[..., part] @ square if jointly else np.zeros_like(real)
+            least = _block_errors(off[..., part], square, pulled)
+            for share in shares:
+                tried = in_float16(widest[..., part] * share)
+                other = grid.nearest(real, tried) * tried - real
+                errors = _block_errors(other, square, pulled)
+                better = (errors < least)[..., None]
+                steps[..., part] = np.where(better, tried, steps[..., part])
+                off[..., part] = np.where(better, other, off[..., part])
+                least = np.minimum(errors, least)
+    return steps
+
+
+def _block_errors(off: np.ndarray, square: np.ndarray, pulled: np.ndarray) -> np.ndarray:
+    """Returns what a block's rounding adds to the error of each row, where the other blocks pull it so."""
+    found: np.ndarray = ((off @ square + 2 * pulled) * off).sum(-1)
+    return found
 
 
 def row_errors(weights: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from edgeopt import frameworks
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
 from edgeopt.errors import ConfigError
 from edgeopt.schemes import BLOCKS, SMALLEST_DYNAMIC
+from edgeopt.tflite.constants import with_small_constants
 from edgeopt.tflite.lookups import with_lookups
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import with_truthful_versions
@@ -30,14 +30,17 @@ def make(source: Source, scheme: Scheme) -> bytes:
     content, rules = source.float_file, [_rule(scheme, "*", scheme.granularity)]
     if scheme.granularity_of_dense != scheme.granularity:
         rules.append(_rule(scheme, "FULLY_CONNECTED", scheme.granularity_of_dense))
-        # A row of a table is added to what all layers after it read, and is a small part of the bytes.
+        # The quantized form of a GATHER knows one scale for a whole table.
         content = with_lookups(content)
-        rules.append(_rule(replace(scheme, weights="int8", bits=0), "EMBEDDING_LOOKUP", "channel"))
+        rules.append(_rule(scheme, "EMBEDDING_LOOKUP", scheme.granularity_of_dense))
     work = frameworks.load("ai_edge_quantizer").Quantizer(content)
     work.load_quantization_recipe(rules)
     # It writes version 1 for every operator, and a runtime that is too old for the file would compute garbage
     # instead of refusing it.
-    return with_truthful_versions(bytes(work.quantize().quantized_model))
+    made = bytes(work.quantize().quantized_model)
+    if scheme.granularity_of_dense != scheme.granularity:
+        made = with_small_constants(made, least=SMALLEST_DYNAMIC)
+    return with_truthful_versions(made)
 
 
 def _require_groups(content: bytes, scheme: Scheme) -> None:
