@@ -236,15 +236,32 @@ def test_the_whole_way_on_the_command_line(written: Written, tmp_path: Path) -> 
     assert (found.cache, found.prefill, found.difference) == (8, 8, None)
     assert found.size_bytes == output.stat().st_size
     tokenizer = tmp_path / "tokenizer.json"
-    decoder.tokenizer(["some words " * 20], 258).save(str(tokenizer))
-    edgeopt.decoder(model, tmp_path / "some.litertlm", tokenizer=tokenizer)
-    assert (tmp_path / "some.litertlm").read_bytes()[:8] == b"LITERTLM"
+    decoder.tokenizer(["some words of this and that " * 20], VOCABULARY).save(str(tokenizer))
+    bundle = tmp_path / "some.litertlm"
+    edgeopt.decoder(model, bundle, tokenizer=tokenizer, cache=8)
+    wanted = "".join(edgeopt.generate(output, "so", tokenizer=tokenizer))
+    assert wanted
+    assert _by_litert_lm(bundle, "so") == wanted
     with pytest.raises(ConfigError, match=r"Expected an output ending in .tflite or .litertlm, got some.bin"):
         edgeopt.decoder(model, "some.bin")
     with pytest.raises(ConfigError, match=r"Expected a tokenizer for the bundle .*some.litertlm, got none"):
         edgeopt.decoder(model, tmp_path / "some.litertlm", force=True)
     with pytest.raises(ConfigError, match="Expected a tokenizer's JSON file for the bundle, got bytes"):
         edgeopt.decoder(model, tmp_path / "some.litertlm", tokenizer=BYTES, force=True)
+
+
+def _by_litert_lm(bundle: Path, prompt: str) -> str:
+    """What Google's runtime of bundles writes behind a prompt, in a process of its own."""
+    pytest.importorskip("litert_lm", reason="install litert-lm-api")
+    code = (
+        "import litert_lm, sys\n"
+        "with litert_lm.Engine(sys.argv[1], backend=litert_lm.Backend.CPU) as engine:\n"
+        "    with engine.create_session() as session:\n"
+        "        session.run_prefill([sys.argv[2]])\n"
+        "        sys.stdout.buffer.write(session.run_decode().texts[0].encode())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(bundle), prompt], capture_output=True, check=True)
+    return done.stdout.decode()
 
 
 def test_what_is_missing_is_said_before_anything_is_lowered(tmp_path: Path) -> None:
