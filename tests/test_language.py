@@ -49,7 +49,11 @@ def test_a_text_and_its_tokens_are_the_same_for_any_tokenizer(bpe: Path) -> None
     assert len(open_tokenizer(bpe).encode(TEXT)) < len(TEXT.encode()) / 2
 
 
-def test_characters_are_streamed_when_they_are_whole() -> None:
+def test_characters_are_streamed_when_they_are_whole_and_what_is_left_of_one_in_the_end(bpe: Path) -> None:
+    rocket = open_tokenizer(bpe).encode("🚀")
+    assert list(open_tokenizer(bpe).streamed(rocket)) == ["🚀"]
+    (left,) = open_tokenizer(bpe).streamed(rocket[:-1])
+    assert set(left) == {"\ufffd"}
     smile = "🙂".encode()
     assert list(open_tokenizer(BYTES).streamed(smile)) == ["🙂"]
     assert list(open_tokenizer(BYTES).streamed([*smile[:2], 300])) == ["\ufffd"]

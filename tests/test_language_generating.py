@@ -230,6 +230,7 @@ def test_a_layer_that_mixes_tokens_is_found_out() -> None:
 
 def test_the_whole_way_on_the_command_line(written: Written, tmp_path: Path) -> None:
     model, output = tmp_path / "some.keras", tmp_path / "some.tflite"
+    load("keras").utils.set_random_seed(0)
     built = decoder.build(VOCABULARY, CONTEXT, width=32, blocks=1, heads=2)
     built.save(model)
     found = edgeopt.decoder(model, output, cache=8)

@@ -90,10 +90,15 @@ def open_tokenizer(spec: Path | str) -> Tokenizer:
         return np.array(found.encode(text, add_special_tokens=False).ids, np.int32)
 
     def streamed(tokens: Iterable[int]) -> Iterator[str]:
-        stream = package.decoders.DecodeStream(skip_special_tokens=True)
+        stream, held = package.decoders.DecodeStream(skip_special_tokens=True), list[int]()
         for token in tokens:
+            held.append(int(token))
             if piece := stream.step(found, int(token)):
+                held.clear()
                 yield piece
+        # The stream waits for the rest of a character, which does not come any more.
+        if piece := found.decode(held, skip_special_tokens=True):
+            yield piece
 
     ends = frozenset(number for number, token in found.get_added_tokens_decoder().items() if token.special)
     return Tokenizer(str(spec), _size(found), encode, streamed, ends, content)
