@@ -87,12 +87,14 @@ def _put(parsed: Any, schema: Any, graph: Any, index: int, values: np.ndarray, s
     held.type = schema.TensorType.INT8 if scale else schema.TensorType.FLOAT16
     if scale:
         held.quantization = schema.QuantizationParametersT()
-        held.quantization.scale, held.quantization.zeroPoint = np.float32([scale]), np.int64([0])
+        held.quantization.scale = np.array([scale], np.float32)
+        held.quantization.zeroPoint = np.array([0], np.int64)
     old.buffer = 0
     graph.tensors.append(held)
     operator = schema.OperatorT()
     operator.opcodeIndex = code
-    operator.inputs, operator.outputs = np.int32([len(graph.tensors) - 1]), np.int32([index])
+    operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
+    operator.outputs = np.array([index], np.int32)
     operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
     operator.builtinOptions = schema.DequantizeOptionsT()
     graph.operators.insert(0, operator)
