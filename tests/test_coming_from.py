@@ -31,6 +31,7 @@ def folder(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     made = tmp_path_factory.mktemp("coming_from")
     (made / "model.keras").write_bytes(digits_model.read_bytes())
     edgeopt.convert(digits_model, made / "model.tflite")
+    edgeopt.convert(digits_model, made / "model.int8.tflite", scheme="int8", data="digits")
     (made / "net.tflite").write_bytes((made / "model.tflite").read_bytes())
     part = data.load("digits").validation
     batch = next(iter(part.batches(len(part))))
