@@ -43,8 +43,11 @@ def inspect(
                 found = replace(found, advice=advice(found.facts))
             if delegate is not None:
                 _require_tflite(path, found.format, "--delegate", delegate)
-                left = delegates.verdict(read_once(path), delegate)
-                found = replace(found, verdicts={**found.verdicts, f"{delegate} delegate": left})
+                if unknown := delegates.unknown(delegate):
+                    found = replace(found, notes=(*found.notes, unknown))
+                else:
+                    left = delegates.verdict(read_once(path), delegate)
+                    found = replace(found, verdicts={**found.verdicts, f"{delegate} delegate": left})
             if device is None:
                 return found
             if found.format != "tflite":

@@ -105,11 +105,20 @@ def left(model: TFLiteModel, name: str) -> tuple[Left, ...]:
     return tuple(Left(operator, count, reason, source) for (operator, reason, source), count in reasons.most_common())
 
 
+def unknown(name: str) -> str:
+    """Says what is not known of the delegate called `name`, and who knows it; "" where the rules are.
+
+    Raises:
+        ConfigError: there is no such delegate.
+    """
+    known = rules(name)
+    if not known.unknown:
+        return ""
+    return f"which operators stay on the CPU with {known.title} is not known here: {known.unknown} ({known.source})"
+
+
 def verdict(model: TFLiteModel, name: str) -> tuple[str, ...]:
     """Returns the same in words, empty where nothing speaks against the whole graph."""
-    known = rules(name)
-    if known.unknown:
-        return (f"not known: {known.unknown} ({known.source})",)
     return tuple(
         f"{row.count} x {row.operator} stays on the CPU: {row.reason} ({row.source})" for row in left(model, name)
     )
