@@ -25,6 +25,8 @@ SPACE = {
     "schemes": ["float16", "int8", "int4"],
     "steps": [["none", {"prune": {"sparsity": {"from": 0.1, "to": 0.95}}}]],
 }
+# So many that none is drawn twice by chance: what one more trial costs is then no matter of repetitions.
+WIDE = {**SPACE, "training": {"learning_rate": {"from": 1e-4, "to": 1e-2, "log": True}}}
 DATA = Known(has_labels=True, has_training=True, has_calibration=True)
 IDENTITY = {"model": "a", "data": "b"}
 _BYTES = {"float16": 2.0, "int8": 1.0, "int4": 0.5, "dynamic": 1.1, "int16x8": 1.2}
