@@ -67,6 +67,7 @@ PAGES = (
     "docs/repair.md",
     "docs/choosing.md",
     "docs/language-models.md",
+    "docs/streaming.md",
     "docs/tasks.md",
     "docs/recipes.md",
     "docs/budgets.md",

@@ -64,8 +64,12 @@ def test_a_mask_has_no_int16_form_and_that_is_said(tmp_path: Path) -> None:
     assert converter.to_bytes("int8")
 
 
+def _film(layers: Any, x: Any) -> Any:
+    return layers.Flatten()(layers.Bidirectional(layers.ConvLSTM2D(3, 2), name="film")(x))
+
+
 def test_what_kills_the_converter_is_named(tmp_path: Path) -> None:
-    path, options = _saved(tmp_path, lambda layers, x: layers.Flatten()(layers.ConvLSTM2D(3, 2, name="film")(x)))
+    path, options = _saved(tmp_path, _film)
     message = (
         r"The converter died \(.*\) making int8.*\. The model loops \(WHILE\) in 'film', which no quantizer takes\. "
         "Try: --scheme float16 or dynamic"

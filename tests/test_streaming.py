@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from c99_build import require_gcc
 
 from edgeopt import benchmarking, data, evaluation, frameworks
 from edgeopt.api.convert import Conversion, convert
+from edgeopt.api.export import export
 from edgeopt.conversion import ConvertOptions
 from edgeopt.conversion.converter import open_converter
 from edgeopt.conversion.streaming import streamed
@@ -21,6 +24,7 @@ from edgeopt.conversion.streaming.states import noted
 from edgeopt.errors import ConfigError, ConversionError, ModelError
 from edgeopt.loading import load_model
 from edgeopt.runtimes import RUNTIMES, open_session
+from edgeopt.runtimes.numbers import quantize
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import with_metadata
 from edgeopt.tflite.stream import ENTRY, Stream, stream_of
@@ -291,3 +295,58 @@ def test_a_state_that_changes_its_scale_is_a_defect(int8: tuple[Path, Conversion
 def test_steps_are_a_tflite_files_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Expected a .tflite as what reads step by step, got .*x.onnx"):
         convert(tmp_path / "x.keras", tmp_path / "x.onnx", stream=0)
+
+
+_MAIN = """
+#include <stdio.h>
+#include "steps_stream.h"
+
+int main(void) {
+    static STEPS_INPUT_TYPE frames[STEPS_INPUT_SIZE];
+    int pass, step, i, heard, left;
+    for (pass = 0; pass < 2; pass++) {
+        rewind(stdin);
+        steps_stream_reset();
+        left = FRAMES;
+        for (step = 0; step < STEPS_STREAM_STEPS; step++) {
+            for (i = 0; i < STEPS_INPUT_SIZE; i++) {
+                frames[i] = ZERO;
+            }
+            heard = left < STEPS_STREAM_FRAMES ? left : STEPS_STREAM_FRAMES;
+            if (heard > 0 && fread(frames, STEPS_INPUT_BYTES / STEPS_STREAM_FRAMES, heard, stdin) < 1) {
+                return 1;
+            }
+            left -= heard;
+            steps_stream_step(frames, heard > 0 ? heard : 0);
+        }
+    }
+    fwrite(steps_output(OUTPUT), 1, STEPS_OUTPUT_BYTES, stdout);
+    return 0;
+}
+"""
+
+
+def test_exported_c99_carries_the_states(int8: tuple[Path, Conversion], tmp_path: Path) -> None:
+    folder, made = int8
+    gcc = require_gcc()
+    exported = export("micro", made.file, tmp_path / "c", name="steps", data=folder / "data.npz", runtime="c99")
+    session = open_session(made.file, RUNTIMES["litert"])
+    (spec,), (output,) = session.inputs, session.outputs
+    sample = quantize(SAMPLES[:1], spec)
+    names = [[one.name for one in specs] for specs in (made.inputs, made.outputs)]
+    given, got = names[0].index("bands"), names[1].index(output.name)
+    text = _MAIN.replace("STEPS_INPUT_", f"STEPS_INPUT_{given}_").replace("STEPS_OUTPUT_", f"STEPS_OUTPUT_{got}_")
+    (tmp_path / "main.c").write_text(text)
+    (tmp_path / "frames").write_bytes(sample.tobytes())
+    sources = [str(tmp_path / "c" / name) for name in exported.files if name.startswith("src/") and name.endswith(".c")]
+    assert spec.quantization is not None
+    said = [f"-DFRAMES={FRAMES}", f"-DOUTPUT={got}", f"-DZERO={spec.quantization.zero_points[0]}"]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{tmp_path / 'c' / 'include'}"]
+    program = str(tmp_path / "program")
+    subprocess.run([gcc, *flags, *said, str(tmp_path / "main.c"), *sources, "-lm", "-o", program], check=True)
+    with (tmp_path / "frames").open("rb") as frames:
+        found = subprocess.run([program], stdin=frames, stdout=subprocess.PIPE, check=True).stdout
+    wanted = session.run({"bands": sample})[output.name]
+    # XNNPACK rounds once where TFLM rounds twice; the states carry that on.
+    assert np.abs(np.frombuffer(found, np.int8).astype(int) - wanted.ravel()).max() <= 3
+    assert exported.facts["self_test"]

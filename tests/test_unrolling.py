@@ -127,3 +127,16 @@ def test_padded_steps_are_left_out_both_ways(sequences: bool, tmp_path: Path) ->
     tokens = np.random.default_rng(0).integers(0, 9, (16, STEPS)).astype(np.int32)
     tokens[:8, 3:] = 0
     np.testing.assert_allclose(steps.keras(tokens), model.keras(tokens), atol=1e-6)
+
+
+def _convolutional(layers: Any, steps: Any) -> Any:
+    rows = layers.Reshape((STEPS, FEATURES, 1))(steps)
+    return layers.Flatten()(layers.ConvLSTM1D(2, 3, padding="same", return_sequences=True, name="memory")(rows))
+
+
+def test_a_convolutional_lstm_becomes_int8(tmp_path: Path) -> None:
+    converter = _converter(_saved(tmp_path, _convolutional, "keras"))
+    assert "unrolled, as no quantizer takes its loop: 'memory'" in converter.convert("int8-float-io", tmp_path / "i")
+    converter.convert("float32", tmp_path / "f")
+    expected, values = (_outputs(tmp_path / name) for name in ("f", "i"))
+    assert np.abs(values - expected).max() < 0.06 * np.ptp(expected)

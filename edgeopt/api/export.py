@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeopt import data as datasets
-from edgeopt import files, formats
+from edgeopt import files, formats, runtimes, workers
 from edgeopt.choices import from_mapping
+from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.exporters import MARKER, Exported, Source, exporter, write
 from edgeopt.exporters.edges import require_callable
 from edgeopt.exporters.names import identifier
 from edgeopt.runtimes import samples
 from edgeopt.tflite.model import printable
-from edgeopt.tflite.reader import read_once
+from edgeopt.tflite.reader import read, read_once
+from edgeopt.tflite.rewrite import without_marks
+from edgeopt.tflite.stream import ENTRY, stream_of
 from edgeopt.vocabulary import Preprocessing
 
 # Enough for a self-test to tell a wrong kernel from a right one, few enough for a microcontroller's flash.
@@ -59,14 +64,19 @@ def export(
         raise ModelError(
             f"Expected a .tflite to make an app of, got {file}. Try: edgeopt convert MODEL -o {file.stem}.tflite."
         )
-    model = read_once(file)
+    model, stream = read_once(file), stream_of(read_once(file))
+    if stream is not None:  # the app hands its states on by itself
+        model = read(without_marks(model.content.tobytes(), {ENTRY}))
     require_callable(model, printable(file.name))
-    if data is None:
+    part = None if data is None else datasets.load(data).validation
+    if stream is not None:
+        taken = _steps(file, part)
+    elif part is None:
         indices = formats.facts(file).indices
         taken = [samples.generated(model.inputs, seed=seed, indices=indices) for seed in range(_SAMPLES)]
     else:
-        part = datasets.load(data).validation
         taken = samples.from_data(part, model.inputs, count=_SAMPLES)
+    if part is not None:
         classes, preprocessing = classes or part.class_names, part.preprocessing
     _require_classes(classes, model.outputs[0].shape if model.outputs else ())
     source = Source(
@@ -78,8 +88,18 @@ def export(
         preprocessing or Preprocessing(),
         tuple(taken),
         from_data=data is not None,
+        stream=stream,
     )
     return write(row.project(source, chosen), output, exporter=kind, force=force)
+
+
+def _steps(file: Path, part: Part | None) -> list[dict[str, np.ndarray]]:
+    """Returns the inputs of some steps of a sample, with the states that come before them."""
+    runtime = runtimes.RUNTIMES["litert"]
+    function = "edgeopt.runtimes.streaming:steps_of"
+    steps: list[dict[str, np.ndarray]] = workers.shared(runtime.package).call(function, file, runtime, part)
+    chosen = np.unique(np.linspace(0, len(steps) - 1, _SAMPLES).round().astype(int))
+    return [steps[number] for number in chosen]
 
 
 def _require_classes(classes: Sequence[str], shape: Sequence[int | None]) -> None:

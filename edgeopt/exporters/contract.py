@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgeopt.tflite.model import TFLiteModel
+    from edgeopt.tflite.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Source:
         classes: names of the classes as the user wrote them: any text.
         preprocessing: what the app does to raw samples.
         samples: inputs of the self-test, each a batch of one in the dtypes of the file, by input name.
+        stream: how the file reads a sample step by step; None where it takes it whole.
         from_data: whether the samples are the user's; they are generated otherwise.
     """
 
@@ -39,6 +41,7 @@ class Source:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: tuple[Mapping[str, np.ndarray], ...] = ()
     from_data: bool = False
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True)

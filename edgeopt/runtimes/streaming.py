@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeopt.runtimes import Session
+from edgeopt.runtimes import Runtime, Session, open_session
 from edgeopt.runtimes.numbers import quantize
+from edgeopt.runtimes.samples import arbitrary, from_data, generated, sizes
 from edgeopt.tflite.stream import Stream, stepped
 from edgeopt.vocabulary import Footprint, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeopt.data import Part
 
 
 class StreamSession(Session):
@@ -37,10 +43,21 @@ class StreamSession(Session):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Session.run."""
+        return self._stepped(inputs, lambda number, step: None)
+
+    def steps(self, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Returns the inputs of each step of a sample."""
+        found: list[dict[str, np.ndarray]] = []
+        self._stepped(inputs, lambda number, step: found.append(dict(step)))
+        return found
+
+    def _stepped(
+        self, inputs: Mapping[str, np.ndarray], see: Callable[[int, dict[str, np.ndarray]], None]
+    ) -> dict[str, np.ndarray]:
         frames, specs = inputs[self._stream.input], {spec.name: spec for spec in self._session.inputs}
         valid = specs.get(self._stream.valid)
         one = 1 if valid is None else quantize(np.ones(1, np.float32), valid)
-        return stepped(self._stream, self._session.run, frames, self._zeros(), one=one)
+        return stepped(self._stream, self._session.run, frames, self._zeros(), one=one, see=see)
 
     def resize(self, batch_size: int) -> bool:
         """See Session.resize."""
@@ -93,6 +110,18 @@ class StreamSession(Session):
         self.outputs = tuple(
             _along(spec, one.axis, one.length) if one.axis else spec for spec, one in made if one is not None
         )
+
+
+def steps_of(file: Path, runtime: Runtime, part: Part | None) -> list[dict[str, np.ndarray]]:
+    """Returns the inputs of each step of the first sample of `part`, or of a generated one."""
+    session = open_session(file, runtime)
+    assert isinstance(session, StreamSession)
+    try:
+        session.reshape(arbitrary(session) if part is None else sizes(part, session))
+        sample = generated(session.inputs, seed=0) if part is None else from_data(part, session.inputs)[0]
+        return session.steps(sample)
+    finally:
+        session.close()
 
 
 def _along(spec: TensorSpec, axis: int, length: int) -> TensorSpec:
