@@ -128,7 +128,8 @@ def _nearest(
         # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
         diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
         integers, steps = round_rows(weights, diagonal, grid, zeros=zeros, together=together)
-    return Rounded(integers, steps, tuple(use.bias for use in uses))
+    offsets = [one.moments.offset(weights, integers * steps) for one in evidence]
+    return Rounded(integers, steps, tuple(use.bias + offset for use, offset in zip(uses, offsets)))
 
 
 def error(

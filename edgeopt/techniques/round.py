@@ -35,7 +35,7 @@ class Round(Step):
     method: str = option(
         "gptq",
         "Gptq lets each weight make up for the rounding of those before it; adaround learns whether each goes up or "
-        "down, which is slower; nearest chooses only the scales.",
+        "down, which is slower; nearest chooses only the scales and biases.",
         choices=("gptq", "adaround", "nearest"),
         tried=("gptq", "adaround"),
     )
