@@ -305,6 +305,7 @@ def test_a_broken_promise_ends_with_three_and_writes_the_file(digits_model: Path
 @pytest.mark.slow
 def test_a_killed_training_goes_on(digits_model: Path, tmp_path: Path) -> None:
     words = ["prune", str(digits_model), "--data", "digits", "-o", "m.keras", "--epochs", "400", "--quiet"]
+    words += ["--learning-rate", "0.002"]  # without trials of several, which take longer than what is waited for
     process = subprocess.Popen([*COMMAND, *words], cwd=tmp_path, env=surroundings(tmp_path), stderr=subprocess.PIPE)
     work = tmp_path / ".m.keras.edgeopt"
     deadline = time.monotonic() + 180

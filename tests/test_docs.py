@@ -311,5 +311,9 @@ def test_the_readme_runs(model_and_data: Path) -> None:
 @pytest.mark.slow
 def test_the_python_page_runs(model_and_data: Path) -> None:
     printed = run_python("\n".join(blocks(ROOT / "docs" / "python.md", "python")), model_and_data)
-    for words in ("float16", "{'calibration': 160, 'training': 160, 'validation': 40}", "Quantization(scales="):
+    for words in (
+        "float16",
+        "{'calibration': 160, 'training': 160, 'tuning': 0, 'validation': 40}",
+        "Quantization(scales=",
+    ):
         assert words in printed
