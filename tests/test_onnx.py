@@ -274,6 +274,7 @@ def test_a_free_batch_is_set_where_samples_stay_what_they_are(tmp_path: Path) ->
     [
         ("../secret.bin", "Expected the weights of m.onnx in its own folder, got '../secret.bin'"),
         ("/etc/passwd", "in its own folder, got '/etc/passwd'"),
+        ("link.bin", "Expected the weights of m.onnx in its own folder, got 'link.bin'"),
         ("none.bin", "Expected none.bin beside m.onnx, which holds the weights 'w', got no such file"),
         ("short.bin", "Expected 'w' inside short.bin, got a place outside it"),
     ],
@@ -289,6 +290,7 @@ def test_weights_beside_a_file_are_looked_at_before_they_are_read(tmp_path: Path
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(48))
     (tmp_path / "in" / "short.bin").write_bytes(bytes(47))
+    (tmp_path / "in" / "link.bin").symlink_to("../secret.bin")
     file = tmp_path / "in" / "m.onnx"
     file.write_bytes(made.SerializeToString())
     with pytest.raises(ModelError, match=words):
