@@ -152,6 +152,10 @@ def _masked(layers: Any, x: Any) -> Any:
     return layers.Dense(2)(layers.GRU(3)(layers.Masking()(x)))
 
 
+def _mixed(layers: Any, x: Any) -> Any:
+    return layers.Dense(2)(layers.Permute((2, 1))(x))
+
+
 def _backwards(layers: Any, x: Any) -> Any:
     return layers.Dense(2)(layers.Bidirectional(layers.GRU(3))(x))
 
@@ -167,6 +171,7 @@ def _backwards(layers: Any, x: Any) -> Any:
             ConversionError,
             r"got 'bidirectional.*' .* first: its backward half begins at the end",
         ),
+        (_mixed, FRAMES, {}, ConversionError, r"got 'dense.*' \(Dense\) first: it mixes them"),
         (_valid, FRAMES, {"step": 3}, ConfigError, r"multiple of 2 frames.*got 3. Try --stream 4"),
         (_valid, FRAMES, {"axis": 3}, ConfigError, r"--time-axis from 1 to 2.*got 3"),
         (_valid, None, {}, ConfigError, r"got any: 'global_average_pooling1d.*' needs all positions.*Try --shape"),
@@ -350,3 +355,4 @@ def test_exported_c99_carries_the_states(int8: tuple[Path, Conversion], tmp_path
     # XNNPACK rounds once where TFLM rounds twice; the states carry that on.
     assert np.abs(np.frombuffer(found, np.int8).astype(int) - wanted.ravel()).max() <= 3
     assert exported.facts["self_test"]
+    assert "steps_stream_step(frames, STEPS_STREAM_FRAMES);" in (tmp_path / "c" / "README.md").read_text()

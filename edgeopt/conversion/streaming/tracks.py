@@ -212,6 +212,7 @@ class _Planner:
             self._renew(call, "it averages them")
             return self._add(Whole(track.done), lambda b, c, a, k: b.averaged(c, a[0], track))
         reasons = {
+            "Dense": "it mixes them",
             "Bidirectional": "its backward half begins at the end",
             "GlobalAveragePooling1D": "it averages them",
             "GlobalMaxPooling1D": "it takes the largest",
