@@ -46,7 +46,9 @@ class BudgetKeys(Choices):
 
     max_drop: float | None = option(None, "Loss allowed against float32: points for shares, else per cent.", low=0.0)
     max_size: str | None = option(None, "Of the file: 64KB, 1.5MB, 200000 …", metavar="SIZE")
-    max_latency: str | None = option(None, "Median of one inference: 5ms, 800us …", metavar="TIME")
+    max_latency: str | None = option(
+        None, "Of one inference, on the target where that is known: 5ms, 800us …", metavar="TIME"
+    )
     max_ram: str | None = option(None, "Of the target, for the model alone: 64KB …", metavar="SIZE")
     runtimes: tuple[str, ...] = option((), "The file must load and run on each.", metavar="NAME[==VERSION]")
 

@@ -722,7 +722,7 @@ class Budgets:
     Attributes:
         max_drop: loss against the float model: percentage points for shares, per cent of the value otherwise.
         max_size_bytes: of the file.
-        max_latency_ms: the median on the runtime asked for.
+        max_latency_ms: of one inference on the target, where that is known; else the median on the runtime asked for.
         runtimes: the file must load and run on each of these ("tflite-runtime==2.14", "tflm" …).
         max_ram_bytes: of the target, for activations; the program around the model left out.
     """

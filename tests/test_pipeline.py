@@ -18,7 +18,7 @@ import edgeopt
 from edgeopt import files, formats, progress, recommendation
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
 from edgeopt.ladder.obstacles import obstacles
-from edgeopt.report import ModelFacts, Report, read_report, schema, to_json
+from edgeopt.report import ModelFacts, Report, broken_budgets, read_report, render_markdown, schema, to_json
 from edgeopt.runtimes import Delegate, to_try
 from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
@@ -29,6 +29,7 @@ from edgeopt.vocabulary import (
     Fidelity,
     Latency,
     MetricValue,
+    OnTarget,
     Problem,
     RuntimeResult,
     Variant,
@@ -425,6 +426,20 @@ def test_budgets_come_before_size_and_speed() -> None:
     assert chosen(tiny, made("a", 900, 0.9, 1.0), max_drop=1.0)[0] == "a"
     assert chosen(tiny, max_drop=2.0, max_size_bytes=100) == ("tiny", "the only one that keeps every budget")
     assert chosen(made("a", 900, 0.9), made("b", 500, 2.0), max_latency_ms=0.9)[0] == "a"
+
+
+def test_a_budget_of_latency_is_the_target_s_where_that_is_known() -> None:
+    """Both take 0.5 ms here, and only one of them 10 ms or less on the device."""
+    slow = made("slow", 300, 0.5, on_target=OnTarget(latency_ms=22.3, latency_how="simulated"))
+    fast = made("fast", 600, 0.5, on_target=OnTarget(latency_ms=9.1, latency_how="simulated"))
+    unknown = made("unknown", 100, 0.5, on_target=OnTarget())
+    assert chosen(slow, fast, unknown, max_latency_ms=10.0) == ("fast", "the only one that keeps every budget")
+    report = Report(
+        "0", "", ModelFacts("m.keras"), target="cortex-m4", budgets=Budgets(max_latency_ms=10.0), variants=(slow, fast)
+    )
+    assert broken_budgets(report, slow) == ("takes 22.3 ms on cortex-m4 (simulated), more than 10 ms",)
+    assert broken_budgets(report, unknown) == ("latency on cortex-m4 not known (at most 10 ms allowed)",)
+    assert "takes at most 10 ms on cortex-m4" in render_markdown(report)
 
 
 def test_a_gain_is_no_loss() -> None:

@@ -28,7 +28,7 @@ from edgeopt.vocabulary import AIMS, Budgets
 @common.data_options(required=False)
 @common.recipe_option("Carry this one out and no ladder: a packaged one (edgeopt recipe list) or FILE.yaml.")
 @choice_options(Training)
-@common.budget_options(latency="Median of one inference")
+@common.budget_options(latency="Of one inference, on the target where that is known")
 @click.option("--for", "aim", type=common.Named(AIMS), help="Without a recipe: gain this beyond the budgets.")
 @click.option("--time", "duration", metavar="TIME", help="Without a recipe: of the whole command, 90s, 30m, 2h …")
 @common.runtime_option

@@ -367,14 +367,13 @@ class _Climber:
     def _situation(self) -> Situation:
         report = self._strict()
         base = self._base(report)
-        latency = report.latency(base)
         return Situation(
             replace(self._asked, formats=()),
             self._lacking(report),
             self._workspace.survey(layers=False).facts,
             base,
             None if base.drop is None else base.drop.value,
-            None if latency is None else latency.p50,
+            report.bounded_ms(base),
             self._target,
             frozenset(SCHEMES if self._asked.schemes == schemes.DEFAULTS else self._asked.schemes),
         )

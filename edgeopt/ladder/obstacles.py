@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeopt import formats
 from edgeopt.report import Report
-from edgeopt.report.verdict import broken
+from edgeopt.report.verdict import broken, inference_in_words
 from edgeopt.report.words import Numbers, clause, printable, share
 from edgeopt.vocabulary import Gain, Variant
 
@@ -60,15 +60,13 @@ def _quality(report: Report, nearest: Sequence[Variant], folder: Path) -> Iterat
 
 
 def _latency(report: Report, nearest: Sequence[Variant], folder: Path) -> Iterator[str]:
-    timed = [v for v in nearest if report.latency(v)]
+    timed = [v for v in nearest if report.bounded_ms(v) is not None]
     if not timed:
-        yield f"nothing that keeps the other budgets was timed on {report.runtime}"
+        where = f"has a known latency on {report.target}" if report.bounds_target else f"was timed on {report.runtime}"
+        yield f"nothing that keeps the other budgets {where}"
         return
-    numbers = Numbers.of(report)
-    fastest = min(timed, key=lambda v: found.p50 if (found := report.latency(v)) else 0.0)
-    latency = report.latency(fastest)
-    assert latency is not None
-    text = f"the fastest, {fastest.name}, takes {numbers.time(latency.p50)} on {report.runtime}"
+    fastest = min(timed, key=lambda v: report.bounded_ms(v) or 0.0)
+    text = f"the fastest, {fastest.name}, takes {inference_in_words(report, fastest)}"
     if fastest.macs:
         text += f" for {fastest.macs:,} multiply-accumulates"
     yield text

@@ -37,7 +37,7 @@ class Situation:
         facts: of the model as it came.
         base: the model as it came in integers, what every cut is measured against.
         drop: what that loses, in points or per cent; None where it is not known.
-        latency_ms: of it; None where it was not timed.
+        latency_ms: what it takes of a budget of latency; None where that is not known.
         target: None where the model is for no device in particular.
         allowed: the schemes that were named, all where none was.
     """

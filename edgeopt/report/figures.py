@@ -169,7 +169,9 @@ def latency_scatter(report: Report) -> Scatter | None:
     def text(milliseconds: float) -> str:
         return f"{milliseconds * scale:,.6g} {numbers.time_unit}"
 
-    return _scatter(report, costs, "Speed and quality", label, text, limit=report.budgets.max_latency_ms)
+    # What a target may take is no line among what this machine takes.
+    limit = None if report.bounds_target else report.budgets.max_latency_ms
+    return _scatter(report, costs, "Speed and quality", label, text, limit=limit)
 
 
 def byte_bars(report: Report) -> tuple[list[str], list[Bar]]:

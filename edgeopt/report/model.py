@@ -86,7 +86,8 @@ class Report:
         baseline: name of the float variant that sizes, metrics and latencies are compared with.
         best: name of the recommended variant, or of the nearest where none meets the budgets.
         best_reason: how it was chosen ("the smallest of the 4 that meet every budget").
-        runtime: name of the runtime whose latencies are compared and held against `budgets.max_latency_ms`.
+        runtime: name of the runtime whose latencies are compared, and held against `budgets.max_latency_ms` where those
+            on the target are not known.
         recipe: what reproduces the run, as the recipe file would say it.
         machine: facts in words or numbers; keys ending in `_bytes` are sizes.
         commands: exact command lines that reproduce this report.
@@ -144,6 +145,18 @@ class Report:
     def latency(self, variant: Variant) -> Latency | None:
         """Returns the latency of `variant` on the runtime that latencies are compared on, or on its format's own."""
         return next((found for name in self._clocks(variant) if (found := variant.latency_on(name))), None)
+
+    @property
+    def bounds_target(self) -> bool:
+        """Whether a budget of latency is one of the target's: where it is known there, of one variant at least."""
+        return any(v.on_target is not None and v.on_target.latency_ms is not None for v in self.variants)
+
+    def bounded_ms(self, variant: Variant) -> float | None:
+        """Returns what a budget of latency bounds: one inference on the target, or the median of `latency`."""
+        if self.bounds_target:
+            return None if variant.on_target is None else variant.on_target.latency_ms
+        found = self.latency(variant)
+        return None if found is None else found.p50
 
     @property
     def clocks(self) -> tuple[str, ...]:

@@ -186,7 +186,10 @@ def _budgets_in_words(budgets: Budgets, report: Report) -> list[str]:
     if budgets.max_size_bytes is not None:
         told.append(f"takes at most {words.whole(budgets.max_size_bytes)} bytes")
     if budgets.max_latency_ms is not None:
-        told.append(f"takes at most {numbers.time(budgets.max_latency_ms)} (median) on {report.runtime}")
+        told.append(
+            f"takes at most {verdict.latency_in_words(report, budgets.max_latency_ms)} "
+            + (f"on {report.target}" if report.bounds_target else f"(median) on {report.runtime}")
+        )
     if budgets.max_ram_bytes is not None:
         told.append(f"takes at most {words.whole(budgets.max_ram_bytes)} bytes of RAM on {report.target}")
     if report.target is not None:

@@ -41,7 +41,7 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
     """Returns each budget that `variant` does not keep, or that was not measured; empty when all hold."""
     if variant.error is not None:
         return (Broken(Gain.RUNS, "was not made"),)
-    numbers, budgets, latency = Numbers.of(report), report.budgets, report.latency(variant)
+    numbers, budgets = Numbers.of(report), report.budgets
     found = []
     if budgets.max_drop is not None and variant.name != report.baseline:
         limit = numbers.allowance(budgets.max_drop)
@@ -59,13 +59,14 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
             over = math.log2(variant.size_bytes / budgets.max_size_bytes)
             found.append(Broken(Gain.BYTES, f"takes {whole(variant.size_bytes)} bytes, more than {limit}", over))
     if budgets.max_latency_ms is not None:
-        limit = numbers.time(budgets.max_latency_ms)
-        if latency is None:
-            found.append(Broken(Gain.LATENCY, f"latency on {report.runtime} not measured (at most {limit} allowed)"))
-        elif latency.p50 > budgets.max_latency_ms:
-            took = numbers.time(latency.p50)
-            over = math.log2(latency.p50 / budgets.max_latency_ms)
-            found.append(Broken(Gain.LATENCY, f"takes {took} on {report.runtime}, more than {limit}", over))
+        limit, takes = latency_in_words(report, budgets.max_latency_ms), report.bounded_ms(variant)
+        if takes is None:
+            unknown = f"on {report.target} not known" if report.bounds_target else f"on {report.runtime} not measured"
+            found.append(Broken(Gain.LATENCY, f"latency {unknown} (at most {limit} allowed)"))
+        elif takes > budgets.max_latency_ms:
+            over = math.log2(takes / budgets.max_latency_ms)
+            took = inference_in_words(report, variant)
+            found.append(Broken(Gain.LATENCY, f"takes {took}, more than {limit}", over))
     if budgets.max_ram_bytes is not None:
         limit = f"{whole(budgets.max_ram_bytes)} bytes of RAM"
         if variant.on_target is None or variant.on_target.ram_bytes is None:
@@ -79,6 +80,19 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
         found.append(Broken(Gain.RUNS, f"does not run on {report.target}: {why}"))
     found += [Broken(Gain.RUNS, words) for text in budgets.runtimes if (words := _broken_promise(variant, text))]
     return tuple(found)
+
+
+def inference_in_words(report: Report, variant: Variant) -> str:
+    """Returns what one inference takes of that which a budget of latency bounds, where, and how that is known."""
+    took = latency_in_words(report, report.bounded_ms(variant) or 0.0)
+    if report.bounds_target and variant.on_target is not None:
+        return f"{took} on {report.target} ({variant.on_target.latency_how})"
+    return f"{took} on {report.runtime}"
+
+
+def latency_in_words(report: Report, milliseconds: float) -> str:
+    """Returns milliseconds as a budget of latency is told: in the unit of what was timed here, or of the target."""
+    return f"{milliseconds:.3g} ms" if report.bounds_target else Numbers.of(report).time(milliseconds)
 
 
 def as_chosen(report: Report) -> Report:
