@@ -22,7 +22,7 @@ SHOWN = re.compile(r"`edgeopt ((?:convert|compare) [^`]+)`")
 
 def shown() -> list[str]:
     text = "".join((DOCS / page).read_text("utf-8") for page in PAGES)
-    return sorted(set(SHOWN.findall(text)), key=lambda command: command.startswith("compare"))
+    return sorted(dict.fromkeys(SHOWN.findall(text)), key=lambda command: command.startswith("compare"))
 
 
 @pytest.fixture(scope="module")
