@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeopt import __version__, drawing, files, formats, machine, measuring, progress, sensitivities, targets
 from edgeopt.carry_out import BASELINE, Outcome, carry_out, promised
-from edgeopt.compilers import COMPILERS
+from edgeopt.compilers import COMPILERS, maker_of, require
 from edgeopt.data import Dataset
 from edgeopt.drawing.colouring import by_bytes, by_error
 from edgeopt.errors import ConfigError, EdgeoptError, UnavailableError, named, setting
@@ -150,6 +150,8 @@ def optimize(
     files.require_free(output, force=force, made_by_us=MARKER)
     files.require_writable(output)
     recipe = settings.whole_recipe()
+    for compiler in filter(None, map(maker_of, recipe.formats)):
+        require(compiler)
     # What no model can mend is said before one is loaded.
     promises = promised(recipe)
     plan(

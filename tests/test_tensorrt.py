@@ -66,9 +66,14 @@ def test_every_scheme_starts_from_a_file_of_the_converter() -> None:
 
 
 @pytest.mark.skipif(frameworks.installed_version("tensorrt") is not None, reason="TensorRT is here")
-def test_what_is_missing_is_said(digits_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match=r"needed here .* Try: pip install 'edgeopt\[tensorrt\]' \(from"):
+def test_what_is_missing_is_said(digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnavailableError, match=r"needed here .* Try: pip install 'edgeopt\[tensorrt\]' \(from"):
         edgeopt.convert(digits_model, tmp_path / "digits.engine", scheme="int8-float-io", data="digits")
+    with pytest.raises(UnavailableError, match="needed here"):
+        edgeopt.optimize(digits_model, "digits", tmp_path / "out", formats=["tensorrt"])
+    assert not (tmp_path / "out").exists()
+    installed = frameworks.installed_version
+    monkeypatch.setattr(frameworks, "installed_version", lambda name: "11" if name == "tensorrt" else installed(name))
     with pytest.raises(ConversionError, match=r"Expected data to find the ranges of int8-float-io on, got none\. Try"):
         edgeopt.convert(runtime_models.models()["float32"], tmp_path / "net.engine", scheme="int8-float-io")
     found = runtimes.available(runtimes.RUNTIMES["tensorrt"])

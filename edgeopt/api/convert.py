@@ -14,7 +14,16 @@ from edgeopt import data as datasets
 from edgeopt import files, formats, parity, targets
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import BASELINE, carry_out, promised
-from edgeopt.compilers import CALIBRATED, CALIBRATIONS, COMPILERS, Compiler, compile_content, maker_of, starts_from
+from edgeopt.compilers import (
+    CALIBRATED,
+    CALIBRATIONS,
+    COMPILERS,
+    Compiler,
+    compile_content,
+    maker_of,
+    require,
+    starts_from,
+)
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
@@ -116,6 +125,7 @@ def convert(
         ConfigError: a name is none, or the target cannot compute with what the scheme makes.
         ConversionError: the converter refused, or the file does not keep a promise; nothing is left at `output`.
         ModelError: it does not fit the target; nothing is left at `output`.
+        UnavailableError: what makes files of that format is not installed.
     """
     wanted, output = scheme_named(scheme), Path(output)
     files.require_free(output, force=force)
@@ -123,6 +133,8 @@ def convert(
     translator = _translator(output, wanted, device)
     if stream is not None and translator is not None:
         raise ConfigError(f"Expected a .tflite as what reads step by step, got {output}. Try {output.stem}.tflite.")
+    if translator is not None:
+        require(translator)
     if device is not None:
         targets.refuse_scheme(device, wanted)
     _require_calibration(calibration, translator, wanted, has_data=data is not None)

@@ -117,6 +117,15 @@ COMPILERS: dict[str, Compiler] = {
 }
 
 
+def require(compiler: Compiler) -> None:
+    """Raises UnavailableError where a compiler is not installed: to be asked before anything is made for it."""
+    if frameworks.installed_version(compiler.needs) is None:
+        package = frameworks.FRAMEWORKS[compiler.needs].distribution
+        raise UnavailableError(
+            f"{package} is needed here but is not installed. Try: {frameworks.install_command(compiler.needs)}."
+        )
+
+
 def compile_content(content: bytes, compiler: Compiler, settings: Mapping[str, str]) -> Compiled:
     """Returns what a compiler makes of a file.
 
@@ -129,11 +138,7 @@ def compile_content(content: bytes, compiler: Compiler, settings: Mapping[str, s
         UnavailableError: it is not installed.
         ConversionError: it refuses the file or dies on it; the message holds its last words.
     """
-    if frameworks.installed_version(compiler.needs) is None:
-        package = frameworks.FRAMEWORKS[compiler.needs].distribution
-        raise UnavailableError(
-            f"{package} is needed here but is not installed. Try: {frameworks.install_command(compiler.needs)}."
-        )
+    require(compiler)
     compiled: Compiled = importlib.import_module(compiler.module).compile_content(content, settings)
     return compiled
 
