@@ -76,6 +76,21 @@ def test_the_fused_lstm_is_unrolled_for_16x8_alone(tmp_path: Path) -> None:
     assert np.abs(_outputs(tmp_path / "x") - _outputs(tmp_path / "i")).max() < 0.1
 
 
+def _quiet(layers: Any, steps: Any) -> Any:
+    small = frameworks.load("keras").initializers.RandomNormal(stddev=0.02)
+    return layers.LSTM(5, kernel_initializer=small, recurrent_initializer=small, name="memory")(steps)
+
+
+def test_a_fused_lstm_whose_cells_hardly_move_computes_as_in_float(tmp_path: Path) -> None:
+    """The integer kernel looks tanh of cells up that reach from -1 to 1 at least, and computes anything of less."""
+    converter = _converter(_saved(tmp_path, _quiet, "keras"))
+    for scheme, name in (("float32", "f"), ("int8-float-io", "i")):
+        converter.convert(scheme, tmp_path / name)
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in {code.name for code in read(tmp_path / "i").codes}
+    expected, values = (_outputs(tmp_path / name) for name in ("f", "i"))
+    assert np.abs(values - expected).max() < 0.06 * np.ptp(expected)
+
+
 def _outputs(file: Path) -> np.ndarray:
     part = data.load({"x_train": SAMPLES}).calibration
     (values,) = run_here(file, RUNTIMES["litert-builtin"], part, count=16).values.values()

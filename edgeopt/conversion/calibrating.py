@@ -13,6 +13,7 @@ from edgeopt.conversion.lowering import Floating
 from edgeopt.conversion.quantizers.tensorflow_graph import SIGNATURE
 from edgeopt.errors import DataError
 from edgeopt.tflite import rewrite, trained_ranges
+from edgeopt.tflite.reader import read
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # With it TensorFlow's quantizer leaves every weight in floats, and says nothing. litert-torch writes it.
 _UNQUANTIZED_MARKS = frozenset({"keep_stablehlo_constant"})
+# Which input of an LSTM its cells are.
+_CELL = 19
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,30 @@ def calibrate(floating: Floating, samples: Part, *, batch_size: int) -> Calibrat
 
     calibrator._feed_tensors(feed, True)
     found = rewrite.without_marks(calibrator._calibrator.Calibrate(), _UNQUANTIZED_MARKS)
-    return Calibrated(calibrator, trained_ranges.with_ranges(found, floating.ranges))
+    return Calibrated(calibrator, _with_whole_cells(trained_ranges.with_ranges(found, floating.ranges)))
+
+
+def _with_whole_cells(content: bytes) -> bytes:
+    """Returns a calibrated file in which cells of LSTM layers reach from -1 to 1 at least.
+
+    Their integer kernels look tanh of a cell up with as many bits before the point as its scale leaves of 16, and
+    compute anything where that is fewer than none (`ApplyTanh`, tensorflow/lite/kernels/internal).
+    """
+    cells = [
+        (graph.index, operator.inputs[_CELL])
+        for graph in read(content).subgraphs
+        for operator in graph.operators
+        if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM"
+    ]
+
+    def change(model: Any, schema: Any) -> None:
+        for place, index in cells:
+            found = model.subgraphs[place].tensors[index].quantization
+            if found is not None and found.min is not None and len(found.min):
+                found.min = [np.float32(min(float(found.min[0]), -1.0))]
+                found.max = [np.float32(max(float(found.max[0]), 1.0))]
+
+    return rewrite.changed(content, change) if cells else content
 
 
 def _feeder(content: bytes) -> Callable[[Mapping[str, np.ndarray]], Any]:
