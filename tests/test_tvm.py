@@ -125,7 +125,9 @@ def test_optimize_makes_libraries_beside_the_files(digits_model: Path, tmp_path:
 def test_an_onnx_file_becomes_a_library_too(folder: Path, tmp_path: Path) -> None:
     source = runtime_models.models()["float32"]
     onnx = tmp_path / "net.onnx"
-    onnx.write_bytes(compile_content(source.read_bytes(), COMPILERS["tf2onnx"], {"scheme": "float32"}).content)
+    onnx.write_bytes(
+        compile_content(source.read_bytes(), COMPILERS["tf2onnx"], {"scheme": "float32", "opset": ""}).content
+    )
     library = tmp_path / "net.so"
     library.write_bytes(compile_content(onnx.read_bytes(), TVM, {"processor": ""}).content)
     assert described(library).made_from == "onnx"
