@@ -318,6 +318,19 @@ def test_view_without_netron(variants: Path, tmp_path: Path) -> None:
     assert done.stderr == "Error: netron is needed here but is not installed. Try: pip install 'edgeopt[view]'.\n"
 
 
+def test_view_of_what_has_no_graph(tmp_path: Path) -> None:
+    (tmp_path / "m.so").write_bytes(b"\x7fELF and more")
+    (tmp_path / "empty").mkdir()
+    for file, words in {
+        "m.so": "Expected a file with a graph that Netron shows, got m.so, TVM's shared library: code for a processor.",
+        "empty": "Expected a model file or a SavedModel, got the folder empty. Try another path.",
+        "none.onnx": "Expected a model file, got none.onnx, which does not exist.",
+    }.items():
+        done = edgeopt("view", file, folder=tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
 def test_view_serves_until_ctrl_c(variants: Path, tmp_path: Path) -> None:
     pytest.importorskip("netron")
     with socket.socket() as probe:

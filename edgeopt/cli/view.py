@@ -19,10 +19,19 @@ def command(file: Path, port: int, no_browser: bool) -> None:
     \b
       edgeopt view model.int8.tflite
     """
-    from edgeopt import frameworks
+    from edgeopt import formats, frameworks
 
     if not file.exists():
         raise ModelError(f"Expected a model file, got {file}, which does not exist. Try another path.")
+    if file.is_dir():
+        file /= "saved_model.pb"
+        if not file.is_file():
+            raise ModelError(f"Expected a model file or a SavedModel, got the folder {file.parent}. Try another path.")
+    elif formats.is_converted(file) and (form := formats.format_of(file)).is_code:
+        raise ModelError(
+            f"Expected a file with a graph that Netron shows, got {file}, {form.summary}: code for a processor. "
+            "Try the .tflite or .onnx that it was made of."
+        )
     netron = frameworks.load("netron")
     host, used = netron.start(str(file), address=("127.0.0.1", port), browse=not no_browser)
     click.echo(f"http://{host}:{used}")
