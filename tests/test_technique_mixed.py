@@ -117,7 +117,9 @@ def test_work_is_a_budget_too(cnn: Pair) -> None:  # noqa: F811
 
 
 def test_a_size_that_is_too_small_says_the_smallest(cnn: Pair) -> None:  # noqa: F811
-    with pytest.raises(ConfigError, match=r"Expected a size of at least ([\d,]+) bytes, .* got 2,000\.") as error:
+    with pytest.raises(
+        ConfigError, match=r"at least ([\d,]+) bytes, .* got 2,000 \(\d+% of what it has now\)\."
+    ) as error:
         _mixed(cnn, 2000)
     least = int(str(error.value).split("at least ")[1].split(" bytes")[0].replace(",", ""))
     # Operators of few bits have entries of their own in the file, so it may take some bytes more.

@@ -92,7 +92,7 @@ def mix(
     budgets = [Budget(sizes, size - rest)]
     if bit_macs is not None:
         budgets.append(Budget(work, bit_macs * work[:, -1].sum()))
-    _require_possible(budgets, size, rest, bit_macs, work)
+    _require_possible(budgets, size, rest, bit_macs, len(quantized))
     lost = {one.pair.name: {bits: losses[bits].of(one.pair.name) for bits in CHOICES} for one in there}
     table = np.array([list(lost[one.pair.name].values()) for one in there])
     for _ in range(_ATTEMPTS):
@@ -106,7 +106,7 @@ def mix(
         budgets[0] = replace(budgets[0], limit=budgets[0].limit - over)
         if budgets[0].least > budgets[0].limit:
             break
-    raise ConfigError(_too_small(size, len(result.content)))
+    raise ConfigError(_too_small(size, len(result.content), len(quantized)))
 
 
 def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:
@@ -131,12 +131,10 @@ def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:
     return list(found.values())
 
 
-def _require_possible(
-    budgets: Sequence[Budget], size: int, rest: int, bit_macs: float | None, work: np.ndarray
-) -> None:
+def _require_possible(budgets: Sequence[Budget], size: int, rest: int, bit_macs: float | None, whole: int) -> None:
     bytes_of, *others = budgets
     if bytes_of.least > bytes_of.limit:
-        raise ConfigError(_too_small(size, int(bytes_of.least) + rest))
+        raise ConfigError(_too_small(size, int(bytes_of.least) + rest, whole))
     if any(budget.least > budget.limit for budget in others):
         raise ConfigError(
             f"Expected at least {CHOICES[0] / CHOICES[-1]:.0%} of the multiply-accumulates times bits, the "
@@ -144,8 +142,9 @@ def _require_possible(
         )
 
 
-def _too_small(size: int, least: int) -> str:
+def _too_small(size: int, least: int, whole: int) -> str:
     return (
         f"Expected a size of at least {least:,} bytes, which the file has with all layers in {CHOICES[0]} bits, got "
-        f"{size:,}. Try {setting('size', f'{-(-least // 1000)}KB')}, or sparing fewer layers."
+        f"{size:,} ({size / whole:.0%} of what it has now). Try {setting('size', f'{-(-least // 1000)}KB')}, or "
+        "sparing fewer layers."
     )
