@@ -762,7 +762,7 @@ def test_markdown_tables_have_even_rows(report: Report, case: Any) -> None:
     [
         (
             lambda report: report,
-            "int8 is 4.0× smaller and 4.0× faster than float32, its accuracy 0.3 points lower "
+            "int8 is 4.0× smaller and 4.0× faster than float32, its accuracy 0.3 points lower, within chance "
             "(97.7 %, 95 % interval 96.7 to 98.7 %) — recommended",
         ),
         (one_variant, "float32 is recommended as it is"),
@@ -789,7 +789,9 @@ def test_headline_owns_up_to_what_got_worse(report: Report) -> None:
     slower = replace(report, variants=(*report.variants[:2], replace(int8, runtimes=(slow,))))
     assert "4.0× smaller but 2.5× slower than float32" in headline(slower)
     better = replace(report, variants=(*report.variants[:2], replace(int8, drop=Difference(-0.4, 0.2))))
-    assert "its accuracy 0.4 points higher" in headline(better)
+    assert "its accuracy 0.4 points higher, within chance (" in headline(better)
+    shown = replace(report, variants=(*report.variants[:2], replace(int8, drop=Difference(0.4, 0.01))))
+    assert "its accuracy 0.4 points lower (" in headline(shown)
 
 
 def test_broken_budgets_in_words(report: Report) -> None:

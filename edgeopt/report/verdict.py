@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgeopt import runtimes
 from edgeopt.report.model import Report
-from edgeopt.report.words import Numbers, clause, ratio, whole
+from edgeopt.report.words import SIGNIFICANCE, Numbers, clause, ratio, whole
 from edgeopt.vocabulary import Gain, RungRecord, RuntimeResult, Variant
 
 
@@ -250,4 +250,6 @@ def _quality(report: Report, best: Variant) -> str:
         return f" at the same {numbers.metric_name} ({interval})"
     lower = (best.drop.value > 0) == metric.higher_is_better
     moved = f"{numbers.loss(abs(best.drop.value))} {'lower' if lower else 'higher'}"
+    if best.drop.p_value is not None and best.drop.p_value >= SIGNIFICANCE:
+        moved += ", within chance"
     return f", its {numbers.metric_name} {moved} ({interval})"
