@@ -139,7 +139,7 @@ def measure_times() -> None:
         made = [r for r in known if r["model"] == name and (MADE / _file_name(r)).exists()]
         if not made:
             continue
-        table = _json("benchmark", *(str(MADE / _file_name(result)) for result in made))
+        table = common.edgeopt("benchmark", *(str(MADE / _file_name(result)) for result in made))
         for result, row in zip(made, table["rows"]):
             result["latency_ms"] = row["result"]["latency_ms"]["p50"]
             result["timed_on"] = described
@@ -204,8 +204,8 @@ def _keras2(model: Path) -> Path:
 def _measured(file: Path, data: Path, made: Mapping[str, Any]) -> dict[str, Any]:
     """Returns score, sizes and sparsity of a file, as the commands print them."""
     scaled = ["--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0))]
-    score = _json("evaluate", str(file), "--data", str(data), *scaled)
-    inside = _json("inspect", str(file))
+    score = common.edgeopt("evaluate", str(file), "--data", str(data), *scaled)
+    inside = common.edgeopt("inspect", str(file))
     return {
         "metric": score["metric"],
         "size_bytes": inside["size_bytes"],
@@ -213,11 +213,6 @@ def _measured(file: Path, data: Path, made: Mapping[str, Any]) -> dict[str, Any]
         "macs": inside["macs"],
         "sparsity": inside["sparsity"],
     }
-
-
-def _json(*arguments: str) -> Any:
-    done = subprocess.run([*common.EDGEOPT, *arguments, "--json"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
 
 
 def page() -> str:

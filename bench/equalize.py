@@ -10,7 +10,6 @@ so what equalization has to reach is known. The table goes to docs/equalization.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from edgeopt.techniques import Carried, technique
 PAGE = Path(__file__).parents[1] / "docs" / "equalization.md"
 SPREAD = 1000.0
 _SCHEMES = ("float32", "int8", "int8-per-tensor")
-_SECTION = re.compile(r"(<!-- measured: (.+?) -->\n).*?(<!-- end of what was measured -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -39,9 +37,7 @@ def main() -> None:
     table = measured(said.model, data.load(said.data))
     print(table)
     title = said.title or said.model.stem
-    page = PAGE.read_text(encoding="utf-8")
-    kept = _SECTION.sub(lambda m: f"{m[1]}\n{table}\n\n{m[3]}" if m[2] == title else m[0], page)
-    files.atomic_write(PAGE, kept)
+    files.atomic_write(PAGE, common.with_measured(PAGE.read_text(encoding="utf-8"), title, table))
 
 
 def measured(path: Path, dataset: data.Dataset) -> str:

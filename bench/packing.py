@@ -10,8 +10,6 @@ first, the last and the depthwise layers: what that does to accuracy is not the 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,10 +84,8 @@ def measured(name: str, content: bytes) -> list[list[str]]:
 def footprints(file: Path) -> Mapping[str, Any]:
     """Returns what a file takes on each core."""
     runtimes = [f"--runtime=qemu-{core}" for core in CORES]
-    done = subprocess.run(
-        [*common.EDGEOPT, "benchmark", str(file), *runtimes, "--json"], check=True, capture_output=True, text=True
-    )
-    return {r["result"]["footprint"]["core"]: r["result"]["footprint"] for r in json.loads(done.stdout)["rows"]}
+    rows = common.edgeopt("benchmark", str(file), *runtimes)["rows"]
+    return {r["result"]["footprint"]["core"]: r["result"]["footprint"] for r in rows}
 
 
 def variant(content: bytes, kind: str) -> bytes:
