@@ -381,9 +381,9 @@ class _Climber:
     def _base(self, report: Report) -> Variant:
         """Returns the model as it came in the integers that suit the target, or else in what comes first."""
         plain = {v.scheme: v for v in report.variants if not v.steps}
-        best = "int8" if self._target is None else self._target.best_scheme
         integers = [name for name in plain if scheme(name).algorithm and not scheme(name).is_low_bit]
-        order = [best, "int8", *(name for name in integers if scheme(name).needs_calibration), *integers, *plain]
+        calibrated = [name for name in integers if scheme(name).needs_calibration]
+        order = [*_preferred(self._target), *calibrated, *integers, *plain]
         return next(plain[name] for name in order if name in plain)
 
     def _lacking(self, report: Report) -> frozenset[Gain]:
@@ -542,8 +542,12 @@ class _Climber:
 
 def _first_of(names: Sequence[str], target: targets.Target | None) -> str:
     """Returns the scheme that is worth most where there is time for one."""
-    wanted = ("int8" if target is None else target.best_scheme, "int8")
-    return next((name for name in wanted if name in names), names[0])
+    return next((name for name in _preferred(target) if name in names), names[0])
+
+
+def _preferred(target: targets.Target | None) -> tuple[str, ...]:
+    """Returns the schemes to begin with, the better first."""
+    return ("int8",) if target is None else (target.best_scheme, "int8")
 
 
 def _high(drop: Difference | None) -> float:
