@@ -19,12 +19,10 @@ import numpy as np
 from edgeopt import formats, machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.machine import Machine
-from edgeopt.runtimes import Delegate, Runtime, isolated, main_for, module, open_session, parse
+from edgeopt.runtimes import Delegate, Runtime, isolated, main_for, module, open_session, parse, stream_in
 from edgeopt.runtimes.isolation import crashed, died_words
 from edgeopt.runtimes.samples import arbitrary, from_data, generated
 from edgeopt.showing.values import Shown
-from edgeopt.tflite.reader import read_once
-from edgeopt.tflite.stream import Stream, stream_of
 from edgeopt.vocabulary import Interval, Latency, OperatorTime, RuntimeResult, TensorSpec
 
 if TYPE_CHECKING:
@@ -282,7 +280,7 @@ def _row(lane: _Lane, base: _Lane | None, *, seed: int, asked: Delegate | None) 
         notes.append(f"noisy: the medians of its blocks differ by {latency.noise:.0%}; {advice}")
     if asked is not None and lane.delegate is None:
         notes.append(f"{lane.runtime.name} loads no external delegates: timed without")
-    if lane.result.loads and (stream := _stream_of(lane.file)) is not None:
+    if lane.result.loads and (stream := stream_in(lane.file)) is not None:
         notes.append(f"one step of {stream.step} frames; a sample of {stream.frames} takes {stream.steps}")
     if lane.used_threads != lane.threads:
         notes.append(f"{lane.runtime.name} uses {lane.used_threads} thread, whatever is asked")
@@ -291,10 +289,6 @@ def _row(lane: _Lane, base: _Lane | None, *, seed: int, asked: Delegate | None) 
         ratio = ratio_by_rounds(lane.blocks, base.blocks, seed=seed)
         ratio_to = f"{base.file.name} on {base.runtime.name}"
     return Row(lane.file, replace(lane.result, latency_ms=latency), ratio, ratio_to, lane.operators, tuple(notes))
-
-
-def _stream_of(file: Path) -> Stream | None:
-    return stream_of(read_once(file)) if formats.format_of(file).name == "tflite" else None
 
 
 class Stopwatch:

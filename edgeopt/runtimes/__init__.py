@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgeopt.formats.contract import FileFacts
+    from edgeopt.tflite.stream import Stream
 
 # What a runtime may be able to do, and what is said of one that cannot.
 ABILITIES: dict[str, str] = {
@@ -526,11 +527,21 @@ def open_session(
 def _reading_whole(session: Session, file: Path) -> Session:
     """Returns a session that takes whole samples, also of a file that reads them step by step."""
     from edgeopt.runtimes.streaming import StreamSession
+
+    stream = stream_in(file)
+    return session if stream is None else StreamSession(session, stream)
+
+
+def stream_in(file: Path) -> Stream | None:
+    """Returns how a file reads samples step by step; None where it takes them whole.
+
+    Raises:
+        ModelError: it cannot be read, or what it says of itself is not so.
+    """
     from edgeopt.tflite.reader import read_once
     from edgeopt.tflite.stream import stream_of
 
-    stream = stream_of(read_once(file)) if formats.format_of(file).name == "tflite" else None
-    return session if stream is None else StreamSession(session, stream)
+    return stream_of(read_once(file)) if formats.format_of(file).name == "tflite" else None
 
 
 def _compiled_for(file: Path) -> str:

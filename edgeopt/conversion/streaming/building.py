@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeopt import frameworks, graph
-from edgeopt.conversion.streaming.tracks import POOLINGS, Plan, Track, Whole, Window, behind_of, kind_of
+from edgeopt.conversion.streaming.tracks import (
+    POOLINGS,
+    Plan,
+    Track,
+    Whole,
+    Window,
+    behind_of,
+    kind_of,
+    missing_for_same,
+)
 from edgeopt.tflite.stream import Stream, StreamOutput
 
 VALID = "valid"
@@ -258,8 +267,7 @@ def _padded(layer: Any, x: Any, axis: int) -> Any:
     """Returns positions with the zeros that 'same' padding puts around the axis that is not time."""
     other = 3 - axis
     size = (layer.kernel_size[other - 1] - 1) * layer.dilation_rate[other - 1] + 1
-    step, length = layer.strides[other - 1], x.shape[other]
-    missing = max((-(-length // step) - 1) * step + size - length, 0)
+    missing = missing_for_same(x.shape[other], size, layer.strides[other - 1])
     if not missing:
         return x
     pair = (missing // 2, missing - missing // 2)

@@ -91,17 +91,15 @@ class Window:
 # What a call becomes in the model that reads step by step.
 Make = Callable[["Builder", graph.Call, tuple[Any, ...], dict[str, Any]], Any]
 
-POINTWISE = frozenset(
+_POINTWISE = frozenset(
     {
         *("Activation", "ActivityRegularization", "AlphaDropout", "Dropout", "ELU", "GaussianDropout", "GaussianNoise"),
         *("KerasActivation", "LeakyReLU", "ReLU", "Rescaling", "SpatialDropout1D", "SpatialDropout2D"),
         *("ThresholdedReLU", "TimeDistributed"),
     }
 )
-# They compute along the last axis.
-_ALONG_LAST = frozenset({"Dense", "EinsumDense"})
 _ALONG_AXIS = frozenset({"BatchNormalization", "LayerNormalization", "Normalization", "Softmax", "UnitNormalization"})
-MERGES = frozenset({"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"})
+_MERGES = frozenset({"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"})
 CONVOLUTIONS = frozenset(
     {"Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"}
 )
@@ -225,7 +223,7 @@ class _Planner:
         first = tracks[0]
         alike = all((t.axis, t.stride, t.length) == (first.axis, first.stride, first.length) for t in tracks)
         along = kind == "Concatenate" and call.layer.axis % len(shape_of(call)) == first.axis
-        if not alike or along or not (kind in MERGES or _name_of_function(call.layer) in _ELEMENTWISE):
+        if not alike or along or not (kind in _MERGES or _name_of_function(call.layer) in _ELEMENTWISE):
             return "it joins other positions with one another"
         last = max(track.delay for track in tracks)
         made = replace(first, delay=last, quiet=all(t.quiet for t in tracks) and kind not in ("Average",))
@@ -267,14 +265,13 @@ class _Planner:
             size = (size - 1) * layer.dilation_rate[axis - 1] + 1
         before, behind = track.pad
         padded = track.length + before + behind
-        ahead = 0
         if layer.padding == "causal":
             before += size - 1
             padded += size - 1
         length = (padded - size) // step + 1
         if layer.padding == "same":
             length = -(-padded // step)
-            missing = max((length - 1) * step + size - padded, 0)
+            missing = missing_for_same(padded, size, step)
             if pooling and (missing or _pads_others(layer, axis, shape)):
                 return "its padding counts for nothing, which a stream cannot tell; padding='valid' could"
             before, behind = before + missing // 2, behind + missing - missing // 2
@@ -304,10 +301,9 @@ class _Planner:
         if track.delay > 0:
             self._told(track, ends=False, lag=1)
         self._computed = True
-        sequence, states = layer.return_sequences, layer.return_state
-        if states:
+        if layer.return_state:
             return "it hands its states on"
-        made = Track(1, track.stride, track.delay, track.length) if sequence else Whole(track.done)
+        made = Track(1, track.stride, track.delay, track.length) if layer.return_sequences else Whole(track.done)
         return self._add(made, lambda b, c, a, k: b.recurrent(c, a[0], track))
 
     def _told(self, track: Track, *, ends: bool, lag: int = 0) -> None:
@@ -366,6 +362,11 @@ def behind_of(track: Track, frames: int) -> int:
     return min(max(0, least), most)
 
 
+def missing_for_same(length: int, size: int, step: int) -> int:
+    """Returns how many positions 'same' padding adds to so many, for windows of `size` that move by `step`."""
+    return max((-(-length // step) - 1) * step + size - length, 0)
+
+
 def kind_of(layer: Any) -> str:
     """Returns the class of a layer."""
     return type(layer).__name__
@@ -384,7 +385,7 @@ def _is_pointwise(kind: str, layer: Any, axis: int, rank: int, shape: Sequence[i
         return axis == 1
     if kind in ("Activation", "KerasActivation"):
         return last or getattr(layer.activation, "__name__", "") not in ("softmax", "log_softmax", "glu", "sparsemax")
-    if kind in POINTWISE:
+    if kind in _POINTWISE:
         return True
     if kind == "Dense":
         return last
@@ -413,6 +414,6 @@ def _pads_others(layer: Any, axis: int, shape: Sequence[int | None]) -> bool:
     """Whether 'same' padding adds anything along the other axes."""
     for other, (size, step) in enumerate(zip(layer.pool_size, layer.strides), start=1):
         length = shape[other]
-        if other != axis and (length is None or max((-(-length // step) - 1) * step + size - length, 0)):
+        if other != axis and (length is None or missing_for_same(length, size, step)):
             return True
     return False
