@@ -10,7 +10,7 @@ import numpy as np
 from edgeopt import frameworks
 from edgeopt.tflite.model import Subgraph, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, inlined
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, inlined
 from edgeopt.tflite.trained_ranges import forget_unused_codes
 from edgeopt.vocabulary import Shape, TensorSpec
 
@@ -64,10 +64,8 @@ def _modernize(model: Any, schema: Any, parsed: TFLiteModel) -> bool:
     for graph, values in zip(model.subgraphs, plain):
         read = {index for operator in graph.operators for index in operator.inputs} | set(graph.outputs)
         for index, array in values.items():
-            tensor, buffer = graph.tensors[index], schema.BufferT()
-            buffer.data = np.frombuffer(array.tobytes(), np.uint8)
-            tensor.sparsity, tensor.buffer = None, len(model.buffers) if index in read else 0
-            model.buffers.append(buffer)
+            tensor = graph.tensors[index]
+            tensor.sparsity, tensor.buffer = None, add_buffer(model, schema, array) if index in read else 0
     forget_unused_codes(model)
     drop_unused_buffers(model)
     return bool(old) or any(plain)

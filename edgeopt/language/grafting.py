@@ -17,7 +17,7 @@ from edgeopt.errors import ModelError
 from edgeopt.tflite.lookups import with_lookups
 from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, with_truthful_versions
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, with_truthful_versions
 
 # Least cosine between float weights and what integers stand for: see `tflite.pairing`.
 _LEAST_LIKENESS = 0.5
@@ -65,10 +65,7 @@ def graft(floating: bytes, quantized: bytes) -> bytes:
         for place, operator, donor in matches:
             _give(parsed, schema, parsed.subgraphs[place], operator, theirs, donor.operator, buffers)
         for place, index, values in halved:
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-            parsed.subgraphs[place].tensors[index].buffer = len(parsed.buffers)
-            parsed.buffers.append(buffer)
+            parsed.subgraphs[place].tensors[index].buffer = add_buffer(parsed, schema, values)
         _share(parsed)
         drop_unused_buffers(parsed)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeopt.tflite.model import Subgraph, Tensor
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, operator_code
 
 _TAKEN = ("ADD", "SUB", "MUL")
 
@@ -34,7 +34,7 @@ def with_small_constants(content: bytes, *, least: int) -> bytes:
         return content
 
     def change(parsed: Any, schema: Any) -> None:
-        code = _code(parsed, schema)
+        code = operator_code(parsed, schema, "DEQUANTIZE")
         for place, index, (values, scale) in reversed(found):
             _put(parsed, schema, parsed.subgraphs[place], index, values, scale, code)
         drop_unused_buffers(parsed)
@@ -70,20 +70,10 @@ def _kept(values: np.ndarray) -> tuple[np.ndarray, float] | None:
     return (values.astype(np.float16), 0.0) if largest <= np.finfo(np.float16).max else None
 
 
-def _code(parsed: Any, schema: Any) -> int:
-    code = schema.OperatorCodeT()
-    number = schema.BuiltinOperator.DEQUANTIZE
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, number, 1
-    parsed.operatorCodes.append(code)
-    return len(parsed.operatorCodes) - 1
-
-
 def _put(parsed: Any, schema: Any, graph: Any, index: int, values: np.ndarray, scale: float, code: int) -> None:
     """Stores a constant in a tensor of its own; the old one is what a DEQUANTIZE makes of it."""
-    old, held, buffer = graph.tensors[index], schema.TensorT(), schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    parsed.buffers.append(buffer)
-    held.name, held.shape, held.buffer = old.name + b"_held", old.shape, len(parsed.buffers) - 1
+    old, held = graph.tensors[index], schema.TensorT()
+    held.name, held.shape, held.buffer = old.name + b"_held", old.shape, add_buffer(parsed, schema, values)
     held.type = schema.TensorType.INT8 if scale else schema.TensorType.FLOAT16
     if scale:
         held.quantization = schema.QuantizationParametersT()

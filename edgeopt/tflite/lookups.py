@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeopt.tflite.model import Operator, Subgraph
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed
+from edgeopt.tflite.rewrite import add_buffer, changed, operator_code
 
 
 def with_lookups(content: bytes) -> bytes:
@@ -43,7 +43,7 @@ def with_lookups(content: bytes) -> bytes:
 
 def _look_up(parsed: Any, schema: Any, graph: Any, gather: Any) -> list[Any]:
     """Returns what computes as a GATHER of rows does."""
-    look_up, reshape = (_code(parsed, schema, name) for name in ("EMBEDDING_LOOKUP", "RESHAPE"))
+    look_up, reshape = (operator_code(parsed, schema, name) for name in ("EMBEDDING_LOOKUP", "RESHAPE"))
     table, numbers = (int(each) for each in gather.inputs[:2])
     result = int(gather.outputs[0])
     count, width = int(np.prod(graph.tensors[numbers].shape)), int(graph.tensors[table].shape[1])
@@ -67,17 +67,6 @@ def _is_look_up(graph: Subgraph, operator: Operator) -> bool:
     return is_matrix and numbers.dtype == "int32" and is_known
 
 
-def _code(parsed: Any, schema: Any, name: str) -> int:
-    number = getattr(schema.BuiltinOperator, name)
-    for index, code in enumerate(parsed.operatorCodes):
-        if code.builtinCode == number and code.version == 1:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
-    parsed.operatorCodes.append(code)
-    return len(parsed.operatorCodes) - 1
-
-
 def _tensor(graph: Any, schema: Any, like: Any, shape: tuple[int, ...], suffix: bytes) -> int:
     tensor = schema.TensorT()
     tensor.name, tensor.type, tensor.shape, tensor.buffer = like.name + suffix, like.type, np.array(shape, np.int32), 0
@@ -94,12 +83,9 @@ def _operator(schema: Any, code: int, inputs: tuple[int, ...], output: int) -> A
 
 def _reshape(parsed: Any, schema: Any, graph: Any, code: int, source: int, result: int) -> Any:
     shape = np.array(graph.tensors[result].shape, np.int32)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
-    parsed.buffers.append(buffer)
     held = schema.TensorT()
     held.name, held.type, held.shape = graph.tensors[result].name + b"_shape", schema.TensorType.INT32, [len(shape)]
-    held.buffer = len(parsed.buffers) - 1
+    held.buffer = add_buffer(parsed, schema, shape)
     graph.tensors.append(held)
     operator = _operator(schema, code, (source, len(graph.tensors) - 1), result)
     operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions

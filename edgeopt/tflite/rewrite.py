@@ -85,11 +85,28 @@ def without_blocks(content: bytes) -> bytes:
 
 def store_floats(model: Any, schema: Any, tensor: Any, values: np.ndarray) -> None:
     """Puts numbers, as float32 and in a buffer of their own, into a tensor of a parsed file."""
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
     tensor.type, tensor.quantization, tensor.sparsity = schema.TensorType.FLOAT32, None, None
-    tensor.buffer = len(model.buffers)
+    tensor.buffer = add_buffer(model, schema, values.astype(np.float32))
+
+
+def add_buffer(model: Any, schema: Any, values: np.ndarray) -> int:
+    """Adds a buffer of these very numbers to a parsed file; that of a tensor may be another's, too."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def operator_code(model: Any, schema: Any, name: str) -> int:
+    """Returns the place of an operator's code, of version 1, in a parsed file, which gets one where it has none."""
+    number = getattr(schema.BuiltinOperator, name)
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == number and code.version == 1:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def without_sparsity(content: bytes) -> bytes:
@@ -105,10 +122,8 @@ def without_sparsity(content: bytes) -> bytes:
 
     def change(model: Any, schema: Any) -> None:
         for number, stored in sparse:
-            tensor, buffer = model.subgraphs[number].tensors[stored.index], schema.BufferT()
-            buffer.data = np.frombuffer(parsed.values(stored).tobytes(), np.uint8)
-            tensor.sparsity, tensor.buffer = None, len(model.buffers)
-            model.buffers.append(buffer)
+            tensor = model.subgraphs[number].tensors[stored.index]
+            tensor.sparsity, tensor.buffer = None, add_buffer(model, schema, parsed.values(stored))
         for graph, read in zip(model.subgraphs, parsed.subgraphs):
             written = {one.outputs[0]: one.inputs[0] for one in read.operators if one.name == "DENSIFY"}
             kept = [one.index for one in read.operators if one.name != "DENSIFY"]

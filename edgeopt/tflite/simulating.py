@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, with_truthful_versions
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, with_truthful_versions
 from edgeopt.tflite.stored_weights import with_weights
 from edgeopt.vocabulary import Quantization
 
@@ -49,10 +49,7 @@ def simulated(
     def change(parsed: Any, schema: Any) -> None:
         graph = parsed.subgraphs[0]
         for index, values in (weights or {}).items():
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-            graph.tensors[index].buffer = len(parsed.buffers)
-            parsed.buffers.append(buffer)
+            graph.tensors[index].buffer = add_buffer(parsed, schema, values.astype(np.float32))
         for index, rounding in (rounded or {}).items():
             _insert(parsed, schema, index, rounding)
         drop_unused_buffers(parsed)

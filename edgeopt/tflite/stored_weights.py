@@ -18,7 +18,7 @@ import numpy as np
 from edgeopt.errors import ModelError
 from edgeopt.tflite.model import BITS, Operator, Subgraph, Tensor, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, store_floats, with_truthful_versions
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, store_floats, with_truthful_versions
 from edgeopt.tflite.weights import activations_position, stored_operand, trained_operands
 
 # Axis of the output channels in the weights of an operator.
@@ -205,7 +205,7 @@ def with_weights(
             tensor = graph.tensors[index]
             tensor.type = getattr(schema.TensorType, f"INT{new.bits}")
             tensor.sparsity = None
-            tensor.buffer = _buffer(parsed, schema, new.packed)
+            tensor.buffer = add_buffer(parsed, schema, new.packed)
             if new.block:
                 tensor.quantization = _blocks(parsed, schema, graph, index, new)
             else:
@@ -341,7 +341,7 @@ def _write_bias(
         operator.inputs = np.array(inputs, np.int32)
     tensor.type = getattr(schema.TensorType, values.dtype.name.upper())
     tensor.quantization = None if scales is None else _quantization(schema, scales, 0)
-    tensor.buffer = _buffer(parsed, schema, np.frombuffer(values.tobytes(), np.uint8))
+    tensor.buffer = add_buffer(parsed, schema, values)
 
 
 def _quantization(schema: Any, scales: np.ndarray, axis: int) -> Any:
@@ -360,17 +360,9 @@ def _blocks(parsed: Any, schema: Any, graph: Any, index: int, new: StoredWeights
         graph.tensors.append(schema.TensorT())
     held = graph.tensors[place]
     held.name, held.shape = name, np.array(new.scales.shape, np.int32)
-    held.type, held.buffer = schema.TensorType.FLOAT16, _buffer(parsed, schema, new.scales.astype("<f2").view(np.uint8))
+    held.type, held.buffer = schema.TensorType.FLOAT16, add_buffer(parsed, schema, new.scales.astype("<f2"))
     details = schema.BlockwiseQuantizationT()
     details.scales, details.zeroPoints, details.blockSize = place, -1, new.block
     table = schema.QuantizationParametersT()
     table.detailsType, table.details = schema.QuantizationDetails.BlockwiseQuantization, details
     return table
-
-
-def _buffer(parsed: Any, schema: Any, data: np.ndarray) -> int:
-    """Adds a buffer: that of a tensor may be another's, too."""
-    buffer = schema.BufferT()
-    buffer.data = data
-    parsed.buffers.append(buffer)
-    return len(parsed.buffers) - 1
