@@ -113,7 +113,8 @@ def _bits(scheme: Scheme, facts: ModelFacts) -> list[int]:
     return bits
 
 
-def _bytes(scheme: Scheme, facts: ModelFacts) -> int:
+def weight_bytes(scheme: Scheme, facts: ModelFacts) -> int:
+    """Returns the bytes of all weights as a scheme stores them, without scales."""
     return round(sum(w.elements * bits / 8 for w, bits in zip(facts.weights, _bits(scheme, facts))))
 
 
@@ -130,7 +131,7 @@ def _zero_points(weights: Iterable[WeightFacts]) -> int:
 
 def _weights_alone(scheme: Scheme, facts: ModelFacts) -> Prospect:
     channels = sum(w.channels for w in facts.weights)
-    after = facts.float_bytes - 4 * facts.elements + _bytes(scheme, facts) + channels * _SCALE_BYTES
+    after = facts.float_bytes - 4 * facts.elements + weight_bytes(scheme, facts) + channels * _SCALE_BYTES
     after += _zero_points(facts.weights) + _WIDENING_BYTES * len(facts.weights)
     reasons = [*_stay(scheme, facts), "weights are widened to float32 at each inference; needs no data"]
     return Prospect(f"{change(facts.float_bytes, after)}; no faster", "; ".join(reasons), size_bytes=after)
@@ -178,7 +179,7 @@ def _static(scheme: Scheme, facts: ModelFacts) -> Prospect:
     # product has.
     bias_bytes = 8 if wide else 4
     channels = sum(w.channels for w in facts.weights)
-    weights = 4 * facts.elements - _bytes(scheme, facts)
+    weights = 4 * facts.elements - weight_bytes(scheme, facts)
     added = channels * (2 * _SCALE_BYTES + bias_bytes - 4) + _zero_points(facts.weights)
     after = facts.float_bytes - weights + added
     sizes = change(facts.float_bytes, after)

@@ -17,6 +17,9 @@ class Training(Choices):
 
     epochs: int | None = option(None, "Passes over the training samples.", low=1, high=100_000)
     batch_size: int | None = option(None, "Samples a training step.", low=1, high=65_536)
+    train_samples: int | None = option(
+        None, "Train on at most so many of the training samples, evenly of each class; else on all.", low=2
+    )
     learning_rate: float | None = option(
         None,
         "The schedule's peak. Where it is not said, short trials choose it around what the technique has by default.",
@@ -111,7 +114,7 @@ class TrainedStep(Step, Training):
     defaults: ClassVar[Training] = Training()
 
     def training(self, recipes: Training | None = None) -> Training:
-        """Returns how to train, with nothing left unsaid but `patience`."""
+        """Returns how to train, with nothing left unsaid but `patience` and `train_samples`."""
         kind = Untrained if self.epochs == 0 else Training
         own = kind(**{k.name: getattr(self, k.name) for k in keys(Training)})
         return own.over(recipes or Training()).over(self.defaults).over(DEFAULTS)

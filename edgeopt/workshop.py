@@ -19,6 +19,7 @@ from edgeopt.errors import ModelError
 from edgeopt.keras_bridge import Unbridgeable
 from edgeopt.loading import LoadedModel, load_model, save_keras3
 from edgeopt.prospects import ModelFacts
+from edgeopt.steps import TrainedStep
 from edgeopt.tasks.losses import Goal
 from edgeopt.techniques import Carried, technique
 from edgeopt.vocabulary import Property, Scheme, StepRecord
@@ -185,7 +186,7 @@ def work(job: Job) -> Done:
             goal=_goal(first, job.tasks, job.output_name),
         )
         start = time.perf_counter()
-        changed, record = row.apply(job.step, loaded.keras, datasets.bind(job.data, loaded.inputs), carried)
+        changed, record = row.apply(job.step, loaded.keras, _given(job, loaded), carried)
         seconds = time.perf_counter() - start
     if Property.FAKE_QUANTIZED in row.ensures:
         fake_quantization.save_fake_quantized(changed, job.output)
@@ -247,6 +248,13 @@ def _distinct(kernel: Any) -> int:
     if channels.shape[1] <= MOST_CLUSTERS:
         return len(np.unique(kernel))
     return min(len(np.unique(kernel)), max(len(np.unique(channel)) for channel in channels))
+
+
+def _given(job: Job, loaded: LoadedModel) -> Dataset:
+    """Returns the data of a job under the model's names, with the training samples that it is to train on."""
+    data = datasets.bind(job.data, loaded.inputs)
+    most = job.step.training(job.training).train_samples if isinstance(job.step, TrainedStep) else None
+    return data if most is None else replace(data, training=data.training.take(most, seed=job.seed))
 
 
 def _goal(loaded: LoadedModel, tasks: Mapping[str, str], output_name: str | None) -> Goal:

@@ -14,6 +14,7 @@ from edgeopt import workers
 from edgeopt.carry_out import Outcome
 from edgeopt.errors import ConfigError
 from edgeopt.ladder.costs import Costs
+from edgeopt.ladder.costs import trained as costs_trained
 from edgeopt.ladder.merging import fresh, joined
 from edgeopt.ladder.rungs import RUNGS, Situation, needs, touches_model
 from edgeopt.plan import plan
@@ -39,8 +40,21 @@ from edgeopt.vocabulary import (
 )
 
 INT8_BYTES, WEIGHTS_BYTES = 100_000, 80_000
+FIRST, MIDDLE, LAST = 2_000, 76_000, 2_000
+CHANNELS = 64 + 64 + 10
 FACTS = WhatIsKnown(
-    "", "", 400_000, WEIGHTS_BYTES, 2, 0.0, (WeightFacts("convolution", WEIGHTS_BYTES, 10**6, WEIGHTS_BYTES, 64),), {}
+    "",
+    "",
+    4 * WEIGHTS_BYTES,
+    WEIGHTS_BYTES,
+    3,
+    0.0,
+    (
+        WeightFacts("convolution", FIRST, 10**6, FIRST, 64),
+        WeightFacts("convolution", MIDDLE, 10**6, MIDDLE, 64),
+        WeightFacts("convolution", LAST, 10**6, LAST, 10),
+    ),
+    {},
 )
 
 
@@ -59,8 +73,8 @@ def situation(*lacking: Gain, **said: Any) -> Situation:
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
 def test_every_candidate_is_a_recipe_that_can_be_planned_and_written(rung: Any) -> None:
-    budgets = Budgets(max_drop=1.0, max_size_bytes=INT8_BYTES // 2, max_latency_ms=1.0)
-    at_hand = situation(*Gain, budgets=budgets, drop=1.5, latency_ms=2.0)
+    budgets = Budgets(max_drop=1.0, max_size_bytes=int(0.7 * INT8_BYTES), max_latency_ms=1.0)
+    at_hand = situation(*Gain, budgets=budgets, drop=1.5, latency_ms=1.5)
     assert rung.idle(at_hand) == ""
     recipes = list(rung.candidates(at_hand))
     assert recipes
@@ -80,13 +94,47 @@ def test_needs_are_those_of_the_techniques() -> None:
 
 
 def test_a_cut_is_as_deep_as_the_budgets_need() -> None:
-    # Half of the file is to go, and 30 % of the graph, which is 20 % of it, goes with the channels.
-    at_hand = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2))
-    assert at_hand.cut == ("bytes", round((0.95 / 2 - 0.7 * 0.2) / 0.8, 2))
+    limit = INT8_BYTES // 2
+    at_hand = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=limit))
+    graph = INT8_BYTES - WEIGHTS_BYTES - 13 * CHANNELS
+    # The first and the last layer stay at eight bits.
+    in_four_bits = (FIRST + MIDDLE / 2 + LAST) / WEIGHTS_BYTES
+
+    def size(left: float, stored: float) -> float:
+        channels = CHANNELS * left**0.8
+        return graph + stored * (left * (WEIGHTS_BYTES + 8 * CHANNELS) - 8 * channels) + 13 * channels
+
+    for scheme, stored in (("", 1.0), ("int4", in_four_bits)):
+        count, share = at_hand.cut(scheme)
+        assert count == "bytes"
+        assert size(share, stored) <= 0.95 * limit < size(share + 0.01, stored)
     fast = situation(Gain.LATENCY, budgets=Budgets(max_latency_ms=1.0), latency_ms=4.0)
-    assert fast.cut == ("macs", round(0.95 / 4, 2))
-    assert situation(Gain.LATENCY).cut == ("macs", 0.5)
-    assert situation(Gain.BYTES, budgets=Budgets(max_size_bytes=1)).cut == ("bytes", 0.15)
+    # Fewer bits are no faster.
+    assert fast.cut() == fast.cut("int4") == ("macs", round(0.95 / 4, 2))
+    assert situation(Gain.LATENCY).cut() == ("macs", 0.5)
+    assert situation(Gain.BYTES, budgets=Budgets(max_size_bytes=1)).cut() == ("bytes", 0.15)
+
+
+def test_a_cut_without_training_is_not_deeper_than_what_may_survive() -> None:
+    rung = next(rung for rung in RUNGS if rung.name == "cut")
+
+    def cuts(at_hand: Situation) -> list[tuple[Any, ...]]:
+        recipes = list(rung.candidates(at_hand))
+        assert not any(costs_trained(recipe) for recipe in recipes)
+        return [(recipe.schemes, *(step.technique for step in recipe.steps)) for recipe in recipes]
+
+    mild = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=int(0.75 * INT8_BYTES)))
+    assert cuts(mild) == [(("int4",), "shrink", "round"), (("int8",), "shrink")]
+    half = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2))
+    assert cuts(half) == [(("int4",), "shrink", "round")]
+    lost = replace(half, four_bits_lose="weights of four bits alone lose 9 points")
+    assert cuts(lost) == []
+    assert rung.idle(lost) == "weights of four bits alone lose 9 points"
+    deep = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 3))
+    share = deep.cut("int4")[1]
+    assert rung.idle(deep) == f"a cut to {share:.0%} of the weights, in four bits, is too deep to do without training"
+    fast = situation(Gain.LATENCY, budgets=Budgets(max_latency_ms=1.0), latency_ms=4.0)
+    assert rung.idle(fast) == "a cut to 24% of the arithmetic is too deep to do without training"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +155,7 @@ def test_a_cut_is_as_deep_as_the_budgets_need() -> None:
         (
             "shrink",
             situation(Gain.BYTES, budgets=Budgets(max_size_bytes=9_000)),
-            "without one weight the file would still take about 14,000 bytes",
+            f"without one weight the file would still take about {INT8_BYTES - WEIGHTS_BYTES - 13 * CHANNELS:,} bytes",
         ),
     ],
 )
@@ -136,17 +184,52 @@ def test_layers_keep_eight_bits_whose_fewer_the_target_s_runtimes_refuse() -> No
 def test_a_training_is_shortened_to_the_time_there_is_and_no_further() -> None:
     recipe = load_recipe("qat")
     costs = Costs(1000, 4, lambda: 0.01, file_s=1.0, tried_s=1.0)
-    # Files converted, one measured, and what a training takes before its first epoch.
-    files = 1 + len(recipe.schemes) + 2 + 1 + 30
+    # Files converted, one measured; then what a training takes before its first epoch.
+    files, beginning = 1 + len(recipe.schemes) + 2 + 1, 30
     epoch = technique("qat").takes * 1000 * 0.01
-    assert costs.of(recipe) == pytest.approx(files + 10 * epoch)
+    assert costs.of(recipe) == pytest.approx(files + beginning + 10 * epoch)
     assert costs.shortened(recipe, 1000.0) == recipe
-    fitting = costs.shortened(recipe, files + 5.5 * epoch)
+    fitting = costs.shortened(recipe, files + beginning + 5.5 * epoch)
     assert fitting is not None
     assert fitting.steps[0].epochs == 5
-    assert costs.shortened(recipe, files + 2.5 * epoch) is None
-    costs.learn(recipe, 2 * costs.of(recipe))
-    assert costs.of(fitting) == pytest.approx(2 * (files + 5 * epoch))
+    assert costs.shortened(recipe, files + beginning + 2.5 * epoch) is None
+    costs.learn(recipe, files + 2 * (beginning + 10 * epoch))
+    assert costs.of(fitting) == pytest.approx(files + 2 * (beginning + 5 * epoch))
+
+
+def test_of_many_samples_some_do_where_there_is_no_time_for_one_epoch() -> None:
+    recipe = load_recipe("half-macs")
+    costs = Costs(40_000, 4, lambda: 0.001, file_s=0.0, tried_s=0.0)
+    epoch = technique("shrink").takes * 40_000 * 0.001
+
+    def training(left_s: float) -> tuple[Any, ...] | None:
+        fitting = costs.shortened(recipe, left_s)
+        return fitting and tuple(getattr(fitting.steps[0], key) for key in ("epochs", "train_samples", "rounds"))
+
+    assert training(3 * 30 + 6.5 * epoch) == (6, None, 3)
+    # A round has two epochs at least: fewer rounds begin less often.
+    assert training(30 + 2.5 * epoch) == (2, None, 1)
+    assert training(30 + 0.8 * epoch) == (1, 40_000 * 6 // 8, 1)
+    # 300 steps of 64 are worth it, half of them are not.
+    assert training(30 + 0.5 * epoch) == (1, 20_000, 1)
+    assert 20_000 / 64 > technique("shrink").least_steps > 15_000 / 64
+    assert training(30 + 0.4 * epoch) is None
+    # A student begins with next to nothing.
+    student = technique("distill")
+    assert student.least_steps > 4 * 40_000 / 64
+    assert costs.shortened(load_recipe("student"), 30 + 4.5 * student.takes * 40_000 * 0.001) is None
+
+
+def test_what_one_cut_took_tells_how_long_another_begins() -> None:
+    trained = load_recipe("half-macs")
+    (step,) = trained.steps
+    cut = replace(trained, steps=(replace(step, epochs=0, rounds=1),))
+    costs = Costs(1000, 4, lambda: 0.001, file_s=0.0, tried_s=0.0)
+    before = costs.of(trained)
+    assert costs.of(cut) == 30
+    costs.learn(cut, 90)
+    assert costs.of(replace(cut, steps=(replace(cut.steps[0], macs=0.7),))) == 90
+    assert costs.of(trained) == pytest.approx(before + 3 * (90 - 30))
 
 
 def test_what_is_trained_already_costs_no_time_again() -> None:

@@ -158,7 +158,7 @@ def test_the_step_is_asked_first_then_the_recipe_then_the_technique_then_the_def
     "row", [row for row in TECHNIQUES.values() if issubclass(row.step, TrainedStep)], ids=lambda row: row.name
 )
 def test_nothing_is_left_unsaid_but_what_means_something_then(row: Any) -> None:
-    meaningful = {"loss", "class_weight", "patience"}
+    meaningful = {"loss", "class_weight", "patience", "train_samples"}
     assert {key.name for key in keys(Training) if getattr(DEFAULTS, key.name) is None} == meaningful
     defaults = row.step.defaults.over(DEFAULTS)
     unsaid = {key.name for key in keys(Training) if getattr(defaults, key.name) is None}

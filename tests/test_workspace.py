@@ -12,13 +12,16 @@ import pytest
 
 import edgeopt
 from edgeopt import data as datasets
-from edgeopt import frameworks, measuring, workers
+from edgeopt import frameworks, measuring, workers, workshop
 from edgeopt.carry_out import Outcome, carry_out
 from edgeopt.errors import ConfigError, ModelError
+from edgeopt.loading import LoadedModel
 from edgeopt.recipe import Recipe, steps_from
 from edgeopt.steps import Training
 from edgeopt.techniques import TECHNIQUES
-from edgeopt.vocabulary import Variant
+from edgeopt.techniques.shrink import Shrink
+from edgeopt.vocabulary import TensorSpec, Variant
+from edgeopt.workshop import Job
 from edgeopt.workspace import Conditions, Workspace
 
 SHORT = Training(epochs=1)
@@ -153,6 +156,21 @@ def test_another_seed_is_another_training(shared_work: tuple[Path, dict[str, Out
         other = carry_out(replace(recipe(PRUNE), seed=1), workspace)
     assert trainings(folder) == done + 1
     assert variant(other, "prune.int8").sha256 != variant(outcomes["pruned"], "prune.int8").sha256
+
+
+def test_a_step_trains_on_as_many_samples_as_it_is_told_to_evenly_of_each_class(tmp_path: Path) -> None:
+    data = datasets.load("digits")
+    inputs = (TensorSpec("x", (None, 8, 8, 1), "float32"),)
+    loaded = LoadedModel(tmp_path, "keras3", inputs, ())
+
+    def given(**said: Any) -> Any:
+        job = Job(Shrink(macs=0.5, **said), tmp_path, tmp_path, data, tmp_path, tmp_path, frozenset(), Training())
+        return workshop._given(job, loaded)
+
+    few = given(train_samples=100)
+    assert np.bincount(few.training.ids()).tolist() == [100 // 10] * 10
+    assert few.validation.digest() == given().validation.digest()
+    assert len(given().training) == len(given(train_samples=10**6).training) == len(data.training)
 
 
 def test_a_technique_on_files_is_carried_out_like_any_other(

@@ -18,10 +18,10 @@ from edgeopt.data import Part
 from edgeopt.errors import EdgeoptError
 from edgeopt.evaluation import Evaluation
 from edgeopt.front import exact, front
-from edgeopt.ladder.costs import Costs
+from edgeopt.ladder.costs import Costs, trained
 from edgeopt.ladder.merging import fresh, joined
 from edgeopt.ladder.obstacles import obstacles
-from edgeopt.ladder.rungs import RUNGS, Rung, Situation, needs, touches_model
+from edgeopt.ladder.rungs import FOUR_BITS, RUNGS, Rung, Situation, needs, touches_model
 from edgeopt.outlook import stages
 from edgeopt.recipe import Recipe
 from edgeopt.recommendation import recommended, rolled_back
@@ -30,8 +30,8 @@ from edgeopt.report.verdict import as_chosen, broken
 from edgeopt.report.words import Numbers, seconds
 from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.statistics import samples_to_show
-from edgeopt.steps import DEFAULTS, TrainedStep
-from edgeopt.techniques import Need
+from edgeopt.steps import DEFAULTS, Training
+from edgeopt.techniques import Need, technique
 from edgeopt.vocabulary import AIMS, DEFAULT_MAX_DROP, Climb, Difference, Gain, Interval, RungRecord, Variant
 from edgeopt.workers import TimeIsUp, until
 from edgeopt.workspace import Workspace
@@ -375,8 +375,22 @@ class _Climber:
             None if base.drop is None else base.drop.value,
             report.bounded_ms(base),
             self._target,
+            self._four_bits_lose(report),
             frozenset(SCHEMES if self._asked.schemes == schemes.DEFAULTS else self._asked.schemes),
         )
+
+    def _four_bits_lose(self, report: Report) -> str:
+        """Says that weights of four bits alone are shown to lose too much, "" where they are not."""
+        limit = report.budgets.max_drop
+        known = [
+            v.drop
+            for v in report.variants
+            if v.scheme == FOUR_BITS and v.drop and not any(technique(s).acts_on == "model" for s in v.steps)
+        ]
+        best = min(known, key=lambda drop: drop.value, default=None)
+        if limit is None or best is None or not best.exceeds(limit):
+            return ""
+        return f"weights of four bits alone lose {Numbers.of(report).loss_with_doubt(best)}"
 
     def _base(self, report: Report) -> Variant:
         """Returns the model as it came in the integers that suit the target, or else in what comes first."""
@@ -465,8 +479,7 @@ class _Climber:
     def _needless(self, recipe: Recipe) -> str:
         """Says that a training is not worth it, where it would only show what is kept as measured."""
         report = self._strict()
-        trains = any(isinstance(step, TrainedStep) for step in recipe.steps)
-        if trains and not self._gains and self._aim.time_s is None and self._doubt(report):
+        if trained(recipe) and not self._gains and self._aim.time_s is None and self._doubt(report):
             return "nothing is trained only to show a loss that is kept as measured; --time lets it"
         return ""
 
@@ -586,8 +599,11 @@ def _scored_only(variant: Variant) -> Variant:
 def _shortened_words(whole: Recipe, fitting: Recipe) -> list[str]:
     if whole == fitting:
         return []
-    before, after = (
-        max(step.training(one.training).epochs or 0 for step in one.steps if isinstance(step, TrainedStep))
-        for one in (whole, fitting)
-    )
-    return [f"{whole.name} had {after} epochs in place of {before}: what there was time for"]
+    (before, after) = (max((training for _, training in trained(one)), key=_epochs) for one in (whole, fitting))
+    few = "" if after.train_samples in (None, before.train_samples) else f" on {after.train_samples:,} samples"
+    epochs = "epoch" if after.epochs == 1 else "epochs"
+    return [f"{whole.name} had {after.epochs} {epochs}{few} in place of {before.epochs}: what there was time for"]
+
+
+def _epochs(training: Training) -> int:
+    return training.epochs or 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeopt.advice import OPERATORS
+from edgeopt.advice import OPERATORS, weight_bytes
 from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, load_recipe
 from edgeopt.runtimes import parse
@@ -14,17 +14,23 @@ from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.steps import TrainedStep
 from edgeopt.targets import Target
 from edgeopt.techniques import Need, technique
+from edgeopt.techniques.shrink import Shrink
 from edgeopt.vocabulary import Gain, Variant
 
 FOUR_BITS = "int4"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
 _ROOM = 0.95
-# What is left of a file's graph, scales and biases after a cut: fewer channels have fewer scales.
-_GRAPH_LEFT = 0.7
+# Of each channel a file has a bias, two scales, the weight's and the bias', and more of which there is less; `shrink`
+# counts a bias and a scale.
+_CHANNEL_BYTES, _COUNTED_BYTES = 13, 8
+# Channels go more slowly than weights, which most layers have on two sides of them: this power of the share is left.
+_CHANNELS_LEFT = 0.8
 # The second cut, in parts of the first.
 _DEEPER = 0.7
 # Of weights or arithmetic, the least and the most that a cut keeps.
 _DEEPEST, _MILDEST = 0.15, 0.9
+# The least that a cut keeps which nothing is trained after: what is re-fitted loses tens of points beyond.
+_DEEPEST_UNTRAINED = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Situation:
         drop: what that loses, in points or per cent; None where it is not known.
         latency_ms: what it takes of a budget of latency; None where that is not known.
         target: None where the model is for no device in particular.
+        four_bits_lose: what weights of four bits alone are shown to lose, in words; "" where that is not too much.
         allowed: the schemes that were named, all where none was.
     """
 
@@ -49,6 +56,7 @@ class Situation:
     drop: float | None = None
     latency_ms: float | None = None
     target: Target | None = None
+    four_bits_lose: str = ""
     allowed: frozenset[str] = frozenset(SCHEMES)
 
     @property
@@ -78,16 +86,34 @@ class Situation:
         limit, size = self.asked.budgets.max_size_bytes, self.base.size_bytes
         return None if limit is None or not size else limit / size
 
-    @property
-    def cut(self) -> tuple[str, float]:
-        """What a cut should keep of which count, "bytes" of weights or "macs": as the budgets need, else a half."""
+    def bytes_at(self, left: float, scheme_name: str = "") -> float:
+        """Returns the bytes of a file that keeps a share of the bytes of weights, as `shrink` counts them.
+
+        Args:
+            scheme_name: that the weights are stored in; the base's where it is not said.
+        """
+        weights = self.base.bytes_by_kind.get("weights", 0)
+        channels = sum(weight.channels for weight in self.facts.weights)
+        graph = max(0, (self.base.size_bytes or 0) - weights - _CHANNEL_BYTES * channels)
+        stored = [weight_bytes(scheme(name), self.facts) or 1 for name in (scheme_name or self.scheme, self.scheme)]
+        few = left**_CHANNELS_LEFT * channels
+        kept = max(0.0, left * (weights + _COUNTED_BYTES * channels) - _COUNTED_BYTES * few)
+        return graph + kept * stored[0] / stored[1] + _CHANNEL_BYTES * few
+
+    def cut(self, scheme_name: str = "") -> tuple[str, float]:
+        """Returns what a cut should keep of which count, "bytes" of weights or "macs": as budgets need, else a half.
+
+        Args:
+            scheme_name: see `bytes_at`.
+        """
         shares = {"macs": 0.5}
-        if self.wants(Gain.BYTES) and self.size_share is not None:
-            rest = _GRAPH_LEFT * (1 - self.weights_share)
-            shares = {"bytes": (self.size_share * _ROOM - rest) / max(self.weights_share, 0.1)}
-        limit = self.asked.budgets.max_latency_ms
-        if self.wants(Gain.LATENCY) and limit is not None and self.latency_ms:
-            shares["macs"] = _ROOM * limit / self.latency_ms
+        limit = self.asked.budgets.max_size_bytes
+        if self.wants(Gain.BYTES) and limit is not None:
+            fitting = (k / 100 for k in range(100, 0, -1) if self.bytes_at(k / 100, scheme_name) <= _ROOM * limit)
+            shares = {"bytes": next(fitting, 0.0)}
+        most_ms = self.asked.budgets.max_latency_ms
+        if self.wants(Gain.LATENCY) and most_ms is not None and self.latency_ms:
+            shares["macs"] = _ROOM * most_ms / self.latency_ms
         count = min(shares, key=lambda name: shares[name])
         return count, _share(shares[count])
 
@@ -180,18 +206,37 @@ def _trained(situation: Situation) -> Iterable[Recipe]:
         yield _packaged("qat-int4", situation, FOUR_BITS)
 
 
+def _cut_untrained(situation: Situation) -> Iterable[Recipe]:
+    """Yields cuts that nothing is trained after, the milder one first."""
+    for scheme_name in _schemes_of_cuts(situation):
+        if situation.cut(scheme_name)[1] >= _DEEPEST_UNTRAINED:
+            yield _untrained(_cut_to_four_bits(situation) if scheme_name == FOUR_BITS else _cut_alone(situation))
+
+
+def _schemes_of_cuts(situation: Situation) -> tuple[str, ...]:
+    """Returns the schemes in which a cut without training may do, the one that takes the milder one first."""
+    four_bits = situation.wants(Gain.BYTES) and not (situation.four_bits_lose or _refused_four_bits(situation))
+    return (FOUR_BITS, situation.scheme) if four_bits else (situation.scheme,)
+
+
 def _shrunk(situation: Situation) -> Iterable[Recipe]:
-    count, share = situation.cut
+    count, share = situation.cut()
     for kept in dict.fromkeys((share, _share(_DEEPER * share))):
         yield _cut(situation, situation.scheme, count, kept)
 
 
 def _shrunk_to_four_bits(situation: Situation) -> Iterable[Recipe]:
-    count, share = situation.cut
-    # Four bits take about half of the weights; the cut has to bring the rest.
-    kept = share if situation.size_share is None else _share(2 * share)
-    cut, rounded = _cut(situation, FOUR_BITS, count, kept), _packaged("few-values", situation, FOUR_BITS)
-    yield replace(cut, name=f"{cut.name}-in-four-bits", steps=(*cut.steps, *rounded.steps))
+    yield _cut_to_four_bits(situation)
+
+
+def _cut_alone(situation: Situation) -> Recipe:
+    return _cut(situation, situation.scheme, *situation.cut())
+
+
+def _cut_to_four_bits(situation: Situation) -> Recipe:
+    cut = _cut(situation, FOUR_BITS, *situation.cut(FOUR_BITS))
+    rounded = _packaged("few-values", situation, FOUR_BITS)
+    return replace(cut, name=f"{cut.name}-in-four-bits", steps=(*cut.steps, *rounded.steps))
 
 
 def _cut(situation: Situation, scheme: str, count: str, kept: float) -> Recipe:
@@ -199,9 +244,15 @@ def _cut(situation: Situation, scheme: str, count: str, kept: float) -> Recipe:
     return _packaged("half-macs", situation, scheme, f"{100 * kept:.0f}%-of-{count}", **budget)
 
 
+def _untrained(recipe: Recipe) -> Recipe:
+    """Returns a recipe of cuts without the training after them."""
+    steps = tuple(replace(one, epochs=0, rounds=1) if isinstance(one, Shrink) else one for one in recipe.steps)
+    return replace(recipe, name=f"{recipe.name}-untrained", steps=steps)
+
+
 def _student(situation: Situation) -> Iterable[Recipe]:
     # Weights and arithmetic fall with the square of the width.
-    yield _packaged("student", situation, situation.scheme, width=round(max(situation.cut[1] ** 0.5, 0.25), 2))
+    yield _packaged("student", situation, situation.scheme, width=round(max(situation.cut()[1] ** 0.5, 0.25), 2))
 
 
 # --- what brings nothing here -----------------------------------------------------------------------------------------
@@ -222,9 +273,8 @@ def _refused_four_bits(situation: Situation) -> str:
 
 
 def _no_four_bits(situation: Situation) -> str:
-    return _refused_four_bits(situation) or _too_large(
-        situation, 1 - situation.weights_share / 2, "with every weight in four bits"
-    )
+    every = 1 - situation.weights_share / 2
+    return _refused_four_bits(situation) or _too_large(situation, every, "with every weight in four bits")
 
 
 def _too_large(situation: Situation, least: float, how: str) -> str:
@@ -237,11 +287,22 @@ def _too_large(situation: Situation, least: float, how: str) -> str:
 
 
 def _not_cut(situation: Situation) -> str:
-    if why := _too_large(situation, _GRAPH_LEFT * (1 - situation.weights_share), "without one weight"):
+    if why := _too_large(situation, situation.bytes_at(0) / (situation.base.size_bytes or 1), "without one weight"):
         return why
     if not any(weight.kind != "depthwise" for weight in situation.facts.weights):
         return "there are no layers with channels to cut"
     return ""
+
+
+def _not_cut_untrained(situation: Situation) -> str:
+    if (why := _not_cut(situation)) or list(_cut_untrained(situation)):
+        return why
+    if situation.four_bits_lose:
+        return situation.four_bits_lose
+    scheme_name = _schemes_of_cuts(situation)[0]
+    count, share = situation.cut(scheme_name)
+    how = f"{'arithmetic' if count == 'macs' else 'weights'}{', in four bits,' if scheme_name == FOUR_BITS else ''}"
+    return f"a cut to {share:.0%} of the {how} is too deep to do without training"
 
 
 def _not_cut_to_four_bits(situation: Situation) -> str:
@@ -270,13 +331,19 @@ RUNGS: tuple[Rung, ...] = (
         _no_four_bits,
     ),
     Rung(
+        "cut",
+        "cut channels and fit what is left on samples, alone and with four bits; nothing is trained",
+        _CUT,
+        _cut_untrained,
+        _not_cut_untrained,
+    ),
+    Rung(
         "quantization-aware training",
         "train with simulated integers",
         frozenset({Gain.QUALITY, Gain.BYTES}),
         _trained,
         lambda situation: "" if list(_trained(situation)) else _no_four_bits(situation),
     ),
-    Rung("shrink", "cut channels in rounds, and let the model teach what is left", _CUT, _shrunk, _not_cut),
     Rung(
         "shrink and four bits",
         "cut channels, and round what is left to four bits",
@@ -284,5 +351,6 @@ RUNGS: tuple[Rung, ...] = (
         _shrunk_to_four_bits,
         _not_cut_to_four_bits,
     ),
+    Rung("shrink", "cut channels in rounds, and let the model teach what is left", _CUT, _shrunk, _not_cut),
     Rung("student", "a narrower model that learns from this one", _CUT, _student, _not_cut),
 )

@@ -115,6 +115,7 @@ class Technique:
         fits: fits(step, scheme): whether the scheme may be made of the model that it leaves.
         why_unfit: why not the others, in words; "" where it fits all.
         takes: what it takes, in times of a plain training of as many epochs, its trials and slower steps in it.
+        least_steps: of training, from which on it may do where there is no time for more.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Technique:
     fits: Callable[[Any, Scheme], bool] = lambda step, scheme: True
     why_unfit: str = ""
     takes: float = 1.0
+    least_steps: int = 300
 
     def needs_of(self, training: Training | None) -> tuple[Need, ...]:
         """Returns what it takes beside the model, trained so, in the order of Need.

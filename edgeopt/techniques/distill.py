@@ -261,4 +261,6 @@ TECHNIQUE = Technique(
     speeds_up=True,
     validate=validate,
     takes=1.5,
+    # It begins with little of what the teacher knows.
+    least_steps=3000,
 )
