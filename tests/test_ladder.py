@@ -125,12 +125,12 @@ def test_a_cut_without_training_is_not_deeper_than_what_may_survive() -> None:
 
     mild = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=int(0.75 * INT8_BYTES)))
     assert cuts(mild) == [(("int4",), "shrink", "round"), (("int8",), "shrink")]
-    half = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2))
+    half = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=int(0.45 * INT8_BYTES)))
     assert cuts(half) == [(("int4",), "shrink", "round")]
     lost = replace(half, four_bits_lose="weights of four bits alone lose 9 points")
     assert cuts(lost) == []
     assert rung.idle(lost) == "weights of four bits alone lose 9 points"
-    deep = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 3))
+    deep = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 4))
     share = deep.cut("int4")[1]
     assert rung.idle(deep) == f"a cut to {share:.0%} of the weights, in four bits, is too deep to do without training"
     fast = situation(Gain.LATENCY, budgets=Budgets(max_latency_ms=1.0), latency_ms=4.0)
