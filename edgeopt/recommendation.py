@@ -26,8 +26,9 @@ def recommended(measured: Report) -> Report:
 
     Of the variants that work on the report's runtime and keep every budget, the one with the smallest product of size
     and latency, both relative to the float baseline, or its equal that is to be preferred; where none keeps all, of
-    those that come nearest. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken
-    where no other keeps the budgets. So is one that is shown to have lost something against float32, and that is said.
+    those that come nearest. The latency is the target's where it is known there of any of them, and then of those
+    alone. Without a budget for the loss, one that loses more than DEFAULT_MAX_DROP is only taken where no other keeps
+    the budgets. So is one that is shown to have lost something against float32, and that is said.
     Further formats have the same numbers in them: what is recommended is of the first.
     """
     report = as_chosen(measured)
@@ -44,10 +45,11 @@ def recommended(measured: Report) -> Report:
     near = [variant for variant in keeping if not broken_budgets(strict, variant)]
     bounded = report.budgets.max_drop is not None
     sound = [variant for variant in near if not _lost(variant, bounded=bounded)]
-    left = sound or near or keeping or _nearest(report, made)
+    sought = sound or near or keeping or _nearest(report, made)
+    left = _known_there(report, sought)
     equal = _equals(report, left)
     best = min(equal, key=lambda variant: _preference(report, variant))
-    reason = _reason(report, (len(keeping), len(near), len(sound)), best, equal)
+    reason = _reason(report, (len(keeping), len(near), len(sound), len(left)), best, equal)
     return replace(measured, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
 
 
@@ -82,17 +84,33 @@ def _nearest(report: Report, variants: Sequence[Variant]) -> list[Variant]:
     return [variant for variant in variants if distance[variant.name] <= least + LEAST_DOUBT]
 
 
+def _known_there(report: Report, variants: list[Variant]) -> list[Variant]:
+    """Returns those whose latency on the target is known, all where it is of none or does not count: what this machine
+    takes tells nothing of another."""
+    known = [variant for variant in variants if _target_ms(variant) is not None]
+    return variants if _aim(report) == "size" else known or variants
+
+
+def _target_ms(variant: Variant) -> float | None:
+    return None if variant.on_target is None else variant.on_target.latency_ms
+
+
+def _aim(report: Report) -> str:
+    return (report.climb and report.climb.aim) or "balance"
+
+
 def _cost(report: Report, variant: Variant) -> float:
-    """Returns what is to be small: of size and latency, relative to the baseline, what the run aims at."""
+    """Returns what is to be small: of size and latency what the run aims at."""
     size, time = 1.0 / (smaller(report, variant) or 1.0), _time(report, variant)
-    aim = "balance" if report.climb is None else report.climb.aim
-    return size if aim == "size" else time if aim == "latency" else size * time
+    return {"size": size, "latency": time, "balance": size * time}[_aim(report)]
 
 
 def _time(report: Report, variant: Variant) -> float:
-    """Returns the latency relative to the baseline's, by the fastest runs: what others do on the machine adds to a
-    median, and not to these.
+    """Returns the latency on the target, or relative to the baseline's, by the fastest runs: what others do on the
+    machine adds to a median, and not to these.
     """
+    if (there := _target_ms(variant)) is not None:
+        return there
     baseline = report.variant(report.baseline)
     ours, theirs = report.latency(variant), report.latency(baseline) if baseline else None
     if ours is None or theirs is None:
@@ -110,9 +128,10 @@ def _equals(report: Report, variants: Sequence[Variant]) -> list[Variant]:
     """
     costs = {variant.name: _cost(report, variant) for variant in variants}
     least = min(costs.values()) or 1.0
-    if report.climb is not None and report.climb.aim == "size":
+    if _aim(report) == "size":
         return [variant for variant in variants if costs[variant.name] == least]
-    near = [latency for v in variants if costs[v.name] < 2 * least and (latency := report.latency(v))]
+    clocked = [v for v in variants if costs[v.name] < 2 * least and _target_ms(v) is None]
+    near = [latency for variant in clocked if (latency := report.latency(variant))]
     doubt = max([LEAST_DOUBT, *(latency.noise or 0.0 for latency in near)])
     low, high = 1 + doubt / 2, 1 + 2 * doubt
     marks = [low, *sorted(cost / least for cost in costs.values() if low < cost / least < high), high]
@@ -127,22 +146,25 @@ def _preference(report: Report, variant: Variant) -> tuple[float, ...]:
     return (-elsewhere, len(variant.steps), variant.size_bytes or 0, report.variants.index(variant))
 
 
-def _reason(report: Report, counts: tuple[int, int, int], best: Variant, equal: Sequence[Variant]) -> str:
-    """Returns why a variant was chosen, of how many that keep the budgets, lose little, and have lost nothing shown."""
-    keeping, near, sound = counts
+def _reason(report: Report, counts: tuple[int, int, int, int], best: Variant, equal: Sequence[Variant]) -> str:
+    """Returns why a variant was chosen, of how many that keep the budgets, lose little, have lost nothing shown, and
+    can be compared."""
+    keeping, near, sound, left = counts
     if not keeping:
         return "none keeps every budget; this one comes nearest"
-    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), sound or near or keeping
-    keeps, loses, are = ("keeps", "loses", "is") if count == 1 else ("keep", "lose", "are")
+    allowance, count = Numbers.of(report).allowance(DEFAULT_MAX_DROP), left
+    keeps, loses, are, have = ("keeps", "loses", "is", "has") if count == 1 else ("keep", "lose", "are", "have")
     asked = report.budgets.bound or report.budgets.runtimes or report.target
     condition = f"{keeps} every budget" if asked else f"{'was' if count == 1 else 'were'} made"
     condition += f" and {loses} at most {allowance}" if 0 < near < keeping else ""
     condition += f" and {are} faithful to float32" if 0 < sound < near else ""
+    condition += f" and {have} a known latency on {report.target}" if left < (sound or near or keeping) else ""
     doubt = "" if near else f"; it loses more than {allowance}"
     if count == 1:
         return f"the only one that {condition}{doubt}"
     others = [variant.name for variant in equal if variant is not best]
-    how = AIMS[(report.climb and report.climb.aim) or "balance"]
+    there = _target_ms(best) is not None and _aim(report) != "size"
+    how = AIMS[_aim(report)] + (f" on {report.target}" if there else "")
     if others:
         ours, *theirs = (_preference(report, v) for v in (best, *(v for v in equal if v is not best)))
         ways = ("that runs in more places", "with fewer steps", "that is smaller", "that comes first")

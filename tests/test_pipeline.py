@@ -25,6 +25,7 @@ from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import (
     Artifact,
     Budgets,
+    Climb,
     Difference,
     Fidelity,
     Latency,
@@ -346,7 +347,13 @@ def made(name: str, size: int, p50: float | None, drop: float | None = 0.0, **ch
     return replace(variant, **changes)
 
 
-def chosen(*variants: Variant, fastest: float | None = None, **budgets: Any) -> tuple[str | None, str]:
+def chosen(
+    *variants: Variant,
+    fastest: float | None = None,
+    target: str | None = None,
+    aim: str | None = None,
+    **budgets: Any,
+) -> tuple[str | None, str]:
     """Returns what is recommended beside a float32 of 1000 bytes and 1 ms, and why."""
     baseline = made("float32", 1000, 1.0, None)
     latency = Latency(1.0, 1.0, 1.0, 100, 1, min=fastest)
@@ -356,6 +363,8 @@ def chosen(*variants: Variant, fastest: float | None = None, **budgets: Any) -> 
             "0",
             "2026-01-01T00:00:00+00:00",
             ModelFacts("m.keras"),
+            target=target,
+            climb=None if aim is None else Climb(aim),
             budgets=Budgets(**budgets),
             variants=(baseline, *variants),
             baseline="float32",
@@ -440,6 +449,21 @@ def test_a_budget_of_latency_is_the_target_s_where_that_is_known() -> None:
     assert broken_budgets(report, slow) == ("takes 22.3 ms on cortex-m4 (simulated), more than 10 ms",)
     assert broken_budgets(report, unknown) == ("latency on cortex-m4 not known (at most 10 ms allowed)",)
     assert "takes at most 10 ms on cortex-m4" in render_markdown(report)
+
+
+def test_files_are_ranked_by_the_latency_of_the_target_where_that_is_known() -> None:
+    """What is slow here is fast there; of a third one nobody knows."""
+    slow = made("slow", 300, 0.1, on_target=OnTarget(latency_ms=40.0, latency_how="estimated"))
+    fast = made("fast", 310, 0.9, on_target=OnTarget(latency_ms=10.0, latency_how="estimated"))
+    unknown = made("unknown", 290, 0.1, on_target=OnTarget())
+    how = "of the 2 that keep every budget and have a known latency on cortex-m4, the one with the least size times"
+    assert chosen(slow, fast, unknown, target="cortex-m4", max_drop=1.0) == ("fast", f"{how} latency on cortex-m4")
+    assert chosen(slow, fast, unknown, target="cortex-m4", aim="latency")[0] == "fast"
+    # Bytes are known of all, and where nothing is known of a target there is this machine's clock.
+    assert chosen(slow, fast, unknown, target="cortex-m4", aim="size")[0] == "unknown"
+    assert chosen(fast, unknown, target="cortex-m4", max_size_bytes=300)[0] == "unknown"
+    bare = [replace(one, on_target=OnTarget()) for one in (slow, fast)]
+    assert chosen(*bare, target="cortex-m4", max_drop=1.0)[0] == "slow"
 
 
 def test_a_gain_is_no_loss() -> None:
