@@ -548,7 +548,8 @@ class _Climber:
     def _climbed(self, *, final: bool = False) -> Climbed:
         report = self._strict()
         lacks = all(broken(report, variant) for variant in report.variants)
-        stands = obstacles(report, self._workspace.folder) if final and lacks else ()
+        nearest = report.variant(self._recommended().best) if final and lacks else None
+        stands = () if nearest is None else obstacles(report, nearest, self._workspace.folder)
         found = Climb(self._aim.gain, self._aim.time_s, tuple(self._records), self.ended, self._why, stands)
         return Climbed(self._outcome, found, dict(self._recipes), self._said)
 
