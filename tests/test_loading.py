@@ -294,6 +294,29 @@ def test_a_subclassed_model_stays_itself_and_still_converts(own, tmp_path):
     np.testing.assert_allclose(values, whole(x), atol=1e-6)
 
 
+def test_a_custom_layer_may_be_of_a_package_that_the_users_file_imports(tmp_path, monkeypatch):
+    (tmp_path / "hub_of_layers.py").write_text(
+        "import keras\n@keras.saving.register_keras_serializable(package='hub')\nclass Third(keras.layers.Layer):\n"
+        "    def call(self, x):\n        return x / 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import hub_of_layers
+
+    x = keras.Input((3,))
+    keras.Model(x, hub_of_layers.Third()(x)).save(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match=r"custom class 'Third' of hub_of_layers.*Try --custom-objects FILE.py"):
+        load_model(tmp_path / "m.keras")
+    own, empty = tmp_path / "own.py", tmp_path / "empty.py"
+    own.write_text("import hub_of_layers\n")
+    empty.write_text("import math\n")
+    loaded = load_model(tmp_path / "m.keras", custom_objects=own)
+    np.testing.assert_allclose(loaded.keras(np.ones((1, 3))), np.full((1, 3), 1 / 3), rtol=1e-6)
+    with pytest.raises(
+        ModelError, match=r"Expected layers in .*empty.py, got a file that defines no class .*importing"
+    ):
+        load_model(tmp_path / "m.keras", custom_objects=empty)
+
+
 def test_a_custom_layer_of_keras_2(tmp_path):
     (tmp_path / "own.py").write_text(
         "import tf_keras\nclass Half(tf_keras.layers.Layer):\n    def call(self, x):\n        return x / 2\n"

@@ -114,8 +114,8 @@ def load_model(
 
     Args:
         path: of a Keras model, a SavedModel folder or a float `.tflite`.
-        custom_objects: a Python file that defines the model's own layers and functions. It is executed, and what it
-            defines stays known to Keras for the rest of the process.
+        custom_objects: a Python file that defines the model's own layers and functions, or imports the package that
+            does. It is executed, and what it defines stays known to Keras for the rest of the process.
         trust: whether code inside the model file (Lambda layers …) may run.
         probe: real inputs by name to prove the model on, instead of generated ones.
 
@@ -331,7 +331,10 @@ def _tflite(path: Path, notes: tuple[str, ...]) -> LoadedModel:
 
 
 def _define(path: Path) -> tuple[str, ...]:
-    """Runs a Python file and makes the classes and functions it defines known to both Keras; returns their names."""
+    """Runs a Python file and makes the classes and functions it defines known to both Keras; returns their names.
+
+    Those that the packages it imports have registered with Keras are the user's, too.
+    """
     if not path.is_file():
         raise ModelError(f"Expected a Python file for --custom-objects, got {path}, which does not exist.")
     name = f"edgeopt_custom_objects_{path.stem}"
@@ -354,11 +357,23 @@ def _define(path: Path) -> tuple[str, ...]:
         for key, value in vars(module).items()
         if callable(value) and getattr(value, "__module__", "") == name and not key.startswith("__")
     }
-    if not defined:
-        raise ModelError(f"Expected layers in {path}, got a file that defines no class or function.")
-    frameworks.load("keras").saving.get_custom_objects().update(defined)
+    objects = frameworks.load("keras").saving.get_custom_objects()
+    packages = {_package(value) for value in vars(module).values()}
+    imported = [key for key, value in objects.items() if _package(value) in packages]
+    if not defined and not imported:
+        raise ModelError(
+            f"Expected layers in {path}, got a file that defines no class or function. Try defining them there, or "
+            "importing the package that registers them with Keras."
+        )
+    objects.update(defined)
     frameworks.load("tf_keras").saving.get_custom_objects().update(defined)
-    return tuple(defined)
+    return (*defined, *imported)
+
+
+def _package(value: Any) -> str | None:
+    """Returns the package that a module, class or function is of; None of anything else."""
+    name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+    return name.partition(".")[0] if isinstance(name, str) else None
 
 
 def _applications_own() -> dict[str, Any]:
