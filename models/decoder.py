@@ -1,6 +1,6 @@
 """The documentation of Python itself goes in; a small decoder that writes such text, and its tokenizer, come out.
 
-Token by token: a byte-level BPE of 1024 pieces, learned positions, four blocks of causal attention and a feed-forward
+Token by token: a byte-level BPE of 2048 pieces, learned positions, four blocks of causal attention and a feed-forward
 part of four times the width, each behind a LayerNormalization, after Radford et al., "Language Models are Unsupervised
 Multitask Learners" (GPT-2). The text is what ships with every Python: the docstrings of its standard library and the
 language reference behind `help()` (`pydoc_data.topics`), about 2.5 MB under the PSF License Agreement. Every tenth
@@ -34,7 +34,7 @@ END = "<|end|>"
 BATCH = 16
 
 
-def build(vocabulary: int = 1024, context: int = 128, *, width: int = 128, blocks: int = 4, heads: int = 4) -> Any:
+def build(vocabulary: int = 2048, context: int = 128, *, width: int = 192, blocks: int = 4, heads: int = 4) -> Any:
     """Returns the untrained Keras 3 model: token numbers (context,) in, logits (context, vocabulary) out."""
     keras = load("keras")
     layers = keras.layers
@@ -135,10 +135,10 @@ def _docstrings(path: Path) -> str:
 
 
 @click.command(help=__doc__.splitlines()[0], context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
-@click.option("--vocabulary", type=click.IntRange(258), default=1024, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True)
+@click.option("--vocabulary", type=click.IntRange(258), default=2048, show_default=True)
 @click.option("--context", type=click.IntRange(8), default=128, show_default=True)
-@click.option("--width", type=click.IntRange(8), default=128, show_default=True, help="A multiple of 4.")
+@click.option("--width", type=click.IntRange(8), default=192, show_default=True, help="A multiple of 4.")
 @click.option("--blocks", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
