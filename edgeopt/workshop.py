@@ -76,7 +76,7 @@ class FileJob:
         source: the model that `file` was converted from.
         folder: receives what the step makes.
         losses: see `Carried`.
-        properties, training, seed, trust, custom_objects: see `Job`.
+        properties, training, seed, trust, custom_objects, tasks: see `Job`.
     """
 
     step: Step
@@ -92,6 +92,7 @@ class FileJob:
     seed: int = 0
     trust: bool = False
     custom_objects: Path | None = None
+    tasks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,7 @@ def work_on_file(job: FileJob) -> Done:
         converted=job.converted,
         source=job.source,
         losses=job.losses,
+        goal=Goal(tasks=job.tasks),
     )
     job.folder.mkdir(parents=True, exist_ok=True)
     part = datasets.bind(job.calibration, formats.facts(job.file).inputs)

@@ -446,6 +446,7 @@ class Workspace:
             "step": {planned.technique: planned.step.said()},
             "named": _named_content(planned.step),
             "calibration": part.digest(),
+            "tasks": self.conditions.tasks,
             "seed": seed,
         }
         name = f"{planned.technique}-{digest(key)}"
@@ -464,6 +465,7 @@ class Workspace:
             seed=seed,
             trust=self.conditions.trust,
             custom_objects=self.conditions.custom_objects,
+            tasks=self.conditions.tasks,
         )
 
         def compute() -> _KeptFile:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from c99_graphs import Graph
 
+from edgeopt.rounding import softmaxed
 from edgeopt.rounding.adaround import Activation, learn
 from edgeopt.rounding.arrivals import arrivals
+from edgeopt.rounding.evidence import Evidence, Rows
+from edgeopt.rounding.fitting import Use, fit
 from edgeopt.rounding.gptq import block_steps, round_rows, row_errors
 from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.layout import Layout, layout
@@ -317,3 +320,57 @@ def test_columns_may_be_rounded_in_the_order_in_which_they_are_stored() -> None:
     nearest = row_errors(weights, grid.nearest(weights, steps) * steps, hessian).sum()
     for found in (by_activations, as_stored):
         assert row_errors(weights, found * steps, hessian).sum() < nearest
+
+
+# --- in front of a softmax -------------------------------------------------------------------------------------------
+
+
+def _kl(logits: np.ndarray, made: np.ndarray) -> float:
+    """Returns the mean Kullback-Leibler divergence of what a softmax makes of two."""
+    ours, theirs = (each - np.log(np.exp(each).sum(-1, keepdims=True)) for each in (logits, made))
+    return float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
+
+
+def test_errors_of_logits_count_by_what_a_softmax_makes_of_them() -> None:
+    logits = np.log([[0.5, 0.25, 0.25], [0.98, 0.01, 0.01]])
+    expected = [[0.5 * 0.5, 0.25 * 0.75, 0.25 * 0.75], [0.98 * 0.02, 0.01 * 0.99, 0.01 * 0.99]]
+    np.testing.assert_allclose(softmaxed.counts(logits + 1000), expected)
+    tiny, off = np.float64(1e-4), np.array([0.3, -0.1, 0.7])
+    # The diagonal of the Hessian: half of it, times the square of an error, is the divergence, to second order.
+    for unit in range(3):
+        moved = logits + tiny * off[unit] * np.eye(3)[unit]
+        wanted = 0.5 * (tiny * off[unit]) ** 2 * softmaxed.counts(logits)[:, unit].mean()
+        assert _kl(logits, moved) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["nearest", "gptq"])
+def test_what_a_softmax_heeds_is_rounded_better(method: str) -> None:
+    random = np.random.default_rng(0)
+    columns, units, grid = 32, 96, Grid.of(3)
+    kinds = random.normal(size=(6, columns))
+    weights = 0.3 * random.normal(size=(1, units, columns))
+    weights[0, :48] += 0.5 * kinds[np.arange(48) % 6]  # each kind of input has units of its own
+
+    def rows(count: int) -> Rows:
+        arrived = (kinds[random.integers(0, 6, count)] + 0.5 * random.normal(size=(count, columns)))[None]
+        return Rows(arrived.astype(np.float32), (arrived @ weights.transpose(0, 2, 1)).astype(np.float32))
+
+    fitted, held = rows(3000), rows(1000)
+    moments = Moments.none(1, columns)
+    moments.add(fitted.arrived, fitted.arrived)
+    use = Use(np.zeros((1, units)), Activation.named("NONE"))
+    plain = fit(weights, [use], [Evidence(moments)], grid, method=method, block=16, iterations=0, seed=0)
+    heeded = softmaxed.fit(weights, fitted, grid, method=method, block=16)
+    lost = [_kl(held.wanted[0], held.arrived[0] @ each.values[0].T + each.biases[0][0]) for each in (plain, heeded)]
+    assert lost[1] < 0.8 * lost[0]
+    assert np.abs(heeded.integers).max() <= grid.highest
+    assert heeded.steps.shape == weights.shape
+    zeros = random.random(weights.shape) < 0.3
+    assert (
+        not softmaxed.fit(np.where(zeros, 0, weights), fitted, grid, method=method, zeros=zeros).integers[zeros].any()
+    )
+
+
+def test_a_covariance_for_each_unit_is_made_where_it_takes_little() -> None:
+    assert softmaxed.affordable(2048, 192)
+    assert not softmaxed.affordable(50_000, 768)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,12 @@ class Reference:
     Attributes:
         values: by name, [N, ...].
         spreads: mean square of each output around its mean over the samples; 1 of one that is the same for all.
+        heeds: how much the square of each number counts, [N, ...]; an output without counts everywhere alike.
     """
 
     values: Mapping[str, np.ndarray]
     spreads: Mapping[str, float]
+    heeds: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,18 @@ def held_at_once(float_file: Path, part: Part) -> Part:
     return part.head(max(2, _HELD_BYTES // max(each, 1)))
 
 
-def reference(file: Path, part: Part, runtime: Runtime = RUNS) -> Reference:
-    """Returns the outputs of a float file on all samples of a part."""
+def reference(
+    file: Path, part: Part, runtime: Runtime = RUNS, *, heed: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Reference:
+    """Returns the outputs of a float file on all samples of a part; `heed` gives how much each number of one counts."""
     values = _joined(outputs(file, part, runtime))
-    return Reference(values, {name: float(np.var(array, axis=0).mean()) or 1.0 for name, array in values.items()})
+    if heed is None:
+        return Reference(values, {name: float(np.var(array, axis=0).mean()) or 1.0 for name, array in values.items()})
+    heeds = {name: heed(array) for name, array in values.items()}
+    spreads = {
+        name: float((np.square(array - array.mean(0)) * heeds[name]).mean()) or 1.0 for name, array in values.items()
+    }
+    return Reference(values, spreads, heeds)
 
 
 def errors(floating: Reference, file: Path, part: Part, runtime: Runtime = RUNS) -> np.ndarray:
@@ -95,6 +105,8 @@ def errors(floating: Reference, file: Path, part: Part, runtime: Runtime = RUNS)
     total = np.zeros(len(part))
     for ours, theirs in _paired(floating.values, found).items():
         squares = _squares(floating.values[ours], found[theirs])
+        if ours in floating.heeds:
+            squares *= np.where(np.isfinite(squares), floating.heeds[ours], 1.0)
         total += squares.reshape(len(squares), -1).mean(1) / floating.spreads[ours]
     return total
 

@@ -57,6 +57,7 @@ def fit(
     zeros: np.ndarray | None = None,
     block: int = 0,
     by_activations: bool = True,
+    alike: bool = False,
     iterations: int,
     seed: int,
     told: Callable[[int], None] = lambda done: None,
@@ -73,18 +74,24 @@ def fit(
         zeros: which weights have to stay exactly 0.
         block: columns that share a step; 0 where all of a row do.
         by_activations: see `gptq.round_rows`.
+        alike: weights that are equal have to stay so: each becomes its nearest integer, and makes up for nothing.
         iterations, seed, told: see `adaround.learn`.
     """
     hessian = np.sum([one.moments.hessian() for one in evidence], 0)
     covariance = np.sum([one.moments.covariance() for one in evidence], 0)
-    wanted = target(weights, hessian, covariance, damping=DAMPING)
+    method = "nearest" if alike else method
+    wanted = weights if alike else target(weights, hessian, covariance, damping=DAMPING)
     if zeros is not None:
         wanted = np.where(zeros, 0.0, wanted)
-    if method == "nearest":
-        return _nearest(weights, uses, evidence, grid, hessian, together=together, zeros=zeros, block=block)
-    fixed = block_steps(wanted, hessian, grid, block) if block else None
-    integers, steps = round_rows(
-        wanted, hessian, grid, steps=fixed, zeros=zeros, together=together, by_activations=by_activations
+    integers, steps = choose(
+        wanted,
+        hessian,
+        grid,
+        method=method,
+        together=together,
+        zeros=zeros,
+        block=block,
+        by_activations=by_activations,
     )
     trace: tuple[float, ...] = ()
     if method == "adaround":
@@ -109,38 +116,53 @@ def fit(
     return Rounded(integers, steps, tuple(use.bias + offset for use, offset in zip(uses, offsets)), trace)
 
 
-def _nearest(
+def choose(
     weights: np.ndarray,
-    uses: Sequence[Use],
-    evidence: Sequence[Evidence],
-    grid: Grid,
     hessian: np.ndarray,
+    grid: Grid,
     *,
-    together: bool,
-    zeros: np.ndarray | None,
-    block: int,
-) -> Rounded:
-    """Returns each weight as its nearest integer, with steps and biases chosen by what the layer computes."""
+    method: str,
+    together: bool = False,
+    zeros: np.ndarray | None = None,
+    block: int = 0,
+    by_activations: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns integers and steps of weights; see `fit`.
+
+    Of "nearest" each weight is its nearest integer: the steps alone are chosen by what the layer computes.
+    """
+    if method != "nearest":
+        fixed = block_steps(weights, hessian, grid, block) if block else None
+        return round_rows(
+            weights, hessian, grid, steps=fixed, zeros=zeros, together=together, by_activations=by_activations
+        )
     if block:
         steps = block_steps(weights, hessian, grid, block, jointly=True)
-        integers = grid.nearest(weights, steps)
-    else:
-        # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
-        diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
-        integers, steps = round_rows(weights, diagonal, grid, zeros=zeros, together=together)
-    offsets = [one.moments.offset(weights, integers * steps) for one in evidence]
-    return Rounded(integers, steps, tuple(use.bias + offset for use, offset in zip(uses, offsets)))
+        return grid.nearest(weights, steps), steps
+    # A diagonal Hessian has nothing to make up for: what is left is the choice of steps.
+    diagonal = np.einsum("gkk->gk", hessian)[:, None, :] * np.eye(hessian.shape[-1])
+    return round_rows(weights, diagonal, grid, zeros=zeros, together=together)
 
 
 def error(
-    values: np.ndarray, biases: Sequence[np.ndarray], uses: Sequence[Use], held: Sequence[Sequence[Rows]]
+    values: np.ndarray,
+    biases: Sequence[np.ndarray],
+    uses: Sequence[Use],
+    held: Sequence[Sequence[Rows]],
+    heed: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> float:
-    """Returns the squared error of the outputs as a share of their variance, over all uses."""
+    """Returns the squared error of the outputs as a share of their variance, over all uses.
+
+    Args:
+        heed: gives how much each of some outputs counts; where None all do alike.
+    """
     off = spread = 0.0
     turned = values.transpose(0, 2, 1).astype(np.float32)
     for bias, use, pieces in zip(biases, uses, held):
         for rows in pieces:
             made = use.activation(rows.arrived @ turned + bias[:, None])
-            off += float(np.sum(np.square(made - rows.wanted), dtype=np.float64))
-            spread += float(np.sum(np.square(rows.wanted - rows.wanted.mean(1, keepdims=True)), dtype=np.float64))
+            counted = 1.0 if heed is None else heed(rows.wanted)
+            off += float(np.sum(counted * np.square(made - rows.wanted), dtype=np.float64))
+            apart = np.square(rows.wanted - rows.wanted.mean(1, keepdims=True))
+            spread += float(np.sum(counted * apart, dtype=np.float64))
     return off / spread if spread else off

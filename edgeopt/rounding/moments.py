@@ -72,8 +72,12 @@ def target(weights: np.ndarray, hessian: np.ndarray, covariance: np.ndarray, *, 
         hessian, covariance: C_zz and C_xz, as Moments has them.
         damping: share of the mean of the Hessian's diagonal.
     """
-    wanted = weights @ (covariance - hessian)
-    turned = np.linalg.solve(damped(hessian, damping), wanted.transpose(0, 2, 1))
+    return shifted(weights, hessian, weights @ (covariance - hessian), damping=damping)
+
+
+def shifted(weights: np.ndarray, hessian: np.ndarray, missing: np.ndarray, *, damping: float) -> np.ndarray:
+    """Returns weights + missing (hessian + damping)^-1; `missing` is what their outputs lack, with what arrives."""
+    turned = np.linalg.solve(damped(hessian, damping), missing.transpose(0, 2, 1))
     found: np.ndarray = weights + turned.transpose(0, 2, 1)
     return found
 

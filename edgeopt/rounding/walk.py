@@ -15,8 +15,9 @@ from edgeopt import files, progress
 from edgeopt.data import Part
 from edgeopt.errors import DataError
 from edgeopt.repairing import closeness
+from edgeopt.rounding import softmaxed
 from edgeopt.rounding.adaround import Activation
-from edgeopt.rounding.evidence import gather
+from edgeopt.rounding.evidence import gather, joined
 from edgeopt.rounding.fitting import Rounded, Use, error, fit
 from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.layout import LINEAR, Layout, layout
@@ -45,12 +46,14 @@ class Settings:
         iterations: of adaround.
         sparse, clustered: zeros stay zeros, equal weights stay equal.
         by_activations: see `gptq.round_rows`.
+        task: key of TASKS that was said; None where the samples have to tell.
         seed: of every random choice.
     """
 
     method: str = "gptq"
     iterations: int = 1000
     by_activations: bool = True
+    task: str | None = None
     sparse: bool = False
     clustered: bool = False
     seed: int = 0
@@ -66,6 +69,7 @@ class LayerResult:
         weight: name of its weight tensor.
         bits: of its integers.
         before, after: squared error of its outputs as a share of their variance, on samples that were not fitted on.
+        softmaxed: whether errors count by what the softmax behind it makes of them.
         reason: why it was left alone, "" where it was not.
         trace: errors while it was learned.
     """
@@ -76,6 +80,7 @@ class LayerResult:
     bits: int = 0
     before: float | None = None
     after: float | None = None
+    softmaxed: bool = False
     reason: str = ""
     trace: tuple[float, ...] = ()
 
@@ -109,6 +114,7 @@ class _Job:
     stored: StoredWeights
     weights: np.ndarray
     grid: Grid
+    softmaxed: bool = False
 
     @property
     def tensor(self) -> int:
@@ -150,6 +156,8 @@ def round_file(
     fit_part, held_part = split(samples, seed=settings.seed)
     pairing = pair_weights(floating, quantized)
     jobs, results = _jobs(pairing, chosen)
+    logits = softmaxed.gives_logits(pairing.floating, samples, said=settings.task)
+    jobs = [replace(job, softmaxed=_is_softmaxed(pairing, job, settings, logits=logits)) for job in jobs]
     content = quantized
     for done, job in enumerate(jobs):
         progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
@@ -160,8 +168,8 @@ def round_file(
         if rounded is not None:
             content = _written(content, job, rounded)
     progress.tell(TASK, len(jobs), len(jobs))
-    before = output_error(floating, quantized, held_part)
-    after = before if content == quantized else output_error(floating, content, held_part)
+    before = output_error(floating, quantized, held_part, logits=logits)
+    after = before if content == quantized else output_error(floating, content, held_part, logits=logits)
     worse = after >= before
     return Result(
         content=quantized if worse else content,
@@ -221,10 +229,16 @@ def split(samples: Part, *, seed: int) -> tuple[Part, Part]:
     return samples.subset(np.flatnonzero(~held)), samples.subset(np.flatnonzero(held))
 
 
-def output_error(floating: bytes, quantized: bytes, samples: Part) -> float:
-    """Returns the squared error of a file's outputs as a share of their variance, the mean over all outputs."""
+def output_error(floating: bytes, quantized: bytes, samples: Part, *, logits: bool = False) -> float:
+    """Returns the squared error of a file's outputs as a share of their variance, the mean over all outputs.
+
+    Args:
+        floating, quantized: see `round_file`.
+        samples: that they are compared on.
+        logits: a softmax follows the outputs, so that errors count by what it makes of them.
+    """
     with files.temporary(floating, "float.tflite") as ours, files.temporary(quantized, "quantized.tflite") as theirs:
-        known = closeness.reference(ours, samples)
+        known = closeness.reference(ours, samples, heed=softmaxed.counts if logits else None)
         return float(closeness.errors(known, theirs, samples).mean()) / len(known.values)
 
 
@@ -279,6 +293,17 @@ def _why_not(
     return ""
 
 
+def _is_softmaxed(pairing: Pairing, job: _Job, settings: Settings, *, logits: bool) -> bool:
+    """Whether errors of what a layer writes count by what a softmax makes of them, and may each be counted so."""
+    lies = job.uses[0][1]
+    alone = len(job.uses) == 1 and lies.groups == 1 and lies.rows > 1 and job.stored.axis is not None
+    if not alone or settings.clustered or settings.method == "adaround":
+        return False
+    if not softmaxed.affordable(lies.rows, lies.columns):
+        return False
+    return softmaxed.behind(pairing.floating, job.uses[0][0].floating.operator, logits=logits)
+
+
 def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:
     """Returns the file with the nearest integers of so many bits in all weights that are to be rounded."""
     for job in jobs:
@@ -304,31 +329,52 @@ def _rounded(
     """Returns better weights of one layer, None where there are none, and what is to be said of it."""
     uses = [Use(_bias(pairing, pair, lies), _activation(pair)) for pair, lies in job.uses]
     evidence = gather(
-        floating, content, job.uses, fit_part, held_part, with_rows=settings.method == "adaround", seed=settings.seed
-    )
-    held = [one.held for one in evidence]
-    now = _now(content, job)
-    before = error(now.values, now.biases, uses, held)
-    zeros = job.weights == 0 if settings.sparse else None
-    found = fit(
-        job.weights,
-        uses,
-        evidence,
-        job.grid,
-        method="nearest" if settings.clustered else settings.method,
-        together=job.stored.axis is None,
-        zeros=zeros,
-        block=job.stored.block,
-        by_activations=settings.by_activations,
-        iterations=settings.iterations,
+        floating,
+        content,
+        job.uses,
+        fit_part,
+        held_part,
+        with_rows=job.softmaxed or settings.method == "adaround",
         seed=settings.seed,
-        told=lambda done: progress.tell(TASK, *place, f"{_short(job.name)}, step {done} of {settings.iterations}"),
+    )
+    held, heed = [one.held for one in evidence], softmaxed.counts if job.softmaxed else None
+    now = _now(content, job)
+    before = error(now.values, now.biases, uses, held, heed)
+    zeros = job.weights == 0 if settings.sparse else None
+    found = (
+        softmaxed.fit(
+            job.weights,
+            joined(evidence[0].fitted),
+            job.grid,
+            method=settings.method,
+            zeros=zeros,
+            block=job.stored.block,
+            by_activations=settings.by_activations,
+        )
+        if job.softmaxed
+        else fit(
+            job.weights,
+            uses,
+            evidence,
+            job.grid,
+            method=settings.method,
+            together=job.stored.axis is None,
+            zeros=zeros,
+            block=job.stored.block,
+            by_activations=settings.by_activations,
+            alike=settings.clustered,
+            iterations=settings.iterations,
+            seed=settings.seed,
+            told=lambda done: progress.tell(TASK, *place, f"{_short(job.name)}, step {done} of {settings.iterations}"),
+        )
     )
     found = _with_room_for_biases(job, found)
-    after = error(found.values, found.biases, uses, held)
+    after = error(found.values, found.biases, uses, held, heed)
     bits = int(job.grid.highest + 1).bit_length()
     first = job.uses[0][0].quantized
-    result = LayerResult(job.name, first.operator.name, first.weight.name, bits, before, after, trace=found.trace)
+    result = LayerResult(
+        job.name, first.operator.name, first.weight.name, bits, before, after, job.softmaxed, trace=found.trace
+    )
     if after < before:
         return found, result
     return None, replace(result, after=before, reason="its error did not fall")

@@ -90,6 +90,7 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
             step.method,
             sparse=Property.SPARSE in carried.properties,
             clustered=Property.CLUSTERED in carried.properties,
+            task=carried.goal.task(""),
             seed=carried.seed,
         ),
         size=size,

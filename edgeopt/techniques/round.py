@@ -83,6 +83,7 @@ def apply(
             by_activations=step.act_order,
             sparse=Property.SPARSE in carried.properties,
             clustered=Property.CLUSTERED in carried.properties,
+            task=carried.goal.task(""),
             seed=carried.seed,
         ),
         chosen=chosen_layers(there, step.layers, step.spare),
