@@ -21,6 +21,7 @@ from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.keras_bridge import to_keras2
 from edgeopt.prospects import ModelFacts
+from edgeopt.rounding import softmaxed
 from edgeopt.rounding.walk import Settings, output_error, round_file, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import Carried, awq
@@ -302,3 +303,56 @@ def test_what_awq_brings_to_a_scheme() -> None:
     assert awq.TECHNIQUE.predict(awq.Awq(), facts).gain.startswith("less loss")
     assert awq.TECHNIQUE.predict(awq.Awq(), replace(facts, layers={"Dense": 1})).gain == "little"
     assert awq.TECHNIQUE.predict(awq.Awq(), replace(facts, layers={})).possible is False
+
+
+# --- in front of a softmax -------------------------------------------------------------------------------------------
+
+
+def test_the_last_layer_of_what_speaks_is_rounded_by_what_a_softmax_heeds(small: Small) -> None:
+    content = small.converted("int4-block32")
+    found = {
+        task: round_file(small.floating, content, small.samples, Settings(task=task)) for task in (None, "language")
+    }
+    assert not any(layer.softmaxed for layer in found[None].layers)  # without labels nobody knows
+    (last,) = (layer for layer in found["language"].layers if layer.softmaxed)
+    assert last.weight == pair_weights(small.floating, content).pairs[-1].quantized.weight.name
+    assert found["language"].after < found["language"].before
+    lost = [_divergence(small, each.content) for each in found.values()]
+    assert lost[1] < lost[0]
+
+
+def _divergence(small: Small, content: bytes) -> float:
+    """Returns how far what a softmax makes of a file's logits lies from that of the float file's."""
+    (tokens,) = small.samples.arrays().inputs.values()
+    ours, theirs = (
+        np.concatenate([_run(each, one[None])[0] for one in tokens]).astype(np.float64)
+        for each in (small.floating, content)
+    )
+    ours, theirs = (each - np.log(np.exp(each).sum(-1, keepdims=True)) for each in (ours, theirs))
+    return float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
+
+
+def test_labels_tell_that_a_file_speaks(small: Small) -> None:
+    model = read(small.floating)
+    (tokens,) = small.samples.arrays().inputs.values()
+    moved = np.roll(tokens, -1, axis=1)
+    following = data.bind(data.load((tokens, moved), validation_share=1.0).validation, model.inputs)
+    tagged = data.bind(data.load((tokens, tokens % 5), validation_share=1.0).validation, model.inputs)
+    assert softmaxed.speaks(model, following)
+    assert not softmaxed.speaks(model, tagged)
+    assert not softmaxed.speaks(model, small.samples)
+    assert softmaxed.speaks(model, small.samples, said="language")
+    assert not softmaxed.speaks(model, following, said="tagging")
+
+
+def test_what_lies_behind_a_layer(small: Small) -> None:
+    keras = load("keras")
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(16, activation="relu")(inputs)
+    model, _ = to_keras2(keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(hidden)))
+    ends = read(Converter(loaded_of(model), ConvertOptions()).to_bytes("float32"))
+    speaker = read(small.floating)
+    for file, probabilities in ((ends, True), (speaker, False)):
+        dense = [operator for operator in file.main.operators if operator.name == "FULLY_CONNECTED"]
+        assert [softmaxed.behind(file, operator) for operator in dense] == [False] * (len(dense) - 1) + [True]
+        assert softmaxed.probabilities(file) == probabilities

@@ -19,9 +19,7 @@ from edgeopt.rounding.moments import shifted
 from edgeopt.tasks import finding
 from edgeopt.tflite.model import Operator, TFLiteModel
 
-# What makes something else of logits, and the loss whose Hessian it is.
-_BENT = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
-_HEEDED = "categorical_crossentropy"
+_TASK, _SOFTMAX = "language", "SOFTMAX"
 # Of the mean count of a unit, added everywhere: most units of a vocabulary are in question too seldom to fit by alone.
 _EVERYWHERE = 0.1
 # Inputs that covariances are made of, and what all of them may take to make, in multiply-adds.
@@ -38,46 +36,42 @@ def counts(logits: np.ndarray) -> np.ndarray:
     return found
 
 
-def gives_logits(model: TFLiteModel, samples: Part, *, said: str | None = None) -> bool:
-    """Whether the one output of a float file is scores of classes that a softmax has yet to turn into probabilities.
+def speaks(model: TFLiteModel, samples: Part, *, said: str | None = None) -> bool:
+    """Whether the one output of a float file says at each step what follows.
+
+    Of a classifier, which is in doubt of few samples, no unit's covariance can be told from those: it gets no better.
 
     Args:
         model: the file.
         samples: whose labels tell what it is for; without labels nobody knows.
         said: a key of TASKS, where a person told.
     """
-    if len(model.outputs) != 1 or model.main.operators[-1].name in _BENT:
-        return False
+    if said is not None or len(model.outputs) != 1:
+        return said == _TASK
     batch = next(samples.batches(1))
-    if said is None and batch.labels is None:
+    if batch.labels is None:
         return False
+    shape = (1, *(size or 1 for size in model.outputs[0].shape[1:]))
     try:
-        task = finding.found(np.zeros((1, *(size or 1 for size in model.outputs[0].shape[1:]))), batch, classes=samples.classes, said=said)
+        return finding.found(np.zeros(shape), batch, classes=samples.classes).name == _TASK
     except DataError:
         return False
-    return task.loss == _HEEDED
 
 
-def behind(model: TFLiteModel, operator: Operator, *, logits: bool) -> bool:
-    """Whether a softmax that makes an output of a file is all that reads what an operator writes.
+def probabilities(model: TFLiteModel) -> bool:
+    """Whether a softmax is in the file already."""
+    return model.main.operators[-1].name == _SOFTMAX
 
-    Args:
-        model: the float file.
-        operator: one of its main graph.
-        logits: its outputs themselves are what a softmax gets.
-    """
-    graph, last, seen = model.main, operator.outputs[0], False
+
+def behind(model: TFLiteModel, operator: Operator) -> bool:
+    """Whether what an operator of a float file's main graph writes is its output, but for a softmax at most."""
+    graph, last = model.main, operator.outputs[0]
     while last not in graph.outputs:
         readers = [one for one in graph.operators if last in one.inputs]
-        if (
-            len(readers) != 1
-            or readers[0].name not in ("RESHAPE", "SOFTMAX")
-            or (seen and readers[0].name == "SOFTMAX")
-        ):
+        if len(readers) != 1 or readers[0].name not in ("RESHAPE", _SOFTMAX):
             return False
-        seen |= readers[0].name == "SOFTMAX"
         last = readers[0].outputs[0]
-    return seen or (logits and operator.options.get("fused_activation_function", "NONE") == "NONE")
+    return operator.options.get("fused_activation_function", "NONE") == "NONE"
 
 
 def affordable(units: int, columns: int) -> bool:

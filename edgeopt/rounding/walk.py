@@ -156,8 +156,9 @@ def round_file(
     fit_part, held_part = split(samples, seed=settings.seed)
     pairing = pair_weights(floating, quantized)
     jobs, results = _jobs(pairing, chosen)
-    logits = softmaxed.gives_logits(pairing.floating, samples, said=settings.task)
-    jobs = [replace(job, softmaxed=_is_softmaxed(pairing, job, settings, logits=logits)) for job in jobs]
+    speaks = softmaxed.speaks(pairing.floating, samples, said=settings.task)
+    jobs = [replace(job, softmaxed=speaks and _is_softmaxed(pairing, job, settings)) for job in jobs]
+    logits = speaks and not softmaxed.probabilities(pairing.floating)
     content = quantized
     for done, job in enumerate(jobs):
         progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
@@ -293,15 +294,15 @@ def _why_not(
     return ""
 
 
-def _is_softmaxed(pairing: Pairing, job: _Job, settings: Settings, *, logits: bool) -> bool:
-    """Whether errors of what a layer writes count by what a softmax makes of them, and may each be counted so."""
+def _is_softmaxed(pairing: Pairing, job: _Job, settings: Settings) -> bool:
+    """Whether a layer writes what a softmax gets, and each of its units may have a covariance of its own."""
     lies = job.uses[0][1]
     alone = len(job.uses) == 1 and lies.groups == 1 and lies.rows > 1 and job.stored.axis is not None
     if not alone or settings.clustered or settings.method == "adaround":
         return False
     if not softmaxed.affordable(lies.rows, lies.columns):
         return False
-    return softmaxed.behind(pairing.floating, job.uses[0][0].floating.operator, logits=logits)
+    return softmaxed.behind(pairing.floating, job.uses[0][0].floating.operator)
 
 
 def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:

@@ -35,7 +35,7 @@ class Round(Step):
     method: str = option(
         "gptq",
         "Gptq lets each weight make up for the rounding of those before it; adaround learns whether each goes up or "
-        "down, which is slower; nearest chooses only the scales and biases.",
+        "down, which is slower; nearest takes the nearest integers, and chooses scales and biases.",
         choices=("gptq", "adaround", "nearest"),
         tried=("gptq", "adaround"),
     )
@@ -104,8 +104,9 @@ def _told(layer: LayerResult) -> LayerChange:
     if layer.reason:
         return LayerChange(layer.name, layer.kind, reason=f"{layer.reason} ({layer.before:.2%} of its variance)")
     learned = f", error while learned {layer.trace[0]:.3g} → {min(layer.trace):.3g}" if layer.trace else ""
+    heeded = ", as far as the softmax behind it heeds it" if layer.softmaxed else ""
     return LayerChange(
-        layer.name, layer.kind, done=f"{layer.bits} bits: error {layer.before:.2%} → {layer.after:.2%}{learned}"
+        layer.name, layer.kind, done=f"{layer.bits} bits: error {layer.before:.2%} → {layer.after:.2%}{heeded}{learned}"
     )
 
 
