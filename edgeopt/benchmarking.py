@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeopt import formats, machine, progress, workers
 from edgeopt.errors import ConfigError, EdgeoptError, ModelError, UnavailableError
+from edgeopt.formats import signatures
 from edgeopt.machine import Machine
 from edgeopt.runtimes import Delegate, Runtime, isolated, main_for, module, open_session, parse, stream_in
 from edgeopt.runtimes.isolation import crashed, died_words
@@ -92,6 +93,7 @@ def benchmark(
     inputs: Part | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     profile: bool = False,
+    signature: str | None = None,
     seed: int = 0,
 ) -> Benchmark:
     """Times every file on every runtime; on those that measure no time it counts instructions and bytes instead.
@@ -112,6 +114,7 @@ def benchmark(
         shapes: of random inputs, the batch first, by name or by "" for the only input, where a file leaves sizes
             free; they are 64 otherwise.
         profile: time every operator as well, in a second session (see `runtimes.profiler`).
+        signature: of the files that have several; that of their main graphs when None.
         seed: of the order of blocks, the random inputs and the intervals.
 
     Raises:
@@ -127,9 +130,10 @@ def benchmark(
         if not file.is_file():
             raise ModelError(f"Expected a converted file, got {file}, which does not exist. Try another path.")
     asked_for = [parse(name).runtime for name in runtimes]
-    rows = [(file, runtime) for file in paths for runtime in _runtimes_of(file, asked_for)]
     description, versions = machine.describe(), machine.versions()
     with contextlib.ExitStack() as stack:
+        chosen = [stack.enter_context(signatures.of(file, signature)) for file in paths]
+        rows = [(file, runtime) for file, _ in chosen for runtime in _runtimes_of(file, asked_for)]
         lanes = []
         for file, runtime in progress.track(rows, "opening files", len(rows)):
             lane = _Lane(file, runtime, threads, delegate if "delegates" in runtime.can else None)
@@ -146,7 +150,10 @@ def benchmark(
             _row(lane, _base(lanes, lane, by_runtime=len(files) > 1 and bool(asked_for)), seed=seed, asked=delegate)
             for lane in lanes
         ]
-    notes = ["inputs: seeded random values" if inputs is None else "inputs: the first sample of the data"]
+    given = {file: path for path, (file, _) in zip(paths, chosen)}
+    done = [replace(row, file=given[row.file]) for row in done]
+    notes = [*dict.fromkeys(note for _, said in chosen for note in said)]
+    notes.append("inputs: seeded random values" if inputs is None else "inputs: the first sample of the data")
     for compiler in dict.fromkeys(row.result.footprint.compiler for row in done if row.result.footprint):
         notes.append(f"simulated, compiled by {compiler}: instructions are not cycles, and no time follows from them")
     if description.is_busy and any("time" in runtime.can for _, runtime in rows):

@@ -19,6 +19,7 @@ from edgeopt.data import bind
 from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, required_for
 from edgeopt.files import sha256
+from edgeopt.formats import signatures
 from edgeopt.metrics import Metric, Rows
 from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
@@ -98,6 +99,7 @@ def compare(
     output: str | None = None,
     layer_samples: int = 16,
     threads: int | None = None,
+    signature: str | None = None,
     isolate: bool = True,
 ) -> Comparison:
     """Runs two files on the same samples and says how their outputs and intermediate tensors differ.
@@ -111,6 +113,7 @@ def compare(
         layer_samples: how many samples the intermediate tensors are compared on; 0 leaves them out. They are taken
             from LiteRT's built-in kernels where the runtime is litert, since XNNPACK keeps none.
         threads: see `evaluation.evaluate`.
+        signature: of the files that have several; that of their main graphs when None.
         isolate: run in a worker process.
 
     Raises:
@@ -121,9 +124,16 @@ def compare(
     alike = formats.format_of(a) == formats.format_of(b)
     used = (required_for(a, runtime).runtime, required_for(b, runtime_b or (runtime if alike else None)).runtime)
     settings = {"metric": metric, "output": output, "layer_samples": layer_samples, "threads": threads}
-    if not isolate:
-        return compare_here(a, part, *used, b=b, **settings)  # type: ignore[arg-type]
-    return in_worker("edgeopt.comparison:compare_here", a, part, *used, b=b, **settings)
+    with contextlib.ExitStack() as stack:
+        several = [one for one in (a, b) if len(signatures.names(one)) > 1] or [a, b]
+        (a, notes), (b, more) = (
+            stack.enter_context(signatures.of(one, signature if one in several else None)) for one in (a, b)
+        )
+        if isolate:
+            found = in_worker("edgeopt.comparison:compare_here", a, part, *used, b=b, **settings)
+        else:
+            found = compare_here(a, part, *used, b=b, **settings)  # type: ignore[arg-type]
+    return replace(found, notes=tuple(dict.fromkeys((*notes, *more, *found.notes))))
 
 
 def kept(found: Comparison) -> str:

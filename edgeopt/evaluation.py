@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ import numpy as np
 from edgeopt import formats, metrics, progress, runtimes, workers
 from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
+from edgeopt.formats import signatures
 from edgeopt.metrics import Rows
 from edgeopt.metrics.breakdown import Sums, breakdown, sums
 from edgeopt.metrics.several import Scored, naive, together
@@ -133,6 +134,7 @@ def evaluate(
     threads: int | None = None,
     batch_size: int | None = None,
     delegate: Delegate | None = None,
+    signature: str | None = None,
     isolate: bool = True,
 ) -> Evaluation:
     """Scores a converted file on the samples of `part`.
@@ -149,6 +151,7 @@ def evaluate(
         batch_size: samples per invocation; about 2 ms of work when None. 1 where the graph cannot be batched, or
             where its outputs would not be the same bit for bit.
         delegate: an external delegate.
+        signature: of a `.tflite` that has several; that of its main graph when None.
         isolate: run in a worker process, so that a crash of the runtime is an error here.
 
     Raises:
@@ -157,12 +160,14 @@ def evaluate(
         ModelError: the runtime refuses the file or dies on it.
         UnavailableError: the runtime, its version or the delegate is not to be had here.
     """
-    file = Path(file)
-    request = required_for(file, runtime)
+    request = required_for(Path(file), runtime)
     settings = {"metric": metric, "output": output, "threads": threads, "batch_size": batch_size, "delegate": delegate}
-    if not isolate:
-        return evaluate_here(file, part, request.runtime, **settings)  # type: ignore[arg-type]
-    return in_worker("edgeopt.evaluation:evaluate_here", file, part, request.runtime, **settings)
+    with signatures.of(Path(file), signature) as (chosen_file, notes):
+        if isolate:
+            found = in_worker("edgeopt.evaluation:evaluate_here", chosen_file, part, request.runtime, **settings)
+        else:
+            found = evaluate_here(chosen_file, part, request.runtime, **settings)  # type: ignore[arg-type]
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def evaluate_here(

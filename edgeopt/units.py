@@ -60,12 +60,34 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Returns shapes such as "image=1,64,64,3" by name; "" is the name of one without.
 
     Raises:
-        ConfigError: one is no shape.
+        ConfigError: one is no shape, or there are two for a name.
     """
-    shapes = {}
+    sizes = parse_sizes(texts)
+    if len(sizes) > 1:
+        raise ConfigError(f"Expected one shape for an input, got {' and '.join(texts)}. Try one of them at a time.")
+    return dict(sizes[0]) if sizes else {}
+
+
+def parse_sizes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """Returns shapes as `parse_shapes` does, several sets of them where names are said more than once.
+
+    The second shape of a name is of the second set; a name that is said once has one shape in all of them.
+
+    Raises:
+        ConfigError: one is no shape, or names are said so many times that it cannot be told what belongs together.
+    """
+    each: dict[str, list[tuple[int, ...]]] = {}
     for text in texts:
         name, _, sizes = text.rpartition("=")
         if not re.fullmatch(r"\s*[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*\s*", sizes):
             raise ConfigError(f"Expected a shape such as 1,64,64,3 or NAME=1,64,64,3, the batch first, got {text!r}.")
-        shapes[name] = tuple(int(size) for size in sizes.split(","))
-    return shapes
+        each.setdefault(name, []).append(tuple(int(size) for size in sizes.split(",")))
+    count = max(map(len, each.values()), default=0)
+    if odd := [name for name, shapes in each.items() if len(shapes) not in (1, count)]:
+        raise ConfigError(
+            f"Expected as many shapes for each input, or one for all, got {len(each[odd[0]])} for {odd[0]!r} and "
+            f"{count} for another. Try NAME=SIZES {count} times."
+        )
+    return tuple(
+        {name: shapes[min(number, len(shapes) - 1)] for name, shapes in each.items()} for number in range(count)
+    )

@@ -13,6 +13,7 @@ from typing import Any
 from edgeopt import data as datasets
 from edgeopt import files, formats, parity, targets
 from edgeopt.api.models import as_path
+from edgeopt.api.sizes import Sized, in_several_sizes
 from edgeopt.carry_out import BASELINE, carry_out, promised
 from edgeopt.compilers import (
     CALIBRATED,
@@ -24,6 +25,7 @@ from edgeopt.compilers import (
     require,
     starts_from,
 )
+from edgeopt.conversion import ConvertOptions
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
@@ -54,6 +56,7 @@ class Conversion(Shown):
         target: what it costs on the device asked for.
         fidelity: how faithful it is to the float model; None without data, and for float32 that reads whole samples.
         stream: how the file reads a sample step by step; None where it takes it whole.
+        signatures: of a file that takes several sizes, each; what stands above is then of the first.
     """
 
     file: Path
@@ -70,6 +73,7 @@ class Conversion(Shown):
     target: targets.Assessment | None = None
     fidelity: Fidelity | None = None
     stream: Stream | None = None
+    signatures: tuple[Sized, ...] = ()
 
 
 def convert(
@@ -87,7 +91,7 @@ def convert(
     opset: int = 0,
     output_name: str | None = None,
     batch_size: int | None = 1,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape] | Sequence[Mapping[str, Shape]] | None = None,
     stream: int | None = None,
     time_axis: int = 1,
     custom_objects: Path | None = None,
@@ -113,7 +117,8 @@ def convert(
         opset: the operator set of an `.onnx`; 0 for the newest that all of `runtimes` know, and 17 at most.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
-            said is as the data are.
+            said is as the data are. Several such make a file with a signature for each, "size_64x64", which share
+            their weights; the data are brought to each of the sizes, see `data.sizes`.
         stream: the file reads so many frames at a time and remembers what it needs of those before, 0 for as few as
             the model's strides allow; None for a file that reads whole samples. Its `fidelity` is then to the model
             that does.
@@ -129,6 +134,35 @@ def convert(
     """
     wanted, output = scheme_named(scheme), Path(output)
     files.require_free(output, force=force)
+    if shapes is not None and not isinstance(shapes, Mapping):
+        if len(shapes) > 1:
+            _require_plain(output, target, stream)
+            options = ConvertOptions(batch_size=None, custom_objects=custom_objects, trust=trust)
+            with as_path(model) as path:
+                return in_several_sizes(
+                    path,
+                    output,
+                    shapes,
+                    data=None if data is None else datasets.load(data),
+                    scheme=wanted.name,
+                    options=options,
+                    one=lambda size, own, file: convert(
+                        path,
+                        file,
+                        scheme=scheme,
+                        keep_8bit=keep_8bit,
+                        data=own,
+                        runtimes=runtimes,
+                        metric=metric,
+                        tasks=tasks,
+                        output_name=output_name,
+                        batch_size=batch_size,
+                        shapes=size,
+                        custom_objects=custom_objects,
+                        trust=trust,
+                    ),
+                )
+        shapes = shapes[0] if shapes else {}
     device = None if target is None else targets.target(target)
     translator = _translator(output, wanted, device)
     if stream is not None and translator is not None:
@@ -213,6 +247,19 @@ def convert(
         variant.fidelity,
         None if stream is None else stream_of(read(content)),
     )
+
+
+def _require_plain(output: Path, target: str | None, stream: int | None) -> None:
+    """Raises ConfigError where what is asked for takes one size alone."""
+    said = {
+        f"-o {output}": output.suffix != ".tflite",
+        f"--target {target}": target is not None,
+        "--stream": stream is not None,
+    }
+    if given := [option for option, is_said in said.items() if is_said]:
+        raise ConfigError(
+            f"Expected a .tflite of several sizes without a target or steps, got {given[0]}. Try --shape once for it."
+        )
 
 
 def _whole(model: Path, data: Dataset, folder: Path, conditions: Conditions) -> Variant:

@@ -10,6 +10,7 @@ from edgeopt import drawing, files, formats
 from edgeopt.drawing import colouring
 from edgeopt.drawing.colouring import COLOURS, MEASURED, Colouring
 from edgeopt.errors import ConfigError, DataError, ModelError
+from edgeopt.formats import signatures
 from edgeopt.formats.contract import FileFacts
 from edgeopt.plain import from_plain
 from edgeopt.tflite.model import printable
@@ -22,6 +23,7 @@ def draw(
     *,
     colour: str = "kind",
     measured: Path | str | None = None,
+    signature: str | None = None,
     force: bool = False,
 ) -> Path:
     """Draws the graph of a converted file as an SVG.
@@ -31,6 +33,7 @@ def draw(
         output: the picture.
         colour: one of COLOURS: "bytes" of weights, "macs", measured "time" or "error", or the "kind" of operator.
         measured: what the command of MEASURED printed, for "time" and "error".
+        signature: of a `.tflite` that has several, which is drawn alone; all graphs when None.
         force: write over a file that is there.
 
     Raises:
@@ -45,8 +48,10 @@ def draw(
         raise ModelError(
             f"Expected a {suffixes} to draw, got {file}. Try edgeopt view {file}, which shows models of every format."
         )
-    facts = formats.facts(file)
-    files.atomic_write(output, drawing.svg(facts, printable(file.name), _colouring(facts, file, colour, measured)))
+    with signatures.of(file, signature) as (one, _):
+        facts = formats.facts(one)
+        colours = _colouring(facts, file, colour, measured)
+        files.atomic_write(output, drawing.svg(facts, printable(file.name), colours))
     return output
 
 

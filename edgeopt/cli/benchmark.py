@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @common.shape_option
 @common.delegate_options
 @devices.device_options
+@common.signature_option
 @common.code_option
 @common.seed_option
 @common.json_option
@@ -46,6 +47,7 @@ def command(
     benchmark_model: Path | None,
     gpu: bool,
     report: Path | None,
+    signature: str | None,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -82,6 +84,7 @@ def command(
                 delegate=common.delegate_from(delegate, delegate_settings),
                 inputs=None if dataset is None else dataset.calibration,
                 shapes=parse_shapes(shapes),
+                signature=signature,
                 seed=data["seed"],
             )
     result = devices.combined(here, there)

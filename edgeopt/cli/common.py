@@ -164,6 +164,19 @@ shape_option = click.option(
     "Repeatable, one an input.",
 )
 
+sizes_option = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="[NAME=]N,N,…",
+    help="Fixes sizes that the model leaves free, the batch first: 1,64,64,3. As the data are if not given. "
+    "Repeatable, one an input; said twice of an input, the file gets a signature for each size.",
+)
+
+signature_option = click.option(
+    "--signature", metavar="NAME", help="Of a .tflite that has several, as size_64x64; its main graph's if not given."
+)
+
 runtime_option = click.option(
     "--runtime",
     "runtimes",

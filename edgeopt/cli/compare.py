@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @common.one_runtime_option
 @click.option("--runtime-b", metavar="NAME", help="What B runs on, where that is not the same.")
 @click.option("--layer-samples", type=click.IntRange(0), default=16, show_default=True, help="0 leaves layers out.")
+@common.signature_option
 @common.code_option
 @common.seed_option
 @common.json_option
@@ -34,6 +35,7 @@ def command(
     runtime: str,
     runtime_b: str | None,
     layer_samples: int,
+    signature: str | None,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -62,6 +64,7 @@ def command(
             runtime=runtime,
             runtime_b=runtime_b,
             layer_samples=layer_samples,
+            signature=signature,
         )
     common.print_json(result) if as_json else _show(result)
 

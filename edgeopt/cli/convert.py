@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ from edgeopt.cli import common
 from edgeopt.compilers import CALIBRATIONS
 from edgeopt.errors import ConfigError
 from edgeopt.formats import FORMATS
-from edgeopt.units import parse_shapes
+from edgeopt.units import parse_sizes
 
 if TYPE_CHECKING:
     from edgeopt.api.convert import Conversion
+    from edgeopt.api.sizes import Sized
 
 
 @click.command("convert", short_help="Convert in one scheme, calibrated with your data and verified.")
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     "given.",
 )
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
-@common.shape_option
+@common.sizes_option
 @click.option(
     "--stream",
     type=click.IntRange(0),
@@ -115,7 +117,7 @@ def command(
             opset=opset or 0,
             output_name=output_name,
             batch_size=batch_size or None,
-            shapes=parse_shapes(shapes),
+            shapes=parse_sizes(shapes),
             stream=stream,
             time_axis=time_axis,
             custom_objects=custom_objects,
@@ -143,9 +145,8 @@ def _show(result: Conversion) -> None:
         + (f", loads from TensorFlow Lite {result.minimum_runtime}" if result.minimum_runtime else "")
         + (", for the NPU's driver" if result.target and not result.minimum_runtime else "")
     )
-    for role, specs in (("input", result.inputs), ("output", result.outputs)):
-        for spec in specs:
-            console.print(f"  {role} {common.describe_spec(spec)}")
+    for one in result.signatures or (result,):
+        _show_interface(console, one)
     for row in result.runtimes:
         console.print(f"  {row.name} {row.version}: {common.describe_runtime(row)}")
     if result.fidelity is not None:
@@ -157,4 +158,27 @@ def _show(result: Conversion) -> None:
     unscored = () if result.fidelity is None else result.fidelity.notes
     for note in (*result.notes, *unscored, *(result.target.estimate.notes if result.target else ())):
         console.print(f"  note: {note}")
-    common.print_problems(console, {"": result.fidelity})
+    common.print_problems(console, {one.name: one.fidelity for one in result.signatures} or {"": result.fidelity})
+
+
+def _show_interface(console: Any, one: Conversion | Sized) -> None:
+    """Prints inputs and outputs, and of a signature all that was verified of it."""
+    from edgeopt.api.sizes import Sized
+    from edgeopt.report import fidelity
+
+    indent = "  "
+    if isinstance(one, Sized):
+        console.print(f"  signature {one.name}: {one.macs:,} MACs")
+        indent = "    "
+    for role, specs in (("input", one.inputs), ("output", one.outputs)):
+        for spec in specs:
+            console.print(f"{indent}{role} {common.describe_spec(spec)}")
+    if not isinstance(one, Sized):
+        return
+    if not math.isnan(one.keras_db):
+        loudness = "the same outputs" if math.isinf(one.keras_db) else f"SQNR {one.keras_db:.1f} dB"
+        console.print(f"{indent}beside Keras: {loudness}")
+    if one.fidelity is not None:
+        console.print(f"{indent}{fidelity.summary(one.fidelity)}")
+    for note in (*one.notes, *(one.fidelity.notes if one.fidelity else ())):
+        console.print(f"{indent}note: {note}")

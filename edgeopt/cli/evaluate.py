@@ -28,6 +28,7 @@ _MOST_MISTAKES = 10
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per invocation; chosen if not given.")
 @click.option("--details", is_flag=True, help="Also the score of each class or target, and what is taken for what.")
 @common.delegate_options
+@common.signature_option
 @common.code_option
 @common.seed_option
 @common.json_option
@@ -43,6 +44,7 @@ def command(
     details: bool,
     delegate: Path | None,
     delegate_settings: tuple[str, ...],
+    signature: str | None,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -71,6 +73,7 @@ def command(
             threads=threads,
             batch_size=batch_size,
             delegate=common.delegate_from(delegate, delegate_settings),
+            signature=signature,
         )
     if as_json:
         plain = to_plain(result)

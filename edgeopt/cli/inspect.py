@@ -21,6 +21,7 @@ _MEASURED_HELP = "; ".join(f"for {name}: what `edgeopt {command}` printed" for n
 @click.option("--graph", type=click.Path(path_type=Path), metavar="F.svg", help="Draw the graph as well.")
 @click.option("--colour", type=common.Named(COLOURS), default="kind", show_default=True, help="What its boxes show.")
 @click.option("--measured", type=click.Path(path_type=Path), metavar="F.json", help=f"{_MEASURED_HELP}.".capitalize())
+@common.signature_option
 @common.force_option
 @common.model_options
 @common.json_option
@@ -34,6 +35,7 @@ def command(
     measured: Path | None,
     force: bool,
     custom_objects: Path | None,
+    signature: str | None,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -54,8 +56,15 @@ def command(
         raise ConfigError("Expected a file for the picture with --colour and --measured, got none. Try --graph F.svg.")
     with common.progress_shown(quiet=quiet or as_json):
         if graph is not None:
-            edgeopt.draw(file, graph, colour=colour, measured=measured, force=force)
-        inspection = edgeopt.inspect(file, target=target, delegate=delegate, custom_objects=custom_objects, trust=trust)
+            edgeopt.draw(file, graph, colour=colour, measured=measured, signature=signature, force=force)
+        inspection = edgeopt.inspect(
+            file,
+            target=target,
+            delegate=delegate,
+            signature=signature,
+            custom_objects=custom_objects,
+            trust=trust,
+        )
     if as_json:
         common.print_json(inspection)
         return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeopt import data as datasets
 from edgeopt import files, progress
@@ -21,6 +23,8 @@ from edgeopt.conversion.streaming.states import alike, noted
 from edgeopt.conversion.unconvertible import unconvertible
 from edgeopt.conversion.unrolling import unrolled
 from edgeopt.errors import ConfigError, ConversionError
+from edgeopt.frameworks import load
+from edgeopt.loading import proof
 from edgeopt.schemes import scheme as scheme_named
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import compact
@@ -30,6 +34,9 @@ from edgeopt.vocabulary import Scheme, Shape, TensorSpec
 if TYPE_CHECKING:
     from edgeopt.data import Part
     from edgeopt.loading import LoadedModel
+
+# Samples by input, and of each the model's outputs.
+Answers = tuple[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], ...]
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,26 @@ class Converter:
         holding.require(content, scheme)
         steps = self._as_it_is.steps
         return content if steps is None else noted(content, steps.stream)
+
+    def answers(self, sizes: Sequence[Shape], samples: Sequence[Mapping[str, np.ndarray]] | None = None) -> Answers:
+        """Returns samples and what the model itself makes of each; of a `.tflite` it is not known.
+
+        Args:
+            sizes: of the inputs, the batch first; the model leaves them free.
+            samples: by input; generated ones where None.
+        """
+        keras = self._model.keras if self._model.keras is not None else self._model.original
+        if self._model.source_format == "tflite" or (samples is None and self._model.keras is None):
+            return ()
+        names = [spec.name for spec in self._model.inputs]
+        if samples is None:
+            samples = [dict(zip(names, proof.generated_inputs(keras, shapes=sizes)))]
+        constant, function = load("tensorflow").constant, self._model.inference_function(None)
+        found = []
+        for sample in samples:
+            outputs = function(*(constant(sample[spec.name], spec.dtype) for spec in self._model.inputs))
+            found.append((sample, {name: np.asarray(value) for name, value in outputs.items()}))
+        return tuple(found)
 
     def suspects(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns the layers that loop in the model's float file, and the names of all its operators."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeopt import frameworks, workers
-from edgeopt.conversion.converter import Converter, ConvertOptions, ModelSummary, open_converter
+from edgeopt.conversion.converter import Answers, Converter, ConvertOptions, ModelSummary, open_converter
 from edgeopt.conversion.refusals import crash_in_words
 from edgeopt.errors import ConversionError, EdgeoptError
 from edgeopt.runtimes import Request, refusals
-from edgeopt.vocabulary import Scheme
+from edgeopt.vocabulary import Scheme, Shape
 
 # TensorFlow 2.20 and 2.21 leak about 20 MB a conversion.
 RENEW_AFTER = 50
@@ -84,6 +86,11 @@ class IsolatedConverter:
     def simulate(self, output: Path) -> None:
         """As Converter.simulate; a crash becomes a ConversionError."""
         self._call("simulate", output, doing=f"Writing what {self._path} simulates")
+
+    def answers(self, sizes: Sequence[Shape], samples: Sequence[Mapping[str, np.ndarray]] | None = None) -> Answers:
+        """As Converter.answers; a crash becomes a ConversionError."""
+        found: Answers = self._call("answers", sizes, samples, doing=f"Running {self._path}")
+        return found
 
     def _suspects(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns, from a new worker, what of the model may have killed the converter; see Converter.suspects."""

@@ -12,7 +12,7 @@ from edgeopt.errors import ModelError
 from edgeopt.formats.contract import FileFacts, OperatorFacts
 from edgeopt.tflite import arithmetic
 from edgeopt.tflite.macs import count_macs, operator_macs
-from edgeopt.tflite.model import Operator, Subgraph, TFLiteModel
+from edgeopt.tflite.model import Operator, Signature, Subgraph, TFLiteModel
 from edgeopt.tflite.op_versions import minimum_runtime
 from edgeopt.tflite.reader import read_once
 from edgeopt.tflite.weights import Weights, WeightTensor, output_axis, stored_operand, trained_operands, weigh
@@ -119,12 +119,25 @@ def _values(model: TFLiteModel, weight: StoredWeight) -> np.ndarray:
     )
 
 
+def _of_signature(model: TFLiteModel, signature: Signature) -> str:
+    """Returns "signature size_64x64: image 1x64x64x3, 44,433,408 MACs"."""
+    graph = model.subgraphs[signature.subgraph]
+    shapes = (
+        f"{name} {'x'.join('?' if n is None else str(n) for n in graph.tensors[index].signature)}"
+        for name, index in signature.inputs.items()
+    )
+    macs = sum(operator_macs(graph, operator) for operator in graph.operators)
+    return f"signature {signature.key}: {', '.join(shapes)}, {macs:,} MACs"
+
+
 def _notes(model: TFLiteModel, weights: Weights, loops: int) -> list[str]:
     notes = []
     if len(model.subgraphs) > 1:
         notes.append(
             f"{len(model.subgraphs)} graphs; signatures: {', '.join(s.key for s in model.signatures) or 'none'}"
         )
+    if len({signature.subgraph for signature in model.signatures}) > 1:
+        notes += [_of_signature(model, signature) for signature in model.signatures]
     if loops:
         notes.append(f"{loops} loops: the file does not tell their rounds, so their MACs count once")
     first = {spec.shape[0] for spec in model.inputs if spec.shape}

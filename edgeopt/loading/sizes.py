@@ -5,7 +5,7 @@ Delegates, microcontrollers and quantizers want every size known. The batch is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,7 @@ def with_sizes(model: LoadedModel, shapes: Mapping[str, Shape], *, part: Part | 
     Raises:
         ConfigError: there is no such input, or its shape does not fit.
     """
-    only = model.inputs[0].name if len(model.inputs) == 1 else ""
-    wanted = {name or only: shape for name, shape in shapes.items()}
-    names = [spec.name for spec in model.inputs]
-    if unknown := [name for name in wanted if name not in names]:
-        raise ConfigError(
-            f"Expected a shape for one of the inputs {', '.join(names)}, got one for {unknown[0]!r}. "
-            f"Try --shape {names[0]}=1,64,64,3."
-        )
+    wanted = _by_input(model.inputs, shapes)
     sampled = _sampled(model, part)
     notes = []
     inputs = []
@@ -52,6 +45,43 @@ def with_sizes(model: LoadedModel, shapes: Mapping[str, Shape], *, part: Part | 
                 "do not take: --shape fixes them"
             )
     return replace(model, inputs=tuple(inputs), notes=(*model.notes, *notes))
+
+
+def sized(inputs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
+    """Returns a model's inputs with all their sizes but the batch, which stays as it is.
+
+    Args:
+        inputs: with the batch first.
+        shapes: see `with_sizes`.
+
+    Raises:
+        ConfigError: see `with_sizes`; or a size stays free.
+    """
+    wanted = _by_input(inputs, shapes)
+    found = tuple(replace(s, shape=_fixed(s, wanted[s.name])) if s.name in wanted else s for s in inputs)
+    if free := next((spec for spec in found if None in spec.shape[1:]), None):
+        raise ConfigError(
+            f"Expected every size of the input {free.name!r}, got {_shown(free.shape[1:])}. "
+            f"Try --shape {free.name}=SIZES for each signature."
+        )
+    return found
+
+
+def _by_input(inputs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Returns the shapes by the names of inputs.
+
+    Raises:
+        ConfigError: there is no such input.
+    """
+    only = inputs[0].name if len(inputs) == 1 else ""
+    wanted = {name or only: shape for name, shape in shapes.items()}
+    names = [spec.name for spec in inputs]
+    if unknown := [name for name in wanted if name not in names]:
+        raise ConfigError(
+            f"Expected a shape for one of the inputs {', '.join(names)}, got one for {unknown[0]!r}. "
+            f"Try --shape {names[0]}=1,64,64,3."
+        )
+    return wanted
 
 
 def _sampled(model: LoadedModel, part: Part | None) -> dict[str, Shape]:

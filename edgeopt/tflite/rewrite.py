@@ -204,21 +204,32 @@ def changed(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     Raises:
         ModelError: `content` is no `.tflite` file, or one of over 2 GB.
     """
-    parsed = reader.read(content)
     schema = frameworks.load("litert_schema")
-    try:
-        model = schema.ModelT.InitFromPackedBuf(_inside(parsed), 0)
-        _fill_in(model, schema)
-    except reader.CORRUPT as error:
-        raise _unreadable() from error
+    model = objects_of(content)
     change(model, schema)
     model.buffers = [_AlignedBuffer(schema, buffer.data) for buffer in model.buffers]
-    builder = _sharing_builder(parsed.size_bytes + 1024)
+    builder = _sharing_builder(len(content) + 1024)
     try:
         builder.Finish(model.Pack(builder), reader.IDENTIFIER)
     except reader.CORRUPT as error:
         raise _unreadable() from error
     return bytes(builder.Output())
+
+
+def objects_of(content: bytes) -> Any:
+    """Returns a file as objects of the schema, all buffers inside, for `changed` and what takes parts of it over.
+
+    Raises:
+        ModelError: see `changed`.
+    """
+    model = reader.read(content)
+    schema = frameworks.load("litert_schema")
+    try:
+        found = schema.ModelT.InitFromPackedBuf(_inside(model), 0)
+        _fill_in(found, schema)
+    except reader.CORRUPT as error:
+        raise _unreadable() from error
+    return found
 
 
 def _used(model: Any, *, but: Any = None) -> set[int]:

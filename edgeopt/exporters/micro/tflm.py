@@ -18,6 +18,7 @@ from edgeopt.exporters.micro.rendering import project_values, render
 from edgeopt.runtimes import tflm
 from edgeopt.runtimes.state import variables
 from edgeopt.tflite import lifetimes, rewrite
+from edgeopt.tflite.signatures import main_alone
 
 if TYPE_CHECKING:
     from edgeopt.exporters.micro import Micro
@@ -121,6 +122,8 @@ def project(source: Source, settings: Micro) -> Project:
 def lean(source: Source, expected: list[dict[str, np.ndarray]]) -> bytes:
     """Returns the file without what no device reads: names inside the graph, signatures, metadata, description.
 
+    Of several signatures the main graph's stays.
+
     Its outputs on TFLM are compared with `expected`, bit for bit; where they differ the file stays as it is.
 
     Raises:
@@ -144,7 +147,7 @@ def _stripped(source: Source) -> bytes:
             for index, tensor in enumerate(graph.tensors):
                 tensor.name = names.get(index) if number == 0 else None
 
-    return rewrite.changed(source.content, strip)
+    return rewrite.changed(main_alone(source.content), strip)
 
 
 def _estimated_arena(model: TFLiteModel) -> int:
