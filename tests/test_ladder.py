@@ -107,10 +107,10 @@ def test_a_cut_is_as_deep_as_the_budgets_need() -> None:
     for scheme, stored in (("", 1.0), ("int4", in_four_bits)):
         count, share = at_hand.cut(scheme)
         assert count == "bytes"
-        assert size(share, stored) <= 0.95 * limit < size(share + 0.01, stored)
+        assert size(share, stored) <= 0.97 * limit < size(share + 0.01, stored)
     fast = situation(Gain.LATENCY, budgets=Budgets(max_latency_ms=1.0), latency_ms=4.0)
     # Fewer bits are no faster.
-    assert fast.cut() == fast.cut("int4") == ("macs", round(0.95 / 4, 2))
+    assert fast.cut() == fast.cut("int4") == ("macs", round(0.97 / 4, 2))
     assert situation(Gain.LATENCY).cut() == ("macs", 0.5)
     assert situation(Gain.BYTES, budgets=Budgets(max_size_bytes=1)).cut() == ("bytes", 0.15)
 
@@ -162,6 +162,32 @@ def test_a_cut_without_training_is_not_deeper_than_what_may_survive() -> None:
 def test_what_brings_nothing_here_says_why(name: str, at_hand: Situation, why: str) -> None:
     rung = next(rung for rung in RUNGS if rung.name == name)
     assert why in rung.idle(at_hand)
+
+
+@pytest.mark.parametrize("name", ["repair", "quantization-aware training"])
+def test_what_the_base_lacks_and_a_rung_does_not_bring_is_no_reason_to_climb_it(name: str) -> None:
+    """A smaller file loses too much; int8, which could be mended, stays too large."""
+    rung = next(rung for rung in RUNGS if rung.name == name)
+    budgets = Budgets(max_drop=1.0, max_size_bytes=INT8_BYTES // 2)
+    large = situation(
+        Gain.QUALITY, Gain.BYTES, budgets=budgets, drop=1.5, base_lacks=frozenset({Gain.QUALITY, Gain.BYTES})
+    )
+    assert rung.idle(large) in (
+        "it does not bring bytes, which int8 lacks",
+        f"with every weight in four bits the file would still take about {INT8_BYTES - WEIGHTS_BYTES // 2:,} bytes",
+    )
+    assert rung.idle(replace(large, asked=Recipe(schemes=DEFAULTS), base_lacks=frozenset({Gain.QUALITY}))) == ""
+
+
+def test_cuts_are_fine_where_time_does_not_count() -> None:
+    def multiples(*lacking: Gain) -> set[int]:
+        budgets = Budgets(max_size_bytes=int(0.7 * INT8_BYTES), max_latency_ms=1.0)
+        at_hand = situation(*lacking, budgets=budgets, latency_ms=1.5)
+        rungs = [rung for rung in RUNGS if rung.name in ("cut", "shrink")]
+        return {recipe.steps[0].multiple_of for rung in rungs for recipe in rung.candidates(at_hand)}  # type: ignore[attr-defined]
+
+    assert multiples(Gain.BYTES) == {4}
+    assert multiples(Gain.BYTES, Gain.LATENCY) == {8}
 
 
 def test_layers_keep_eight_bits_whose_fewer_the_target_s_runtimes_refuse() -> None:

@@ -375,6 +375,7 @@ class _Climber:
             None if base.drop is None else base.drop.value,
             report.bounded_ms(base),
             self._target,
+            frozenset(found.lacks for found in broken(report, base)),
             self._four_bits_lose(report),
             frozenset(SCHEMES if self._asked.schemes == schemes.DEFAULTS else self._asked.schemes),
         )

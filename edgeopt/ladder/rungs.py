@@ -19,12 +19,14 @@ from edgeopt.vocabulary import Gain, Variant
 
 FOUR_BITS = "int4"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
-_ROOM = 0.95
+_ROOM = 0.97
 # Of each channel a file has a bias, two scales, the weight's and the bias', and more of which there is less; `shrink`
 # counts a bias and a scale.
 _CHANNEL_BYTES, _COUNTED_BYTES = 13, 8
 # Channels go more slowly than weights, which most layers have on two sides of them: this power of the share is left.
 _CHANNELS_LEFT = 0.8
+# Channel counts are kept multiples of this where time does not count, of the recipe's number where it does.
+_FINE = 4
 # The second cut, in parts of the first.
 _DEEPER = 0.7
 # Of weights or arithmetic, the least and the most that a cut keeps.
@@ -43,6 +45,7 @@ class Situation:
         lacking: what is to be brought: what the nearest variants lack, or what the aim goes on gaining.
         facts: of the model as it came.
         base: the model as it came in integers, what every cut is measured against.
+        base_lacks: what that lacks: it stays where a rung does not bring it.
         drop: what that loses, in points or per cent; None where it is not known.
         latency_ms: what it takes of a budget of latency; None where that is not known.
         target: None where the model is for no device in particular.
@@ -57,6 +60,7 @@ class Situation:
     drop: float | None = None
     latency_ms: float | None = None
     target: Target | None = None
+    base_lacks: frozenset[Gain] = frozenset()
     four_bits_lose: str = ""
     allowed: frozenset[str] = frozenset(SCHEMES)
 
@@ -201,7 +205,7 @@ def _mixed(situation: Situation) -> Iterable[Recipe]:
 
 
 def _trained(situation: Situation) -> Iterable[Recipe]:
-    if situation.wants(Gain.QUALITY):
+    if situation.wants(Gain.QUALITY) and not _stays(situation, Gain.QUALITY):
         yield _packaged("qat", situation, situation.scheme)
     if situation.wants(Gain.BYTES) and not _no_four_bits(situation):
         yield _packaged("qat-int4", situation, FOUR_BITS)
@@ -241,8 +245,10 @@ def _cut_to_four_bits(situation: Situation) -> Recipe:
 
 
 def _cut(situation: Situation, scheme: str, count: str, kept: float) -> Recipe:
-    budget: dict[str, float | None] = {"macs": None, count: kept}
-    return _packaged("half-macs", situation, scheme, f"{100 * kept:.0f}%-of-{count}", **budget)
+    changed: dict[str, Any] = {"macs": None, count: kept}
+    if not situation.wants(Gain.LATENCY):
+        changed["multiple_of"] = _FINE
+    return _packaged("half-macs", situation, scheme, f"{100 * kept:.0f}%-of-{count}", **changed)
 
 
 def _untrained(recipe: Recipe) -> Recipe:
@@ -259,10 +265,17 @@ def _student(situation: Situation) -> Iterable[Recipe]:
 # --- what brings nothing here -----------------------------------------------------------------------------------------
 
 
-def _nothing_lost(situation: Situation) -> str:
+def _stays(situation: Situation, *brought: Gain) -> str:
+    """Says what stays of that which the base lacks where only some of it is brought, "" where nothing does."""
+    left = situation.base_lacks - set(brought) - {Gain.RUNS}
+    lacks = " and ".join(gain.value for gain in Gain if gain in left)
+    return f"it does not bring {lacks}, which {situation.base.name} lacks" if left else ""
+
+
+def _nothing_to_mend(situation: Situation) -> str:
     if situation.drop is not None and situation.drop <= 0:
         return f"{situation.base.name} loses nothing that could be mended"
-    return ""
+    return _stays(situation, Gain.QUALITY)
 
 
 def _refused_four_bits(situation: Situation) -> str:
@@ -275,14 +288,17 @@ def _refused_four_bits(situation: Situation) -> str:
 
 def _no_four_bits(situation: Situation) -> str:
     every = 1 - situation.weights_share / 2
-    return _refused_four_bits(situation) or _too_large(situation, every, "with every weight in four bits")
+    return (
+        _refused_four_bits(situation)
+        or _too_large(situation, every, "with every weight in four bits")
+        or _stays(situation, Gain.BYTES, Gain.QUALITY)
+    )
 
 
 def _too_large(situation: Situation, least: float, how: str) -> str:
     """Says that a file is too large at best, where it is; `least` is the share of the base's bytes that it has then."""
     share, size = situation.size_share, situation.base.size_bytes or 0
-    only = situation.lacking <= {Gain.BYTES}
-    if only and share is not None and least > share:
+    if share is not None and least > share:
         return f"{how} the file would still take about {least * size:,.0f} bytes"
     return ""
 
@@ -321,7 +337,7 @@ RUNGS: tuple[Rung, ...] = (
         "mend ranges and biases without training",
         frozenset({Gain.QUALITY}),
         _repairs,
-        _nothing_lost,
+        _nothing_to_mend,
     ),
     Rung("four bits", "four bits a weight, rounded by what each layer computes", _SMALLER, _four_bits, _no_four_bits),
     Rung(
@@ -343,7 +359,9 @@ RUNGS: tuple[Rung, ...] = (
         "train with simulated integers",
         frozenset({Gain.QUALITY, Gain.BYTES}),
         _trained,
-        lambda situation: "" if list(_trained(situation)) else _no_four_bits(situation),
+        lambda situation: (
+            "" if list(_trained(situation)) else _no_four_bits(situation) or _stays(situation, Gain.QUALITY)
+        ),
     ),
     Rung(
         "shrink and four bits",
