@@ -261,18 +261,17 @@ def _pruned(model: Any, steps: int) -> Any:
 
 
 def _rounded(model: Any, steps: int) -> Any:
-    """Returns it as "Quantize some layers" of tfmot's guide has it, where it refuses only layers without weights."""
+    """Returns it as "Quantize some layers" of tfmot's guide has it: all but those without weights that it refuses."""
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
         default_8bit_quantize_registry as registry,
     )
 
     keras, quantization = load("tf_keras"), load("tfmot").quantization.keras
     known = registry.Default8BitQuantizeRegistry()
-    if any(layer.weights and not known.supports(layer) for layer in model.layers):
-        return quantization.quantize_model(model)
 
     def wrapped(layer: Any) -> Any:
-        return quantization.quantize_annotate_layer(layer) if known.supports(layer) else layer
+        refused = not layer.weights and not known.supports(layer)
+        return layer if refused else quantization.quantize_annotate_layer(layer)
 
     return quantization.quantize_apply(keras.models.clone_model(model, clone_function=wrapped))
 

@@ -38,7 +38,8 @@ class Training(Choices):
     loss: tuple[str, ...] | None = option(
         None,
         "What is learned from labels, instead of what the model was compiled with, or its task's own: a Keras loss or "
-        "a function f(labels, outputs) that gives a number for each sample; of one output with its name before it.",
+        "a function f(labels, outputs) that gives a number for each sample; of one output with its name before it, "
+        "without it a function gets several outputs at once, as dicts by name.",
         metavar="[OUTPUT=]NAME|module:function",
     )
     class_weight: str | None = option(

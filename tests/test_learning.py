@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,14 @@ OWN = """
 import tensorflow as tf
 def each(labels, outputs):
     return tf.reduce_mean(tf.abs(tf.cast(labels, tf.float32) - outputs), axis=-1)
+def coupled(labels, outputs):
+    there = tf.cast(labels["there"], tf.float32)
+    off = tf.reduce_mean(tf.abs(labels["place"] - outputs["place"]), axis=-1)
+    return tf.abs(there - outputs["there"][:, 0]) + there * off
+def decoded(labels, outputs):
+    return tf.abs(outputs["there"] - labels[:, :1]) + tf.abs(outputs["place"] - labels[:, 1:])
+def whole_of_all(labels, outputs):
+    return tf.reduce_mean(outputs["there"])
 def whole(labels, outputs):
     return tf.reduce_mean(tf.abs(labels - outputs))
 def failing(labels, outputs):
@@ -329,6 +338,63 @@ def test_a_function_of_one_s_own_is_minimized(own: Path) -> None:
 def test_a_function_that_is_no_loss_is_refused(own: Path, loss: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         aims_of(model_of((6,), ("out", 3, None)), {"x": X, "y": X[:, :3] + 1}, replace(ALONE, loss=(loss,)))
+
+
+def _two_heads() -> tuple[Any, dict[str, np.ndarray]]:
+    labels = {"y_there": (X[:, :1] > 0.5).astype("uint8"), "y_place": X[:, 1:3]}
+    return model_of((6,), ("there", 1, None), ("place", 2, None)), {"x": X, **labels}
+
+
+def test_a_function_of_all_heads_gets_labels_and_outputs_by_name(own: Path, tmp_path: Path) -> None:
+    model, arrays = _two_heads()
+    chosen = replace(ALONE, loss=("own_losses:coupled",), alpha=0.1, epochs=40, learning_rate=0.05)
+    aims = aims_of(model, arrays, chosen)
+    assert aims.notes == ("loss of there, place together: own_losses:coupled, as was said",)
+    there, place = (np.asarray(output) for output in model(X))
+    seen, off = arrays["y_there"][:, 0], np.abs(arrays["y_place"] - place).mean(axis=-1)
+    first = np.mean(np.abs(seen - there[:, 0]) + seen * off)
+    assert mean_of(model, aims, arrays) == pytest.approx(first, rel=1e-4)
+    # Beside a teacher, who answers for each head, and with samples that count unlike.
+    named = {re.sub("^([xy])", r"\1_train", name): array for name, array in arrays.items()}
+    data = load_data({**named, "w_train": np.linspace(0.5, 1.5, 32).astype("float32")})
+    fit(model, data, chosen, teachers=[_two_heads()[0]], goal=Goal(("there", "place")), folder=tmp_path)
+    assert mean_of(model, aims, arrays) < 0.7 * first
+
+
+def test_labels_of_no_head_alone_reach_the_function_as_they_are(own: Path) -> None:
+    model, labels = _two_heads()[0], X[:, :3]
+    aims = aims_of(model, {"x": X, "y": labels}, replace(ALONE, loss=("own_losses:decoded",)))
+    there, place = (np.asarray(output) for output in model(X))
+    expected = np.abs(there - labels[:, :1]) + np.abs(place - labels[:, 1:])
+    assert mean_of(model, aims, {"x": X, "y": labels}) == pytest.approx(expected.mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (
+            ("own_losses:each",),
+            r"failed on labels {there: \(32,\), place: \(32, 2\)} and outputs {there.*OUTPUT=own_los",
+        ),
+        (
+            ("own_losses:whole_of_all",),
+            "own_losses:whole_of_all to give a number for each of 32 samples, got one number",
+        ),
+        (("own_losses:coupled", "there=mse"), "Expected own_losses:coupled alone as --loss, .* got another for there"),
+    ],
+)
+def test_a_function_that_takes_one_head_is_not_one_of_all(own: Path, loss: tuple[str, ...], words: str) -> None:
+    model, arrays = _two_heads()
+    with pytest.raises(ConfigError, match=words):
+        aims_of(model, arrays, replace(ALONE, loss=loss))
+
+
+def test_a_function_of_all_heads_wants_labels_that_are_theirs(own: Path) -> None:
+    model, chosen = _two_heads()[0], replace(ALONE, loss=("own_losses:coupled",))
+    with pytest.raises(DataError, match="Expected labels to train on, got samples without"):
+        aims_of(model, {"x": X}, chosen)
+    with pytest.raises(DataError, match=r"for the outputs there, place, got some for 'plase'\. Did you mean 'place'"):
+        aims_of(model, {"x": X, "y_plase": X}, chosen)
 
 
 def test_the_code_of_a_compiled_loss_is_the_user_s_to_bring(own: Path, tmp_path: Path) -> None:

@@ -75,30 +75,35 @@ def own_loss(spec: LossSpec) -> Computed:
 
 
 def require_per_sample(loss: Computed, name: str, targets: Any, outputs: Any) -> None:
-    """Tries a loss on a few samples.
+    """Tries a loss on a few samples; of several outputs at once where these come by name.
 
     Raises:
         ConfigError: it fails, or gives one number for all of them.
     """
+    together = isinstance(outputs, Mapping)
+    count = (next(iter(outputs.values())) if together else outputs).shape[0]
     try:
         values = np.asarray(loss(targets, outputs))
     # Whatever a user's code raises is theirs to mend.
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
+        way = f"--loss OUTPUT={name} where it takes those of one output" if together else "another --loss"
         raise ConfigError(
             f"The loss {name} failed on labels {_shape(targets)} and outputs {_shape(outputs)}: "
-            f"{type(error).__name__}: {first} Try labels as it takes them, or another --loss."
+            f"{type(error).__name__}: {first} Try labels as it takes them, or {way}."
         ) from error
-    if values.ndim == 0 or values.shape[0] != outputs.shape[0]:
+    if values.ndim == 0 or values.shape[0] != count:
         got = "one number for the batch" if values.ndim == 0 else f"shape {values.shape}"
         raise ConfigError(
-            f"Expected the loss {name} to give a number for each of {outputs.shape[0]} samples, got {got}. Try a mean "
+            f"Expected the loss {name} to give a number for each of {count} samples, got {got}. Try a mean "
             "over all axes but the first: tf.reduce_mean(values, axis=range(1, values.shape.rank))."
         )
 
 
-def _shape(values: Any) -> tuple[int, ...]:
-    return tuple(np.shape(values))
+def _shape(values: Any) -> str:
+    if isinstance(values, Mapping):
+        return "{" + ", ".join(f"{name}: {_shape(value)}" for name, value in values.items()) + "}"
+    return str(tuple(np.shape(values)))
 
 
 def _registered(name: str) -> Any:

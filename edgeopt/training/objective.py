@@ -108,11 +108,31 @@ class Aim:
 
 
 @dataclass(frozen=True)
+class Coupled:
+    """A loss of all outputs together.
+
+    Attributes:
+        loss: f(labels, outputs) gives a number for each sample; outputs come by name, and labels too where each output
+            has its own.
+        words: which loss, and why.
+    """
+
+    loss: Computed
+    words: str
+
+    @staticmethod
+    def labels(aims: Sequence[Aim], targets: Sequence[Any]) -> Any:
+        """Returns targets, in the order of aims, as the loss takes them: by output, or the only ones, of no output."""
+        return targets[0] if aims[0].index < 0 else {aim.output: target for aim, target in zip(aims, targets)}
+
+
+@dataclass(frozen=True)
 class Objective:
     """What is learned.
 
     Attributes:
         aims: from labels; none where a teacher has all the weight.
+        coupled: the loss of all of them together, where it is one; theirs then count for nothing.
         tasks: of every output, as far as model, labels and people tell; None where they do not.
         outputs: their names.
     """
@@ -120,11 +140,12 @@ class Objective:
     aims: tuple[Aim, ...]
     tasks: tuple[Task | None, ...]
     outputs: tuple[str, ...]
+    coupled: Coupled | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Which losses were taken, and why."""
-        return tuple(aim.words for aim in self.aims)
+        return tuple(aim.words for aim in self.aims) if self.coupled is None else (self.coupled.words,)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -133,12 +154,18 @@ class Objective:
 
     def mean(self, targets: Sequence[Any], outputs: Sequence[Any], samples: Any = None) -> Any:
         """Returns the mean loss of a batch, summed over outputs by their weights; `samples` are weights of samples."""
+        if self.coupled is not None:
+            each = self.each(targets, outputs)
+            return load("tensorflow").reduce_mean(each if samples is None else each * samples)
         return sum(
             aim.weight * aim.mean(target, outputs[aim.index], samples) for aim, target in zip(self.aims, targets)
         )
 
     def each(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Returns the loss of each sample of a batch, [N]."""
+        if self.coupled is not None:
+            labels = self.coupled.labels(self.aims, targets)
+            return each_mean(self.coupled.loss(labels, dict(zip(self.outputs, outputs))))
         return sum(aim.weight * aim.each(target, outputs[aim.index]) for aim, target in zip(self.aims, targets))
 
     def aim(self, index: int) -> Aim | None:
@@ -183,6 +210,8 @@ def objective(model: Any, part: Part, training: Training, goal: Goal = UNSAID, *
                     f"{suggestion(output, names)}"
                 )
     by_teacher = taught and training.alpha == 1.0
+    if len(names) > 1 and ":" in losses.get("", "") and not by_teacher:
+        return _coupled(model, part, losses, goal, names)
     labelled = _labelled(part, names, goal, losses, taught=taught, by_teacher=by_teacher)
     outputs = some_outputs(model, part)
     tasks: list[Task | None] = []
@@ -205,6 +234,49 @@ def objective(model: Any, part: Part, training: Training, goal: Goal = UNSAID, *
             "samples (w_train)."
         )
     return Objective(tuple(aims), tuple(tasks), names)
+
+
+def _coupled(model: Any, part: Part, losses: Mapping[str, str], goal: Goal, names: tuple[str, ...]) -> Objective:
+    """Returns what a model learns by a function of all its labels and outputs.
+
+    Raises:
+        ConfigError: there is a loss of one output beside it, or it gives no number for each sample.
+        DataError: there are no labels.
+    """
+    said_for_all = losses[""]
+    if beside := [output for output in losses if output]:
+        raise ConfigError(
+            f"Expected {said_for_all} alone as --loss, which takes the labels and outputs of all "
+            f"{len(names)} heads at once, got another for {beside[0]}. Try --loss OUTPUT=NAME for each of them."
+        )
+    if not part.has_labels:
+        raise DataError("Expected labels to train on, got samples without. Try data with y_train.")
+    if unknown := [output for output in part.labels.outputs if output not in names]:
+        raise DataError(
+            f"Expected labels for the outputs {', '.join(names)}, got some for {unknown[0]!r}."
+            f"{suggestion(unknown[0], names)}"
+        )
+    loss, several = own_loss(said(said_for_all)), part.labels.outputs or ("",)
+    aims = tuple(
+        Aim(
+            names.index(output) if output else -1,
+            output,
+            TASKS["detection"],
+            loss,
+            Target(output, tells="boxes"),
+            weight=1.0,
+            words="",
+            known=False,
+        )
+        for output in several
+    )
+    coupled = Coupled(loss, f"loss of {', '.join(names)} together: {said_for_all}, as was said")
+    tf, batch = load("tensorflow"), next(part.batches(min(_ANSWERED, len(part))))
+    targets = [tf.constant(aim.target.of(batch)) for aim in aims]
+    outputs = {name: tf.constant(found) for name, found in zip(names, some_outputs(model, part))}
+    require_per_sample(loss, said_for_all, coupled.labels(aims, targets), outputs)
+    tasks = (goal.task(name) for name in names)
+    return Objective(aims, tuple(None if one is None else TASKS[one] for one in tasks), names, coupled)
 
 
 def some_outputs(model: Any, part: Part) -> list[np.ndarray]:
