@@ -24,7 +24,7 @@ from edgeopt.prospects import ModelFacts
 from edgeopt.rounding import softmaxed
 from edgeopt.rounding.walk import Settings, output_error, round_file, stored_in
 from edgeopt.schemes import SCHEMES
-from edgeopt.techniques import Carried, awq
+from edgeopt.techniques import Carried, awq, mixed
 from edgeopt.tflite.constants import with_small_constants
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
@@ -220,6 +220,27 @@ def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:
     # Tables stay at four bits in all of them.
     assert errors[0] < 0.25 * errors[1]
     assert errors[1] == pytest.approx(errors[2], rel=0.3)
+
+
+def test_the_layers_that_lose_most_get_eight_bits_within_a_size(small: Small, tmp_path: Path) -> None:
+    content = small.converted("int4-block32")
+    floating, start = tmp_path / "float.tflite", tmp_path / "start.tflite"
+    floating.write_bytes(small.floating)
+    start.write_bytes(content)
+    carried = Carried(tmp_path, converted=start)
+    # Biases that there were none of, and half of what a layer of 64 x 64 has more in eight bits.
+    size = len(content) + 64 * 4 + 3 * 64 * 64 // 2
+    given = (floating, SCHEMES["int4-block32"], small.samples, carried)
+    made, record = mixed.TECHNIQUE.apply(mixed.Mix(size=f"{size}B"), *given)
+    assert size - 64 * 64 < made.stat().st_size <= size
+    bits = [layer.weight.dtype for layer in layers(read(made.read_bytes())) if layer.weight.elements >= 1024]
+    assert 1 <= bits.count("int8") <= 3
+    assert bits.count("int4") == len(bits) - bits.count("int8") > 0
+    assert [(promise.kind, promise.kept) for promise in record.promises][1] == ("output error", True)
+    with pytest.raises(ConfigError, match=r"Expected a size of at least ([\d,]+) bytes") as refusal:
+        mixed.TECHNIQUE.apply(mixed.Mix(size="10KB"), *given)
+    least = int(str(refusal.value).partition("at least ")[2].partition(" ")[0].replace(",", ""))
+    assert least == pytest.approx(len(content), rel=0.02)
 
 
 # --- AWQ -------------------------------------------------------------------------------------------------------------

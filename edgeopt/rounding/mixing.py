@@ -46,6 +46,7 @@ class Mixed:
 class _Layer:
     pair: Pair
     elements: int
+    channels: int
     macs: int
     block: int
 
@@ -85,9 +86,14 @@ def mix(
     pairing = pair_weights(floating, quantized)
     there = _layers(pairing, chosen)
     block = there[0].block
-    high = stored_in(floating, quantized, {layer.pair.name: CHOICES[-1] for layer in there})
-    rest = len(high) - sum(layer.size_bytes(CHOICES[-1]) for layer in there)
-    sizes = np.array([[layer.size_bytes(bits) for bits in CHOICES] for layer in there]).reshape(-1, len(CHOICES))
+    sizes = np.array([[layer.size_bytes(bits) for bits in CHOICES] for layer in there], float).reshape(-1, len(CHOICES))
+    low, high = (
+        len(stored_in(floating, quantized, {layer.pair.name: bits for layer in there}, block=block)) for bits in CHOICES
+    )
+    rest = low - int(sizes[:, 0].sum())
+    # What each channel has in 8 bits alone: scales and zero points of its own, where it had those of blocks.
+    channels = np.array([layer.channels for layer in there])
+    sizes[:, -1] += channels * ((high - rest - sizes[:, -1].sum()) / channels.sum())
     work = np.array([[layer.macs * bits for bits in CHOICES] for layer in there], float).reshape(-1, len(CHOICES))
     budgets = [Budget(sizes, size - rest)]
     if bit_macs is not None:
@@ -119,7 +125,7 @@ def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:
         macs = operator_macs(pairing.quantized.main, operator)
         before = found.get(weight.index)
         found[weight.index] = (
-            _Layer(pair, weight.elements, macs, weight.block_size)
+            _Layer(pair, weight.elements, weight.shape[pair.quantized.axis], macs, weight.block_size)
             if before is None
             else replace(before, macs=before.macs + macs)
         )

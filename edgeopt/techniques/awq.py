@@ -106,7 +106,8 @@ def suits(scheme: Scheme, facts: ModelFacts) -> str:
 
 def remarks(step: Awq, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> Iterator[str]:
     """Yields why it is pointless in these schemes."""
-    if all(not scheme.is_low_bit for scheme in schemes):
+    quantized = [scheme for scheme in schemes if scheme.algorithm]
+    if quantized and not any(scheme.is_low_bit for scheme in quantized):
         yield "no scheme has weights of fewer than 8 bits: there is next to nothing to win back"
 
 
