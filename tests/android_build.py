@@ -81,6 +81,20 @@ class Classes:
                 found.setdefault(key, []).append(line.removeprefix(key).strip(" :"))
         return found
 
+    def written(self, module: Path, name: str, prompt: Sequence[int], count: int) -> dict[str, list[str]]:
+        """Returns the lines that TryWriter prints of com.example.`name`, by what they are about."""
+        camel = name.capitalize()
+        lines = run(
+            *("java", f"-Dshim={self.shim}", "-cp", ":".join(map(str, self.paths[2]))),
+            *("TryWriter", f"com.example.{name}.{camel}Writer", f"com.example.{name}.{camel}SelfTest"),
+            *(module / "src/main/assets", count, *prompt),
+        )
+        found: dict[str, list[str]] = {}
+        for line in lines.splitlines():
+            key, _, rest = line.partition(" ")
+            found.setdefault(key, []).append(rest)
+        return found
+
 
 _KEYS = (
     *(
@@ -105,7 +119,7 @@ def compiled(projects: Sequence[Path], folder: Path) -> Classes:
     )
     stubs, classes, kotlin, harness = (folder / name for name in ("stubs", "classes", "kotlin.jar", "harness"))
     _javac(stubs, [], sorted((STUBS / "android").rglob("*.java")))
-    _javac(harness, [stubs], [STUBS / "android_harness/Try.java"])
+    _javac(harness, [stubs], sorted((STUBS / "android_harness").glob("*.java")))
     modules = [project / "model" for project in projects if _litert(project / "model") == 2]
     _javac(classes, [stubs], _sources(modules, "src/main"))
     kotlin_sources = [file for module in modules for file in sorted(module.rglob("*.kt"))]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import android_build
+import decoder
 import numpy as np
 import pytest
 import runtime_models
@@ -26,6 +27,9 @@ from edgeopt.data.preprocessing import preprocess
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.exporters import shipped
 from edgeopt.exporters.android import Android, files
+from edgeopt.keras_bridge import to_keras2
+from edgeopt.language.generating import open_generator
+from edgeopt.language.lowering import lower
 from edgeopt.runtimes import samples
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.tflite import rewrite
@@ -84,9 +88,24 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
 
 
 @pytest.fixture(scope="module")
-def classes(cases: Mapping[str, Case], tmp_path_factory: pytest.TempPathFactory) -> android_build.Classes:
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A decoder, exported."""
+    folder = tmp_path_factory.mktemp("writer")
+    frameworks.load("keras").utils.set_random_seed(0)
+    model, _ = to_keras2(decoder.build(260, 24, width=32, blocks=1, heads=2))
+    # Untrained, all contexts give much the same: larger weights part them.
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    file = folder / "writer.tflite"
+    file.write_bytes(lower(model, cache=24, prefill=4))
+    edgeopt.export("android", file, folder / "app", name="poet")
+    return Case(folder / "app", file, Preprocessing())
+
+
+@pytest.fixture(scope="module")
+def classes(cases: Mapping[str, Case], writer: Case, tmp_path_factory: pytest.TempPathFactory) -> android_build.Classes:
     """All of them compiled."""
-    return android_build.compiled([case.output for case in cases.values()], tmp_path_factory.mktemp("classes"))
+    projects = [case.output for case in (*cases.values(), writer)]
+    return android_build.compiled(projects, tmp_path_factory.mktemp("classes"))
 
 
 def _words() -> Any:
@@ -397,3 +416,49 @@ def test_a_rewritten_file_that_computes_otherwise_is_refused(tmp_path: Path, mon
     monkeypatch.setattr(shipped.outputs, "expected", off)
     with pytest.raises(ModelError, match="gives another 'kind' on LiteRT: off by up to 1"):
         edgeopt.export("android", file, tmp_path / "out")
+
+
+# --- what writes text ------------------------------------------------------------------------------------------------
+
+
+def test_a_decoder_writes_on_the_jvm_what_it_writes_here(writer: Case, classes: android_build.Classes) -> None:
+    prompt, count = [7, 250, 3, 0, 99, 12, 13, 14, 15], 24
+    found = classes.written(writer.output / "model", "poet", prompt, count)
+    expected = list(open_generator(writer.source).generate(prompt, count))
+    assert len(expected) == 24 - len(prompt) + 1  # the cache is full then
+    # Nothing of the first text is left for the second.
+    assert found["wrote"] == [str(expected)] * 2
+    assert found["passed"] == ["true"]
+    assert found["said"][0].endswith(" of 9 tokens are the same, 4 have to be")
+    assert found["refused"] == [
+        "Expected a prompt of 1 to 24 tokens, got 0.",
+        "Expected tokens from 0 to 259, got -1. Try the tokenizer that the model was trained with.",
+        "Expected a prompt of 1 to 24 tokens, got 100000.",
+    ]
+
+
+def test_a_decoder_is_a_project_of_tokens(writer: Case, tmp_path: Path) -> None:
+    sources = writer.output / "model/src/main/java/com/example/poet"
+    assert {file.name for file in sources.iterdir()} == {"PoetWriter.java", "PoetSelfTest.java"}
+    assert writer.shipped.read_bytes() == writer.source.read_bytes()
+    assert "`com.google.ai.edge.litertlm:litertlm-android`" in (writer.output / "README.md").read_text("utf-8")
+    tokens = np.tile(np.arange(24, dtype=np.int32) * 3, (20, 1))
+    edgeopt.export("android", writer.source, tmp_path / "lib", data=tokens, library=True)
+    test = next((tmp_path / "lib").rglob("WriterSelfTest.java")).read_text("utf-8")
+    assert f"PROMPT = {{{', '.join(str(3 * i) for i in range(16))}}}" in test
+    assert not (tmp_path / "lib" / "app").exists()
+
+
+def test_a_decoder_is_refused_where_nobody_could_call_it(writer: Case, tmp_path: Path) -> None:
+    for kind in ("web", "micro"):
+        with pytest.raises(
+            ModelError, match=r"gives its outputs at once, got writer.tflite, a decoder .*export android"
+        ):
+            edgeopt.export(kind, writer.source, tmp_path / kind)
+    for settings, said in (({"streaming": True}, "streaming"), ({"io": "uint8"}, "io uint8")):
+        with pytest.raises(ConfigError, match=f"Expected no {said} for writer.tflite, a decoder that takes tokens"):
+            edgeopt.export("android", writer.source, tmp_path / "app", **settings)
+    with pytest.raises(
+        ModelError, match=r"got the bundle .*poet.litertlm, which LiteRT-LM's own Android library loads"
+    ):
+        edgeopt.export("android", tmp_path / "poet.litertlm", tmp_path / "app")

@@ -13,9 +13,11 @@ from edgeopt import files, formats, runtimes, workers
 from edgeopt.choices import from_mapping
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ModelError
-from edgeopt.exporters import MARKER, Exported, Source, exporter, write
+from edgeopt.exporters import EXPORTERS, MARKER, Exported, Source, exporter, write
+from edgeopt.exporters.contract import Writes
 from edgeopt.exporters.edges import require_callable
 from edgeopt.exporters.names import identifier
+from edgeopt.language import generating
 from edgeopt.runtimes import samples
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read, read_once
@@ -25,6 +27,9 @@ from edgeopt.vocabulary import Preprocessing
 
 # Enough for a self-test to tell a wrong kernel from a right one, few enough for a microcontroller's flash.
 _SAMPLES = 3
+# Tokens that a self-test reads and writes.
+_PROMPT, _WRITTEN = 16, 16
+_BUNDLE = ".litertlm"
 
 
 def export(
@@ -60,6 +65,12 @@ def export(
     row, file, output = exporter(kind), Path(file), Path(output)
     chosen = from_mapping(row.settings, settings, f"export {kind}")
     files.require_free(output, force=force, made_by_us=MARKER)
+    if file.suffix == _BUNDLE:
+        raise ModelError(
+            f"Expected a .tflite to make an app of, got the bundle {file}, which LiteRT-LM's own Android library loads "
+            "(com.google.ai.edge.litertlm:litertlm-android). Try that, or: edgeopt decoder MODEL -o "
+            f"{file.stem}.tflite, of which edgeopt export android makes a project that writes tokens."
+        )
     if formats.is_converted(file) and formats.format_of(file).name != "tflite":
         raise ModelError(
             f"Expected a .tflite to make an app of, got {file}. Try: edgeopt convert MODEL -o {file.stem}.tflite."
@@ -69,7 +80,15 @@ def export(
         model = read(without_marks(model.content.tobytes(), {ENTRY}))
     require_callable(model, printable(file.name))
     part = None if data is None else datasets.load(data).validation
-    if stream is not None:
+    writes = _writes(file, part) if generating.writes(model) else None
+    if writes is not None and not row.takes_writers:
+        raise ModelError(
+            f"Expected a file that gives its outputs at once, got {file.name}, a decoder that writes token by token. "
+            f"Try edgeopt export {next(name for name, one in EXPORTERS.items() if one.takes_writers)}."
+        )
+    if writes is not None:
+        taken = []
+    elif stream is not None:
         taken = _steps(file, part)
     elif part is None:
         indices = formats.facts(file).indices
@@ -87,10 +106,30 @@ def export(
         tuple(classes),
         preprocessing or Preprocessing(),
         tuple(taken),
-        from_data=data is not None,
+        from_data=bool(part),
         stream=stream,
+        writes=writes,
     )
     return write(row.project(source, chosen), output, exporter=kind, force=force)
+
+
+def _writes(file: Path, part: Part | None) -> Writes:
+    """Returns how a decoder is called, and what it writes after a prompt: the first tokens of the data, or others."""
+    opened = generating.open_generator(file)
+    count = min(_PROMPT, opened.cache)
+    if not part:
+        prompt = np.random.default_rng(0).integers(0, opened.vocabulary, count)
+    else:
+        prompt = next(iter(part.head(1).arrays().inputs.values())).reshape(-1)[:count]
+    tokens = [int(token) for token in prompt]
+    return Writes(
+        opened.cache,
+        opened.piece,
+        opened.vocabulary,
+        opened.kept_bytes,
+        tuple(tokens),
+        tuple(opened.generate(tokens, _WRITTEN)),
+    )
 
 
 def _steps(file: Path, part: Part | None) -> list[dict[str, np.ndarray]]:

@@ -29,6 +29,7 @@ EXPORTERS: dict[str, Exporter] = {
             android.Android,
             android.project,
             "edgeopt export android model.int8.tflite -o app --classes labels.txt",
+            takes_writers=True,
         ),
         Exporter(
             "web",

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Writes:
+    """How a file writes token by token: by its signatures `prefill` and `decode`.
+
+    Attributes:
+        cache, piece, vocabulary: tokens that it remembers, reads at once, and tells apart.
+        kept: name and bytes of what goes from one call to the next.
+        prompt, written: tokens of the self-test, and those that LiteRT writes after them, the most likely each time.
+    """
+
+    cache: int
+    piece: int
+    vocabulary: int
+    kept: tuple[tuple[str, int], ...]
+    prompt: tuple[int, ...]
+    written: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """What is exported.
 
@@ -31,6 +49,7 @@ class Source:
         samples: inputs of the self-test, each a batch of one in the dtypes of the file, by input name.
         stream: how the file reads a sample step by step; None where it takes it whole.
         from_data: whether the samples are the user's; they are generated otherwise.
+        writes: how it writes text; None where it does not. It has no samples then.
     """
 
     file: Path
@@ -42,6 +61,7 @@ class Source:
     samples: tuple[Mapping[str, np.ndarray], ...] = ()
     from_data: bool = False
     stream: Stream | None = None
+    writes: Writes | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ class Exporter:
         settings: the dataclass of its choices.
         project: see Make.
         example: a real command line, for the help text.
+        takes_writers: whether it makes something of a file that writes token by token.
     """
 
     name: str
@@ -100,3 +121,4 @@ class Exporter:
     settings: type[Choices]
     project: Make
     example: str
+    takes_writers: bool = False

@@ -13,6 +13,7 @@ import numpy as np
 from edgeopt import frameworks
 from edgeopt.errors import ConfigError, ModelError
 from edgeopt.native_log import native_log
+from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
 
 _NEEDED = ("prefill", "decode")
@@ -51,18 +52,26 @@ class Generator:
         cache: tokens that it remembers.
         piece: tokens that it reads at once.
         vocabulary: how many tokens it tells apart.
-        cache_bytes: of what it remembers.
         timing: of the last text.
     """
 
     cache: int
     piece: int
     vocabulary: int
-    cache_bytes: int
     _shapes: dict[str, tuple[int, ...]]
     _prefill: Any
     _decode: Any
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def kept_bytes(self) -> tuple[tuple[str, int], ...]:
+        """Name and bytes of the keys and values of each layer."""
+        return tuple((name, 4 * int(np.prod(shape))) for name, shape in self._shapes.items())
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of all that it remembers."""
+        return sum(size for _, size in self.kept_bytes)
 
     def generate(
         self, prompt: Sequence[int], count: int, sampling: Sampling = Sampling(), *, stop: frozenset[int] = frozenset()
@@ -138,6 +147,11 @@ def chosen(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) 
     return int(random.choice(len(shares), p=shares / shares.sum()))
 
 
+def writes(model: TFLiteModel) -> bool:
+    """Whether a file has the signatures that read and write."""
+    return set(_NEEDED) <= {signature.key for signature in model.signatures}
+
+
 def open_generator(file: Path, *, threads: int = 1) -> Generator:
     """Opens a decoder's file on LiteRT with XNNPACK.
 
@@ -146,7 +160,7 @@ def open_generator(file: Path, *, threads: int = 1) -> Generator:
     """
     model = read(file)
     signatures = {signature.key: signature for signature in model.signatures}
-    if any(name not in signatures for name in _NEEDED):
+    if not writes(model):
         raise ModelError(
             f"Expected a file with the signatures prefill and decode, got {file} with "
             f"{', '.join(signatures) or 'none'}. Try edgeopt decoder MODEL -o FILE.tflite --weights {file}."
@@ -176,7 +190,6 @@ def open_generator(file: Path, *, threads: int = 1) -> Generator:
         cache=next(iter(shapes.values()))[2],
         piece=given["tokens"][1],
         vocabulary=model.subgraphs[signatures["decode"].subgraph].tensors[logits].shape[-1],
-        cache_bytes=sum(4 * int(np.prod(shape)) for shape in shapes.values()),
         _shapes=shapes,
         _prefill=runners[0],
         _decode=runners[1],

@@ -54,13 +54,13 @@ def project(source: Source, settings: Android) -> Project:
     """Returns the project around `source`.
 
     Raises:
-        ConfigError: it is to stream and remembers nothing.
+        ConfigError: it is to stream and remembers nothing, or a setting does not go with a file that writes.
         ModelError: the app cannot fill an input or read an output of its dtype, or has no scale for the dtype asked.
         UnavailableError: LiteRT, which computes the golden outputs, is not installed.
     """
-    from edgeopt.exporters.android.files import project as made
+    from edgeopt.exporters.android import files, writing
 
-    return made(source, settings)
+    return files.project(source, settings) if source.writes is None else writing.project(source, settings)
 
 
 def _is_package(text: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from edgeopt import delegates
 from edgeopt.exporters import streaming
 from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
+from edgeopt.exporters.android.layout import APP, LITERT, LITERT_BEFORE, MODULE, around, next_steps
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.edges import picture
 from edgeopt.exporters.names import camel
@@ -15,13 +16,10 @@ from edgeopt.exporters.shipped import Golden
 from edgeopt.exporters.shipped import golden as golden_of
 from edgeopt.tflite import metadata
 
-LITERT, LITERT_BEFORE = "2.3.0", "1.4.2"
 # What the generated classes fill and read: as floats, from which integers are made by scale, or by rounding.
 SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
 # What Kotlin's TensorBuffer reads and writes.
 _KOTLIN_TYPES = ("float32", "int8", "int32", "bool")
-# The Gradle module of the model, and of the app around it.
-_MODULE, _APP = "model", "app"
 
 
 def project(source: Source, settings: Android) -> Project:
@@ -40,7 +38,7 @@ def project(source: Source, settings: Android) -> Project:
         "streaming": settings.streaming,
     }
     made = {path: rendering.render(template, values) for path, template in _templates(settings, values, kotlin=kotlin)}
-    assets = f"{_MODULE}/src/main/assets/{source.name}"
+    assets = f"{MODULE}/src/main/assets/{source.name}"
     return Project(
         {**made, f"{assets}.tflite": content, f"{assets}.golden": golden.packed},
         facts={
@@ -51,7 +49,7 @@ def project(source: Source, settings: Android) -> Project:
             "litert": values["litert"],
         },
         notes=(*_notes(source, settings, types, remembers=remembers), *remarks),
-        next_steps=_next_steps(settings),
+        next_steps=next_steps(settings),
     )
 
 
@@ -66,8 +64,8 @@ def _values(source: Source, settings: Android, golden: Golden, *, package: str, 
         "model": f"{base}Model",
         "test": f"{base}SelfTest",
         "compiled": f"{base}CompiledModel",
-        "module": _MODULE,
-        "app": _APP,
+        "module": MODULE,
+        "app": APP,
         "litert": LITERT if settings.min_sdk >= COMPILED_MODEL_SDK else LITERT_BEFORE,
         "kotlin": kotlin,
         # LiteRT 2 has taken delegates out of its Interpreter.
@@ -89,24 +87,16 @@ def _values(source: Source, settings: Android, golden: Golden, *, package: str, 
 def _templates(settings: Android, values: dict[str, object], *, kotlin: bool) -> Iterator[tuple[str, str]]:
     """Yields the path of each generated file with its template."""
     folder = PurePosixPath(*str(values["package"]).split("."))
-    sources = f"{_MODULE}/src/main/java/{folder}"
+    sources = f"{MODULE}/src/main/java/{folder}"
     yield "README.md", "README.md.j2"
-    yield f"{_MODULE}/build.gradle.kts", "model/build.gradle.kts.j2"
-    yield f"{_MODULE}/consumer-rules.pro", "model/consumer-rules.pro.j2"
-    yield f"{_MODULE}/src/main/AndroidManifest.xml", "model/AndroidManifest.xml.j2"
     yield f"{sources}/{values['model']}.java", "model/Model.java.j2"
     yield f"{sources}/{values['test']}.java", "model/SelfTest.java.j2"
-    yield f"{_MODULE}/src/androidTest/java/{folder}/{values['test']}OnDevice.java", "model/OnDevice.java.j2"
+    yield f"{MODULE}/src/androidTest/java/{folder}/{values['test']}OnDevice.java", "model/OnDevice.java.j2"
     if kotlin:
         yield f"{sources}/{values['compiled']}.kt", "model/CompiledModel.kt.j2"
     if not settings.library:
-        yield "settings.gradle.kts", "settings.gradle.kts.j2"
-        yield "build.gradle.kts", "build.gradle.kts.j2"
-        yield "gradle.properties", "gradle.properties.j2"
-        yield "gradle/wrapper/gradle-wrapper.properties", "gradle-wrapper.properties.j2"
-        yield f"{_APP}/build.gradle.kts", "app/build.gradle.kts.j2"
-        yield f"{_APP}/src/main/AndroidManifest.xml", "app/AndroidManifest.xml.j2"
-        yield f"{_APP}/src/main/java/{folder}/app/MainActivity.java", "app/MainActivity.java.j2"
+        yield f"{APP}/src/main/java/{folder}/app/MainActivity.java", "app/MainActivity.java.j2"
+    yield from around(library=settings.library)
 
 
 def _notes(source: Source, settings: Android, types: set[str], *, remembers: bool) -> Iterator[str]:
@@ -127,15 +117,3 @@ def _notes(source: Source, settings: Android, types: set[str], *, remembers: boo
         yield "LiteRT's CompiledModel refuses or never forgets what a model remembers: no class for it was written"
     if remembers and not settings.streaming:
         yield "each call starts from the state of the file, as it was measured; --streaming keeps it until reset()"
-
-
-def _next_steps(settings: Android) -> tuple[str, ...]:
-    if settings.library:
-        return (
-            f'add include(":{_MODULE}") to the settings.gradle.kts of the app, and this folder\'s {_MODULE}/ to it',
-        )
-    return (
-        "gradle wrapper",
-        f"./gradlew :{_APP}:installDebug",
-        f"./gradlew :{_MODULE}:connectedDebugAndroidTest",
-    )

@@ -16,7 +16,9 @@ void LiteRtDestroyOptions(Handle);
 int LiteRtSetOptionsHardwareAccelerators(Handle, int);
 int LiteRtCreateCompiledModel(Handle environment, Handle model, Handle options, Handle*);
 void LiteRtDestroyCompiledModel(Handle);
+int LiteRtGetNumModelSignatures(Handle model, size_t*);
 int LiteRtGetModelSignature(Handle model, size_t, Handle*);
+int LiteRtGetSignatureKey(Handle, const char**);
 int LiteRtGetSignatureSubgraph(Handle, Handle*);
 int LiteRtGetSignatureInputName(Handle, size_t, const char**);
 int LiteRtGetSignatureOutputName(Handle, size_t, const char**);
@@ -36,17 +38,17 @@ int LiteRtUnlockTensorBuffer(Handle);
 void LiteRtDestroyTensorBuffer(Handle);
 int LiteRtRunCompiledModel(Handle, size_t, size_t, Handle*, size_t, Handle*);
 
-enum { MOST = 16, CPU = 1, READ = 0, WRITE = 1 };
+enum { MOST = 32, SIGNATURES = 2, CPU = 1, READ = 0, WRITE = 1 };
 
-// One side of the model: buffers in the order of the signature, and where each stands in the main graph.
+// One side of a signature: buffers in its order, and where each stands in its graph.
 typedef struct { size_t count; Handle buffers[MOST]; size_t position[MOST]; const char* names[MOST]; size_t bytes[MOST]; } Side;
-typedef struct { Handle environment, model, options, compiled; Side sides[2]; } Session;
+typedef struct { Handle environment, model, options, compiled; size_t signatures; Side sides[SIGNATURES][2]; } Session;
 
-static int fill(Session* s, int outputs) {
-    Side* side = &s->sides[outputs];
+static int fill(Session* s, size_t number, int outputs) {
+    Side* side = &s->sides[number][outputs];
     Handle signature, graph, tensor, requirements;
     Type type;
-    if (LiteRtGetModelSignature(s->model, 0, &signature) || LiteRtGetSignatureSubgraph(signature, &graph)) return 1;
+    if (LiteRtGetModelSignature(s->model, number, &signature) || LiteRtGetSignatureSubgraph(signature, &graph)) return 1;
     if ((outputs ? LiteRtGetNumSubgraphOutputs : LiteRtGetNumSubgraphInputs)(graph, &side->count)) return 2;
     if (side->count > MOST) return 3;
     for (size_t i = 0; i < side->count; i++) {
@@ -60,7 +62,7 @@ static int fill(Session* s, int outputs) {
         }
         if (side->position[i] == MOST) return 7;
         if (LiteRtGetRankedTensorType(tensor, &type)) return 8;
-        if ((outputs ? LiteRtGetCompiledModelOutputBufferRequirements : LiteRtGetCompiledModelInputBufferRequirements)(s->compiled, 0, i, &requirements)) return 9;
+        if ((outputs ? LiteRtGetCompiledModelOutputBufferRequirements : LiteRtGetCompiledModelInputBufferRequirements)(s->compiled, number, i, &requirements)) return 9;
         if (LiteRtCreateManagedTensorBufferFromRequirements(s->environment, &type, requirements, &side->buffers[i])) return 10;
         if (LiteRtGetTensorBufferPackedSize(side->buffers[i], &side->bytes[i])) return 11;
     }
@@ -77,21 +79,34 @@ JNIEXPORT jlong JNICALL Java_host_Native_open(JNIEnv* env, jclass class, jobject
         LiteRtCreateModelFromBuffer(s->environment, (*env)->GetDirectBufferAddress(env, model),
                                     (*env)->GetDirectBufferCapacity(env, model), &s->model) ||
         LiteRtCreateOptions(&s->options) || LiteRtSetOptionsHardwareAccelerators(s->options, CPU) ||
-        LiteRtCreateCompiledModel(s->environment, s->model, s->options, &s->compiled) || fill(s, 0) || fill(s, 1)) {
+        LiteRtCreateCompiledModel(s->environment, s->model, s->options, &s->compiled) ||
+        LiteRtGetNumModelSignatures(s->model, &s->signatures) || s->signatures > SIGNATURES) {
         fail(env, "LiteRT does not open the model");
+        return 0;
+    }
+    for (size_t i = 0; i < s->signatures; i++) {
+        if (fill(s, i, 0) || fill(s, i, 1)) fail(env, "LiteRT has no buffers for a signature");
     }
     return (jlong)(intptr_t)s;
 }
 
-// Index of the buffer that stands at `position` of the main graph.
+JNIEXPORT jstring JNICALL Java_host_Native_key(JNIEnv* env, jclass class, jlong handle, jint number) {
+    Session* s = (Session*)(intptr_t)handle;
+    Handle signature;
+    const char* key;
+    if ((size_t)number >= s->signatures || LiteRtGetModelSignature(s->model, number, &signature) || LiteRtGetSignatureKey(signature, &key)) return NULL;
+    return (*env)->NewStringUTF(env, key);
+}
+
+// Index of the buffer that stands at `position` of the graph.
 static size_t at(const Side* side, size_t position) {
     size_t i = 0;
     while (side->position[i] != position) i++;
     return i;
 }
 
-JNIEXPORT jobjectArray JNICALL Java_host_Native_names(JNIEnv* env, jclass class, jlong handle, jboolean outputs) {
-    Side* side = &((Session*)(intptr_t)handle)->sides[outputs];
+JNIEXPORT jobjectArray JNICALL Java_host_Native_names(JNIEnv* env, jclass class, jlong handle, jint number, jboolean outputs) {
+    Side* side = &((Session*)(intptr_t)handle)->sides[number][outputs];
     jobjectArray names = (*env)->NewObjectArray(env, side->count, (*env)->FindClass(env, "java/lang/String"), NULL);
     for (size_t i = 0; i < side->count; i++) {
         (*env)->SetObjectArrayElement(env, names, i, (*env)->NewStringUTF(env, side->names[at(side, i)]));
@@ -100,7 +115,7 @@ JNIEXPORT jobjectArray JNICALL Java_host_Native_names(JNIEnv* env, jclass class,
 }
 
 JNIEXPORT jint JNICALL Java_host_Native_bytes(JNIEnv* env, jclass class, jlong handle, jint index, jboolean outputs) {
-    Side* side = &((Session*)(intptr_t)handle)->sides[outputs];
+    Side* side = &((Session*)(intptr_t)handle)->sides[0][outputs];
     return side->bytes[at(side, index)];
 }
 
@@ -117,11 +132,11 @@ static int copy(JNIEnv* env, Side* side, jobjectArray buffers, int mode) {
     return 0;
 }
 
-JNIEXPORT void JNICALL Java_host_Native_run(JNIEnv* env, jclass class, jlong handle, jobjectArray inputs, jobjectArray outputs) {
+JNIEXPORT void JNICALL Java_host_Native_run(JNIEnv* env, jclass class, jlong handle, jint number, jobjectArray inputs, jobjectArray outputs) {
     Session* s = (Session*)(intptr_t)handle;
-    Side *in = &s->sides[0], *out = &s->sides[1];
+    Side *in = &s->sides[number][0], *out = &s->sides[number][1];
     if (copy(env, in, inputs, WRITE) ||
-        LiteRtRunCompiledModel(s->compiled, 0, in->count, in->buffers, out->count, out->buffers) ||
+        LiteRtRunCompiledModel(s->compiled, number, in->count, in->buffers, out->count, out->buffers) ||
         copy(env, out, outputs, READ)) {
         fail(env, "LiteRT does not run the model on these buffers");
     }
@@ -129,8 +144,11 @@ JNIEXPORT void JNICALL Java_host_Native_run(JNIEnv* env, jclass class, jlong han
 
 JNIEXPORT void JNICALL Java_host_Native_close(JNIEnv* env, jclass class, jlong handle) {
     Session* s = (Session*)(intptr_t)handle;
-    for (int outputs = 0; outputs < 2; outputs++) {
-        for (size_t i = 0; i < s->sides[outputs].count; i++) LiteRtDestroyTensorBuffer(s->sides[outputs].buffers[i]);
+    for (size_t number = 0; number < s->signatures; number++) {
+        for (int outputs = 0; outputs < 2; outputs++) {
+            Side* side = &s->sides[number][outputs];
+            for (size_t i = 0; i < side->count; i++) LiteRtDestroyTensorBuffer(side->buffers[i]);
+        }
     }
     LiteRtDestroyCompiledModel(s->compiled);
     LiteRtDestroyOptions(s->options);

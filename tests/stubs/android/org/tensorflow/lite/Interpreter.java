@@ -32,10 +32,35 @@ public final class Interpreter implements AutoCloseable {
         for (Map.Entry<Integer, Object> output : outputs.entrySet()) {
             wanted[output.getKey()] = ready((ByteBuffer) output.getValue());
         }
-        Native.run(handle, given, wanted);
+        Native.run(handle, 0, given, wanted);
         for (ByteBuffer output : wanted) {
             output.position(output.limit());
         }
+    }
+
+    public void runSignature(Map<String, Object> inputs, Map<String, Object> outputs, String key) {
+        int number = 0;
+        while (!key.equals(Native.key(handle, number))) {
+            if (Native.key(handle, number++) == null) {
+                throw new IllegalArgumentException("No signature is called " + key);
+            }
+        }
+        ByteBuffer[] wanted = ordered(outputs, Native.names(handle, number, true));
+        Native.run(handle, number, ordered(inputs, Native.names(handle, number, false)), wanted);
+        for (ByteBuffer output : wanted) {
+            output.position(output.limit());
+        }
+    }
+
+    private static ByteBuffer[] ordered(Map<String, Object> buffers, String[] names) {
+        if (names.length != buffers.size()) {
+            throw new IllegalArgumentException("Expected " + names.length + " buffers, got " + buffers.keySet());
+        }
+        ByteBuffer[] found = new ByteBuffer[names.length];
+        for (int i = 0; i < names.length; i++) {
+            found[i] = ready((ByteBuffer) buffers.get(names[i]));
+        }
+        return found;
     }
 
     private static ByteBuffer ready(ByteBuffer buffer) {

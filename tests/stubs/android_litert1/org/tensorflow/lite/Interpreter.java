@@ -46,7 +46,7 @@ public final class Interpreter implements AutoCloseable {
         for (Map.Entry<Integer, Object> output : outputs.entrySet()) {
             wanted[output.getKey()] = ready((ByteBuffer) output.getValue());
         }
-        Native.run(handle, given, wanted);
+        Native.run(handle, 0, given, wanted);
         for (ByteBuffer output : wanted) {
             output.position(output.limit());
         }

@@ -48,7 +48,7 @@ public final class CompiledModel implements AutoCloseable {
     }
 
     public void run(Map<String, TensorBuffer> inputs, Map<String, TensorBuffer> outputs) {
-        Native.run(handle, ordered(inputs, false), ordered(outputs, true));
+        Native.run(handle, 0, ordered(inputs, false), ordered(outputs, true));
     }
 
     private ByteBuffer[] ordered(Map<String, TensorBuffer> buffers, boolean outputs) {
@@ -60,7 +60,7 @@ public final class CompiledModel implements AutoCloseable {
     }
 
     private int index(String name, boolean outputs) {
-        String[] names = Native.names(handle, outputs);
+        String[] names = Native.names(handle, 0, outputs);
         for (int i = 0; i < names.length; i++) {
             if (names[i].equals(name)) {
                 return i;
