@@ -240,7 +240,8 @@ def test_the_layers_that_lose_most_get_eight_bits_within_a_size(small: Small, tm
     with pytest.raises(ConfigError, match=r"Expected a size of at least ([\d,]+) bytes") as refusal:
         mixed.TECHNIQUE.apply(mixed.Mix(size="10KB"), *given)
     least = int(str(refusal.value).partition("at least ")[2].partition(" ")[0].replace(",", ""))
-    assert least == pytest.approx(len(content), rel=0.02)
+    # Beside biases there is nothing in it that the file has not.
+    assert least == pytest.approx(len(content), rel=0.08)
 
 
 # --- AWQ -------------------------------------------------------------------------------------------------------------
