@@ -74,6 +74,23 @@ def digits_model(keras_files: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def depthwise() -> Any:
+    """A trained network like MobileNetV1 of scikit-learn's digits, in tf_keras; who changes it takes a copy."""
+    from compressed_models import digits
+
+    from bench.uneven import mobilenet_v1
+    from edgeopt.frameworks import load
+
+    load("tf_keras").utils.set_random_seed(0)
+    model = mobilenet_v1((8, 8, 1), 10, width=8)
+    model.compile(load("tf_keras").optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    samples = digits(1000).training.arrays()
+    (x,) = samples.inputs.values()
+    model.fit(x, samples.labels, batch_size=25, epochs=12, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium with a software GPU for WebGPU and a microphone that beeps."""
     path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

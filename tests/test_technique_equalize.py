@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from compressed_models import accuracy, cnn, converted, digits, sparsity
 
-from bench.uneven import mobilenet_v1, undo
+from bench.uneven import undo
 from edgeopt import graph
 from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
@@ -29,14 +29,9 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def uneven(dataset: Dataset) -> Any:
+def uneven(depthwise: Any) -> Any:
     """A trained depthwise network whose channels then differ a thousandfold: it computes what it did."""
-    load("tf_keras").utils.set_random_seed(0)
-    model = mobilenet_v1((8, 8, 1), 10, width=8)
-    model.compile(load("tf_keras").optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    samples = dataset.training.arrays()
-    (x,) = samples.inputs.values()
-    model.fit(x, samples.labels, batch_size=25, epochs=12, verbose=0)
+    model = graph.flatten(depthwise)
     # Float32 weights of these sizes compute the same; no integers of one scale do.
     undo(model, 1000.0)
     return model

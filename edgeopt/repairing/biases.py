@@ -1,13 +1,14 @@
-"""A float file, its quantized one and samples go in; how far each channel is off on average, and its mending, come out.
+"""A float file and its quantized one go in; how far each channel is off on average, and its mending, come out.
 
-Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2, in the form
-with samples (their appendix D): layer by layer, with those before it corrected.
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv 1906.04721), section
+4.2. With samples (their appendix D) layer by layer, with those before it corrected; without any by what the inputs of
+each layer are known to be on average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Correction:
         layer: name of the tensor that it writes.
         kind: its operator.
         off: mean difference of the outputs, float minus quantized, a channel each: float64 [channels].
-        doubt: its standard error.
+        doubt: its standard error; 0 where it was not taken of samples.
         bias: what was added to the bias: 0 where the difference is less than its doubt.
         reason: why it was left alone, "" where it was not.
     """
@@ -73,17 +74,72 @@ def corrected(float_file: Path, converted: Path, part: Part, folder: Path) -> tu
     floating = _float_outputs(float_file, pairing, part)
     found = []
     for pair in progress.track(pairing.pairs, "correcting biases", len(pairing.pairs)):
-        one = _correction(content, pair, floating, part, folder / "layer.tflite")
+        content, one = _moved(content, pair, _correction(content, pair, floating, part, folder / "layer.tflite"))
         found.append(one)
-        if one.reason or not one.bias.any():
-            continue
-        layer = _layer(content, pair)
-        bias = stored_bias(read(content), layer)
-        try:
-            content = with_weights(content, {}, {layer.operator.index: (0.0 if bias is None else bias) + one.bias})
-        except ModelError as error:
-            found[-1] = Correction(one.layer, one.kind, one.off, one.doubt, np.zeros_like(one.bias), str(error))
     return content, tuple(found)
+
+
+def corrected_by(
+    float_file: Path, converted: Path, inputs: Callable[[np.ndarray], np.ndarray | None]
+) -> tuple[bytes, tuple[Correction, ...]]:
+    """Returns the quantized file with its biases moved by what the rounding of weights makes of their inputs' means.
+
+    Args:
+        float_file, converted: the model in float32, and quantized.
+        inputs: from a layer's weights in the float file to the mean of each of its input channels; None where that is
+            not known.
+    """
+    content = converted.read_bytes()
+    pairing = pair_weights(float_file.read_bytes(), content)
+    found = []
+    for pair in pairing.pairs:
+        content, one = _moved(content, pair, _expected(pairing, pair, inputs(pairing.float_weights(pair))))
+        found.append(one)
+    return content, tuple(found)
+
+
+def _moved(content: bytes, pair: Pair, one: Correction) -> tuple[bytes, Correction]:
+    """Returns a file with a correction in it, and the correction, or why its layer was left alone."""
+    if one.reason or not one.bias.any():
+        return content, one
+    layer = _layer(content, pair)
+    bias = stored_bias(read(content), layer)
+    try:
+        return with_weights(content, {}, {layer.operator.index: (0.0 if bias is None else bias) + one.bias}), one
+    except ModelError as error:
+        return content, replace(one, bias=np.zeros_like(one.bias), reason=str(error))
+
+
+def _expected(pairing: Pairing, pair: Pair, inputs: np.ndarray | None) -> Correction:
+    """Returns how far a layer is off, by the means of its inputs."""
+    layer, nothing = pair.quantized, np.zeros(pair.quantized.weight.shape[pair.quantized.axis])
+    if inputs is None:
+        why = "what reaches it on average is not known"
+        return Correction(pair.name, layer.operator.name, nothing, nothing, nothing, why)
+    apart = pairing.float_weights(pair).astype(np.float64) - pairing.stored(pair).dequantized
+    if layer.operator.name != "FULLY_CONNECTED":
+        apart = apart * _seen(pairing.quantized, layer)[None, :, :, None]
+    # Of a depthwise layer each channel makes some.
+    means = np.repeat(inputs, apart.shape[-1] // inputs.size)
+    off = (apart * means).sum(tuple(axis for axis in range(apart.ndim) if axis != layer.axis))
+    return Correction(pair.name, layer.operator.name, off, nothing, off)
+
+
+def _seen(model: TFLiteModel, layer: Layer) -> np.ndarray:
+    """Returns at which share of the outputs each weight of a window meets the map and not its padding: [h, w]."""
+    options, window = layer.operator.options, layer.weight.shape[1:3]
+    result = model.main.tensors[layer.operator.outputs[0]]
+    shares = []
+    for axis, (name, taps) in enumerate(zip("hw", window), start=1):
+        size, places = layer.activations.shape[axis], result.shape[axis]
+        if min(size, places) < 1:  # free
+            shares.append(np.ones(taps))
+            continue
+        step, apart = options.get(f"stride_{name}", 1), options.get(f"dilation_{name}_factor", 1)
+        added = max(0, (places - 1) * step + (taps - 1) * apart + 1 - size) if options.get("padding") == "SAME" else 0
+        at = np.arange(places)[:, None] * step + np.arange(taps) * apart - added // 2
+        shares.append(((at >= 0) & (at < size)).mean(0))
+    return np.outer(*shares)
 
 
 def shrunk(off: np.ndarray, doubt: np.ndarray) -> np.ndarray:

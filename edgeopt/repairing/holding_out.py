@@ -17,6 +17,8 @@ _HELD_OUT = 3
 # The standard error of a mean of n samples is itself known to a part in sqrt(2 (n - 1)): this one to a quarter.
 _DOUBT_OF_DOUBT = 1 / 4
 _FEWEST = math.ceil(1 + 1 / (2 * _DOUBT_OF_DOUBT**2))
+# With as many, those that are left to work with are so many.
+LEAST = math.ceil(_FEWEST * _HELD_OUT / (_HELD_OUT - 1))
 
 
 def divided(part: Part, technique: str) -> tuple[Part, Part]:
@@ -25,10 +27,9 @@ def divided(part: Part, technique: str) -> tuple[Part, Part]:
     Raises:
         DataError: there are too few to tell an effect from chance.
     """
-    least = math.ceil(_FEWEST * _HELD_OUT / (_HELD_OUT - 1))
-    if len(part) < least:
+    if len(part) < LEAST:
         raise DataError(
-            f"Expected at least {least} calibration samples for {technique}, got {len(part)}: with fewer, what is "
+            f"Expected at least {LEAST} calibration samples for {technique}, got {len(part)}: with fewer, what is "
             "to be mended cannot be told from chance. Try --calibration-samples 100, or a recipe without it."
         )
     numbers = np.arange(len(part))
