@@ -21,7 +21,7 @@ from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.keras_bridge import to_keras2
 from edgeopt.prospects import ModelFacts
-from edgeopt.rounding import softmaxed
+from edgeopt.rounding import softmaxed, tables
 from edgeopt.rounding.walk import Settings, output_error, round_file, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import Carried, awq, mixed
@@ -207,6 +207,20 @@ def test_rounding_by_what_layers_compute_brings_a_file_in_groups_nearer(small: S
     assert found.after < 0.7 * found.before
     assert len(found.content) - len(content) < 64 * 64  # biases where there were none
     assert all(layer.weight.block_size == 32 for layer in layers(read(found.content)) if layer.weight.elements >= 1024)
+
+
+def test_tables_get_the_scales_that_leave_the_least_error(small: Small) -> None:
+    content = small.converted("int4-block32")
+    (table,) = tables.tables(read(small.floating), read(content))
+    before, after = table.error(table.stored), table.error(table.best)
+    assert after < 0.95 * before
+    ends = [(before, table.best), (after, table.stored)]
+    for written, stored in ends:
+        (found,) = tables.tables(read(small.floating), read(tables.written(content, table, stored)))
+        assert found.error(found.stored) == pytest.approx(before + after - written)
+    result = round_file(small.floating, content, small.samples, chosen=[table.name])
+    assert [layer.kind for layer in result.layers if not layer.reason] == ["EMBEDDING_LOOKUP"]
+    assert result.after < result.before
 
 
 def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:

@@ -21,9 +21,9 @@ from edgeopt.tflite.model import Operator, TFLiteModel
 
 _TASK, _SOFTMAX = "language", "SOFTMAX"
 # Of the mean count of a unit, added everywhere: most units of a vocabulary are in question too seldom to fit by alone.
-_EVERYWHERE = 0.1
+_EVERYWHERE = 1.0
 # Inputs that covariances are made of, and what all of them may take to make, in multiply-adds.
-_ROWS, _LEAST_ROWS, _MOST_MACS = 4096, 512, 1e12
+_ROWS, _LEAST_ROWS, _MOST_MACS = 8192, 512, 1e12
 # Of the covariances that are held at once.
 _HELD_BYTES = 64 << 20
 

@@ -15,7 +15,7 @@ from edgeopt import files, progress
 from edgeopt.data import Part
 from edgeopt.errors import DataError
 from edgeopt.repairing import closeness
-from edgeopt.rounding import softmaxed
+from edgeopt.rounding import softmaxed, tables
 from edgeopt.rounding.adaround import Activation
 from edgeopt.rounding.evidence import gather, joined
 from edgeopt.rounding.fitting import Rounded, Use, error, fit
@@ -160,6 +160,8 @@ def round_file(
     jobs = [replace(job, softmaxed=speaks and _is_softmaxed(pairing, job, settings)) for job in jobs]
     logits = speaks and not softmaxed.probabilities(pairing.floating)
     content = quantized
+    for table in tables.tables(pairing.floating, pairing.quantized):
+        content, results[table.name] = _looked_up(content, table, chosen)
     for done, job in enumerate(jobs):
         progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
         rounded, result = _rounded(pairing, floating, content, job, fit_part, held_part, settings, (done, len(jobs)))
@@ -303,6 +305,18 @@ def _is_softmaxed(pairing: Pairing, job: _Job, settings: Settings) -> bool:
     if not softmaxed.affordable(lies.rows, lies.columns):
         return False
     return softmaxed.behind(pairing.floating, job.uses[0][0].floating.operator)
+
+
+def _looked_up(content: bytes, table: tables.Table, chosen: Sequence[str] | None) -> tuple[bytes, LayerResult]:
+    """Returns the file with better scales in a table, and what is to be said of it."""
+    result = LayerResult(table.name, tables.KIND, table.tensor[1], table.stored.bits, reason="it was not asked for")
+    if chosen is not None and table.name not in chosen:
+        return content, result
+    best = table.best
+    before, after = table.error(table.stored), table.error(best)
+    if after >= before:
+        return content, replace(result, before=before, after=before, reason="its error did not fall")
+    return tables.written(content, table, best), replace(result, before=before, after=after, reason="")
 
 
 def _nearest(content: bytes, pairing: Pairing, jobs: Sequence[_Job]) -> bytes:

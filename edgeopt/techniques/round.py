@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgeopt.rounding.walk import LayerResult, Result
 
 _OFF, _VALUES = "output error", "distinct values in a channel"
+# What is looked up has no channels whose values are counted.
+_TABLE = "EMBEDDING_LOOKUP"
 
 # As many values nobody counts.
 _MANY_BITS = 8
@@ -61,6 +63,7 @@ def apply(
         ModelError: a file does not run.
     """
     from edgeopt import files
+    from edgeopt.rounding import tables
     from edgeopt.rounding.walk import Settings, round_file
     from edgeopt.techniques.in_layers import chosen_layers
     from edgeopt.tflite.pairing import pair_weights
@@ -73,6 +76,7 @@ def apply(
         return output, StepRecord(step.technique, step.said(), notes=(_TRAINED,))
     pairing = pair_weights(floating, quantized)
     there = [(pair.name, pair.quantized.operator.name) for pair in pairing.pairs]
+    there += [(table.name, tables.KIND) for table in tables.tables(pairing.floating, pairing.quantized)]
     found = round_file(
         floating,
         quantized,
@@ -114,7 +118,9 @@ def _promises(found: Result) -> Iterator[Promise]:
     note = f"of the outputs' variance, on {found.held} samples that were not fitted on"
     yield Promise(_OFF, limit=100 * found.before, unit="%").found(100 * found.after, note=note)
     for layer in found.layers:
-        if layer.before is not None and not layer.reason and not found.kept_as_it_was and layer.bits < _MANY_BITS:
+        if layer.kind == _TABLE or layer.before is None or layer.reason:
+            continue
+        if not found.kept_as_it_was and layer.bits < _MANY_BITS:
             yield Promise(_VALUES, layer.weight, limit=2**layer.bits - 1)
 
 

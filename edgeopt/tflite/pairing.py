@@ -12,7 +12,7 @@ from edgeopt.tflite.stored_weights import Layer, StoredWeights, layers, stored_b
 
 # Least cosine between a layer's float weights and what its integers stand for: 2 bits leave about 0.7 of a normal
 # distribution, and two layers that were trained apart have about 0.
-_LEAST_LIKENESS = 0.5
+LEAST_LIKENESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def pair_weights(float_content: bytes, quantized_content: bytes) -> Pairing:
         real = stored.dequantized
         for other, candidate in enumerate(ours):
             if (candidate.operator.name, candidate.weight.shape) == (layer.operator.name, layer.weight.shape):
-                likeness = _likeness(values[other], real)
-                found.append((-round(likeness, 6), candidate.name != layer.name, abs(place - other), place, other))
+                alike = likeness(values[other], real)
+                found.append((-round(alike, 6), candidate.name != layer.name, abs(place - other), place, other))
     pairs: dict[int, Pair] = {}
     taken: set[int] = set()
     for unlike, _, _, place, other in sorted(found):
-        if place not in pairs and other not in taken and -unlike >= _LEAST_LIKENESS:
+        if place not in pairs and other not in taken and -unlike >= LEAST_LIKENESS:
             pairs[place] = Pair(ours[other], theirs[place], -unlike)
             taken.add(other)
     for place, layer in enumerate(theirs):
@@ -99,7 +99,7 @@ def pair_weights(float_content: bytes, quantized_content: bytes) -> Pairing:
     return Pairing(floating, quantized, tuple(pairs[place] for place in sorted(pairs)), alone)
 
 
-def _likeness(one: np.ndarray, other: np.ndarray) -> float:
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
     """Returns the cosine of two vectors; 1 of two without anything in them."""
     lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
     if not all(lengths):

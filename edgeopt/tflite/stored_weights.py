@@ -116,7 +116,11 @@ def layers(model: TFLiteModel) -> tuple[Layer, ...]:
 
 def stored_weights(model: TFLiteModel, layer: Layer) -> StoredWeights | None:
     """Returns the integers that a layer computes with; None for floats, zero points and other integers."""
-    tensor = layer.weight
+    return stored_tensor(model, layer.weight)
+
+
+def stored_tensor(model: TFLiteModel, tensor: Tensor) -> StoredWeights | None:
+    """Returns the integers of a tensor; None for floats, zero points and other integers."""
     quantization = tensor.quantization
     if tensor.block_size and tensor.dtype in ("int2", "int4", "int8"):
         return _in_blocks(model, tensor)
@@ -202,20 +206,29 @@ def with_weights(
     def change(parsed: Any, schema: Any) -> None:
         graph = parsed.subgraphs[0]
         for index, new in weights.items():
-            tensor = graph.tensors[index]
-            tensor.type = getattr(schema.TensorType, f"INT{new.bits}")
-            tensor.sparsity = None
-            tensor.buffer = add_buffer(parsed, schema, new.packed)
-            if new.block:
-                tensor.quantization = _blocks(parsed, schema, graph, index, new)
-            else:
-                tensor.quantization = _quantization(schema, new.scales, new.axis or 0)
+            _store(parsed, schema, graph, index, new)
         for layer, bias in changes:
             if bias is not None:
                 _write_bias(parsed, schema, layer, bias, alone=bool(layer.bias and readers.count(layer.bias.index) < 2))
         drop_unused_buffers(parsed)
 
     return with_truthful_versions(changed(content, change))
+
+
+def with_tables(content: bytes, tables: Mapping[int, StoredWeights]) -> bytes:
+    """Returns a file with other integers in tables that are looked up into.
+
+    Args:
+        content: the file.
+        tables: index of a tensor in the main graph → what it shall hold, in its shape and of as many bits.
+    """
+
+    def change(parsed: Any, schema: Any) -> None:
+        for index, new in tables.items():
+            _store(parsed, schema, parsed.subgraphs[0], index, new)
+        drop_unused_buffers(parsed)
+
+    return changed(content, change)
 
 
 def without_dynamic_range(content: bytes) -> bytes:
@@ -257,6 +270,18 @@ def _layer(graph: Subgraph, operator: Operator, makers: Mapping[int, Operator]) 
     if not fits or (bias is not None and not bias.is_constant):
         return None
     return Layer(operator, result.name, activations, weight, bias, LAYER_AXES[operator.name])
+
+
+def _store(parsed: Any, schema: Any, graph: Any, index: int, new: StoredWeights) -> None:
+    """Puts integers and scales into a tensor."""
+    tensor = graph.tensors[index]
+    tensor.type = getattr(schema.TensorType, f"INT{new.bits}")
+    tensor.sparsity = None
+    tensor.buffer = add_buffer(parsed, schema, new.packed)
+    if new.block:
+        tensor.quantization = _blocks(parsed, schema, graph, index, new)
+    else:
+        tensor.quantization = _quantization(schema, new.scales, new.axis or 0)
 
 
 def _require(
