@@ -197,6 +197,12 @@ def test_models_that_are_no_decoders_are_refused() -> None:
         decoder_of(tf_keras.Model(tokens, layers.GlobalAveragePooling1D()(x)))
     with pytest.raises(ModelError, match="Expected a decoder with MultiHeadAttention or GroupQueryAttention layers"):
         decoder_of(tf_keras.Model(tokens, layers.Dense(32)(x)))
+    shares = layers.Softmax(name="shares")(layers.Dot(2, name="scores")([layers.Dense(8)(x), layers.Dense(8)(x)]))
+    mixed = layers.Dot((2, 1), name="mixed")([shares, x])
+    with pytest.raises(
+        ModelError, match=r"without any, but scores \(Dot\), shares \(Softmax\), mixed \(Dot\). Attention"
+    ):
+        decoder_of(tf_keras.Model(tokens, layers.Dense(32)(mixed)))
 
     class Block(layers.Layer):
         def __init__(self) -> None:

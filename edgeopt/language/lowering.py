@@ -26,6 +26,8 @@ _SEED = 0
 _TURNED = (0, 2, 1, 3)
 # Keras 3 operations that count positions as they sum ones.
 _ONES, _SUM = ("OnesLike",), ("Cumsum",)
+# Layers and operations that attention is written in, where it is not one layer.
+_ATTENDING = ("Attention", "AdditiveAttention", "DotProductAttention", "Dot", "Einsum", "Matmul", "Softmax")
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,14 @@ def decoder_of(model: Any) -> Decoder:
             + "\nTry MultiHeadAttention or GroupQueryAttention with use_causal_mask=True, each in the model itself."
         )
     if not found:
+        calls = graph.flat_calls(model)
+        written = [
+            f"{call.name} ({kind})" for call in calls if (kind := type(_inner(call.layer)).__name__) in _ATTENDING
+        ]
+        seen = f", but {', '.join(written)}" if written else ""
         raise ModelError(
-            "Expected a decoder with MultiHeadAttention or GroupQueryAttention layers, got a model without any. "
-            "Attention that is written in operations cannot be told: try the layers instead."
+            "Expected a decoder with MultiHeadAttention or GroupQueryAttention layers, got a model without any"
+            f"{seen}. Attention that is written in operations cannot be told: try the layers instead."
         )
     last = graph.flat_calls(model)[-1]
     activation = getattr(getattr(_inner(last.layer), "activation", None), "__name__", "")
