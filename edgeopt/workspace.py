@@ -69,6 +69,7 @@ class Conditions:
         calibration: how ONNX Runtime sets the ranges of int8 there, one of CALIBRATIONS; "" keeps the `.tflite`'s.
         processor: that compiled code is for, as LLVM's TRIPLE/CPU; "" for this machine's.
         opset: the operator set of `.onnx` files; 0 for the one that most releases of onnxruntime know.
+        tune_s: seconds in which a compiler looks for faster code.
         custom_objects, trust: see `loading.load_model`.
     """
 
@@ -85,6 +86,7 @@ class Conditions:
     calibration: str = ""
     processor: str = ""
     opset: int = 0
+    tune_s: float = 0
     custom_objects: Path | None = None
     trust: bool = False
 
@@ -507,6 +509,7 @@ class Workspace:
         told = {
             **{"scheme": scheme, "processor": self.conditions.processor, "calibration": calibration, "symmetric": ""},
             "opset": str(self.conditions.opset or ""),
+            "tune": str(self.conditions.tune_s or ""),
             **((asked or {}) if scheme == CALIBRATED else {}),
         }
         if told["calibration"] and not self.has_data:

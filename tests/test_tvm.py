@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import edgeopt
 from edgeopt import data, formats, frameworks, parity, runtimes, trust
 from edgeopt.cli import cli
-from edgeopt.compilers import COMPILERS, compile_content
+from edgeopt.compilers import COMPILERS, compile_content, tvm, tvm_schedules
 from edgeopt.compilers.tvm import built
 from edgeopt.errors import ConfigError, ConversionError, EdgeoptError, ModelError, UnavailableError
 from edgeopt.formats.sealed import described
@@ -42,7 +42,7 @@ def libraries(folder: Path) -> dict[str, Path]:
     for name in ("float32", "int8"):
         found[name] = folder / f"{name}.so"
         content = runtime_models.models()[name].read_bytes()
-        found[name].write_bytes(compile_content(content, TVM, {"processor": ""}).content)
+        found[name].write_bytes(compile_content(content, TVM, {"processor": "", "tune": ""}).content)
     return found
 
 
@@ -77,7 +77,7 @@ def test_means_of_integers_are_rounded_as_litert_rounds_them(tmp_path: Path) -> 
     assert "AVERAGE_POOL_2D" in {operator.name for operator in read(content).main.operators}
     source, library = tmp_path / "m.tflite", tmp_path / "m.so"
     source.write_bytes(content)
-    library.write_bytes(compile_content(content, TVM, {"processor": ""}).content)
+    library.write_bytes(compile_content(content, TVM, {"processor": "", "tune": ""}).content)
     (row,) = parity.check(library, [runtimes.parse("tvm")], source=source)
     assert row.max_difference is not None
     assert row.max_difference < 0.01  # TVM's own cuts off what is behind the point
@@ -129,7 +129,7 @@ def test_an_onnx_file_becomes_a_library_too(folder: Path, tmp_path: Path) -> Non
         compile_content(source.read_bytes(), COMPILERS["tf2onnx"], {"scheme": "float32", "opset": ""}).content
     )
     library = tmp_path / "net.so"
-    library.write_bytes(compile_content(onnx.read_bytes(), TVM, {"processor": ""}).content)
+    library.write_bytes(compile_content(onnx.read_bytes(), TVM, {"processor": "", "tune": ""}).content)
     assert described(library).made_from == "onnx"
     session = runtimes.isolated(library, runtimes.RUNTIMES["tvm"])
     theirs = runtimes.isolated(source, runtimes.RUNTIMES["litert-builtin"])
@@ -137,6 +137,58 @@ def test_an_onnx_file_becomes_a_library_too(folder: Path, tmp_path: Path) -> Non
     (ours,), (expected,) = session.run({"picture": x}).values(), theirs.run({"picture": x}).values()
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     session.close(), theirs.close()
+
+
+# --- its kernels -----------------------------------------------------------------------------------------------------
+
+
+def _kernels(name: str) -> Any:
+    """The kernels of a net as TVM makes them, by their names."""
+    file = runtime_models.models()[name]
+    frameworks.load("tvm")
+    module = tvm._imported(file.read_bytes(), tvm._of_one(formats.facts(file)))
+    return tvm._through(module, _target(), "library_dispatch_passes", "legalize_passes")
+
+
+def _target() -> Any:
+    package = frameworks.load("tvm")
+    triple, cpu = tvm.wanted_processor(package, "")
+    return package.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
+
+
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_sums_run_in_registers_and_all_in_vectors(name: str) -> None:
+    module = _kernels(name)
+    before = {at.name_hint: kernel.script() for at, kernel in module.functions.items() if "conv2d" in at.name_hint}
+    after = {at.name_hint: kernel.script() for at, kernel in tvm_schedules.scheduled(module).functions.items()}
+    assert before
+    for kernel, script in before.items():
+        assert "vectorized" not in script
+        assert "T.vectorized(" in after[kernel]
+        assert 'scope="local"' in after[kernel]
+    # What came in is as it was.
+    assert {at.name_hint: module[at].script() for at in module.functions if at.name_hint in before} == before
+
+
+def test_kernels_are_tuned_for_as_long_as_is_said(folder: Path, libraries: dict[str, Path]) -> None:
+    found = edgeopt.convert(runtime_models.models()["float32"], folder / "tuned.so", tune_s=6)
+    tuning = described(found.file).tuning
+    assert tuning is not None
+    assert tuning.finished <= tuning.kernels < tuning.tried
+    assert 0 < tuning.after_ms <= tuning.before_ms
+    assert any(f"{tuning.tried} ways to compute its {tuning.kernels} kernels tried" in note for note in found.notes)
+    (row,) = found.runtimes
+    assert row.matches_reference
+    assert described(libraries["float32"]).tuning is None
+    _, none_left = tvm_schedules.tuned(_kernels("float32"), _target(), 1e-9)
+    assert none_left.tried == none_left.kernels > none_left.finished
+
+
+def test_what_cannot_be_tuned_is_refused(digits_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Expected a \.so of TVM's to tune, got another file"):
+        edgeopt.convert(digits_model, tmp_path / "digits.onnx", tune_s=60)
+    with pytest.raises(ConfigError, match=r"to tune, as it is timed here, got the target raspberry-pi-4\."):
+        edgeopt.convert(digits_model, tmp_path / "digits.so", target="raspberry-pi-4", tune_s=60)
 
 
 # --- for another processor -------------------------------------------------------------------------------------------
@@ -148,7 +200,7 @@ def for_arm64(folder: Path) -> Path:
     library, processor = folder / "arm64.so", TARGETS["raspberry-pi-4"].processor
     content = runtime_models.models()["int8"].read_bytes()
     try:
-        library.write_bytes(compile_content(content, TVM, {"processor": processor}).content)
+        library.write_bytes(compile_content(content, TVM, {"processor": processor, "tune": ""}).content)
         runtimes.isolated(library, runtimes.RUNTIMES["tvm"]).close()
     except UnavailableError as error:
         pytest.skip(f"install what runs ARM64: {error}")
@@ -281,7 +333,7 @@ def test_weights_are_not_read_out_of_code(libraries: dict[str, Path]) -> None:
 )
 def test_what_tvm_lacks_is_named(name: str, said: str) -> None:
     with pytest.raises(ConversionError, match=said):
-        compile_content(runtime_models.models()[name].read_bytes(), TVM, {"processor": ""})
+        compile_content(runtime_models.models()[name].read_bytes(), TVM, {"processor": "", "tune": ""})
 
 
 def test_another_version_of_tvm_is_no_promise(libraries: dict[str, Path]) -> None:

@@ -89,6 +89,7 @@ def convert(
     metric: str | None = None,
     tasks: Mapping[str, str] | None = None,
     opset: int = 0,
+    tune_s: float = 0,
     output_name: str | None = None,
     batch_size: int | None = 1,
     shapes: Mapping[str, Shape] | Sequence[Mapping[str, Shape]] | None = None,
@@ -115,6 +116,7 @@ def convert(
         calibration: how ONNX Runtime sets the ranges of int8, one of CALIBRATIONS; the `.tflite`'s if "".
         metric, tasks, output_name: how both are scored; see `Conditions`.
         opset: the operator set of an `.onnx`; 0 for the newest that all of `runtimes` know, and 17 at most.
+        tune_s: seconds in which faster code for a `.so` is searched for, by timing it on this machine.
         batch_size: first dimension of the inputs; None leaves it free.
         shapes: sizes that the model leaves free, by input, with the batch first; "" names the only input. What is not
             said is as the data are. Several such make a file with a signature for each, "size_64x64", which share
@@ -173,8 +175,14 @@ def convert(
         targets.refuse_scheme(device, wanted)
     _require_calibration(calibration, translator, wanted, has_data=data is not None)
     opset = _opset(opset, translator, runtimes)
+    _require_tuning(tune_s, translator, device)
     if translator is not None and (given := _converted(model, translator)) is not None:
-        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, device=device, opset=opset)
+        told = {
+            "processor": "" if device is None else device.processor,
+            "opset": str(opset or ""),
+            "tune": str(tune_s or ""),
+        }
+        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, told=told)
     made_as = starts_from(translator, wanted.name, calibration=calibration) if translator else wanted.name
     recipe = Recipe(
         schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
@@ -193,6 +201,7 @@ def convert(
         calibration=calibration,
         processor="" if device is None else device.processor,
         opset=opset,
+        tune_s=tune_s,
         custom_objects=custom_objects,
         trust=trust,
     )
@@ -328,6 +337,16 @@ def _opset(asked: int, translator: Compiler | None, runtimes: Sequence[str]) -> 
     return asked or opset_for(releases(map(parse, runtimes), form="onnx"))
 
 
+def _require_tuning(seconds: float, translator: Compiler | None, device: targets.Target | None) -> None:
+    """Raises ConfigError where code cannot be tuned: it is timed on this machine."""
+    if seconds and (translator is None or "tune" not in translator.settings):
+        raise ConfigError("Expected a .so of TVM's to tune, got another file. Try -o FILE.so, or no --tune.")
+    if seconds and device is not None:
+        raise ConfigError(
+            f"Expected code for this machine to tune, as it is timed here, got the target {device.name}. Try no --tune."
+        )
+
+
 def _converted(model: Any, translator: Compiler) -> Path | None:
     """Returns the path of a model that is a converted file already, which a translator takes as it is; else None."""
     path = Path(model) if isinstance(model, (str, Path)) else None
@@ -348,8 +367,7 @@ def _translated(
     *,
     data: Any,
     runtimes: Sequence[str],
-    device: targets.Target | None,
-    opset: int,
+    told: Mapping[str, str],
 ) -> Conversion:
     """Writes what a compiler makes of a converted file as it is, and verifies it against that file.
 
@@ -362,7 +380,6 @@ def _translated(
             f"Expected a model to bring to {scheme.name}, got {source}, a converted file, whose numbers stay what they "
             "are. Try without --scheme, or from the model that it was made of."
         )
-    told = {"scheme": "", "processor": "" if device is None else device.processor, "opset": str(opset or "")}
     settings = {name: told.get(name, "") for name in translator.settings}
     part = None if data is None else datasets.load(data).calibration
     with files.atomic_path(output) as temporary:

@@ -12,7 +12,7 @@ from edgeopt.cli import common
 from edgeopt.compilers import CALIBRATIONS
 from edgeopt.errors import ConfigError
 from edgeopt.formats import FORMATS
-from edgeopt.units import parse_sizes
+from edgeopt.units import parse_duration_s, parse_sizes
 
 if TYPE_CHECKING:
     from edgeopt.api.convert import Conversion
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     help="Operator set of an .onnx; the newest that all of --runtime onnxruntime==VERSION know, at most 17, if not "
     "given.",
 )
+@click.option("--tune", metavar="TIME", help="Search so long for faster code of a .so, by timing it here, such as 2m.")
 @click.option("--batch-size", type=click.IntRange(0), default=1, show_default=True, help="0 leaves it free.")
 @common.sizes_option
 @click.option(
@@ -74,6 +75,7 @@ def command(
     metric: str | None,
     tasks: dict[str, str],
     opset: int | None,
+    tune: str | None,
     output_name: str | None,
     batch_size: int,
     shapes: tuple[str, ...],
@@ -115,6 +117,7 @@ def command(
             metric=metric,
             tasks=tasks,
             opset=opset or 0,
+            tune_s=parse_duration_s(tune) or 0,
             output_name=output_name,
             batch_size=batch_size or None,
             shapes=parse_sizes(shapes),

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import formats, frameworks, trust, workers
+from edgeopt.compilers import tvm_schedules
 from edgeopt.compilers.contract import Compiled
 from edgeopt.errors import ConversionError, UnavailableError
 from edgeopt.formats.contract import FileFacts
-from edgeopt.formats.sealed import Library, sealed
+from edgeopt.formats.sealed import Library, Tuning, sealed
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.rewrite import without_sparsity
 from edgeopt.tflite.simulating import in_floats
@@ -35,21 +36,24 @@ def compile_content(content: bytes, settings: Mapping[str, str]) -> Compiled:
 
     Args:
         content: of a `.tflite` or `.onnx` whose sizes are fixed; a batch that is free is 1 in the code.
-        settings: `processor` as TRIPLE/CPU of LLVM, "aarch64-linux-gnu/cortex-a72"; "" for this machine's.
+        settings: `processor` as TRIPLE/CPU of LLVM, "aarch64-linux-gnu/cortex-a72"; "" for this machine's. `tune`: the
+            seconds in which faster kernels are searched for, on this machine's alone; "" for none.
 
     Raises:
         ConversionError: TVM has no such operators, or dies on the file.
         UnavailableError: no linker for that processor is here.
     """
     try:
-        found: bytes = workers.shared("tvm").call("edgeopt.compilers.tvm:built", content, settings["processor"])
+        found: bytes = workers.shared("tvm").call(
+            "edgeopt.compilers.tvm:built", content, settings["processor"], float(settings["tune"] or 0)
+        )
     except workers.WorkerCrashed as crash:
         raise ConversionError(f"TVM died on the file: {crash.reason}. Try a .tflite for LiteRT.") from None
     trust.trust(found)
     return Compiled(found)
 
 
-def built(content: bytes, processor: str) -> bytes:
+def built(content: bytes, processor: str, tune_s: float = 0) -> bytes:
     """As `compile_content`, in this process."""
     tvm = frameworks.load("tvm")
     triple, cpu = wanted_processor(tvm, processor)
@@ -62,11 +66,24 @@ def built(content: bytes, processor: str) -> bytes:
         target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
         library = Path(folder) / "model.so"
         try:
-            pipeline = frameworks.load("tvm_relax").pipeline.get_default_pipeline(target)
-            tvm.compile(module, target=target, relax_pipeline=pipeline).export_library(str(library), cc=linker)
+            kernels, tuning = _through(module, target, "library_dispatch_passes", "legalize_passes"), None
+            if tune_s:
+                kernels, tuning = tvm_schedules.tuned(kernels, target, tune_s)
+            else:
+                kernels = tvm_schedules.scheduled(kernels)
+            lowered = _through(kernels, target, "dataflow_lower_passes", "finalize_passes")
+            tvm.compile(lowered, target=target, relax_pipeline=None).export_library(str(library), cc=linker)
         except Exception as error:  # of every kind
             raise _refusal(f"one on which TVM fails ({_words(error)})") from error
-        return sealed(library.read_bytes(), _library(facts, triple, cpu))
+        return sealed(library.read_bytes(), _library(facts, triple, cpu, tuning))
+
+
+def _through(module: Any, target: Any, *names: str) -> Any:
+    """Returns a module after some stages of TVM's own pipeline for processors."""
+    stages = frameworks.load("tvm_cpu_passes")
+    with target:
+        passes = [one for name in names for one in getattr(stages, name)(target)]
+        return frameworks.load("tvm").transform.Sequential(passes)(module)
 
 
 def wanted_processor(tvm: Any, text: str) -> tuple[str, str]:
@@ -148,7 +165,7 @@ def _linker(triple: str) -> str:
     return name
 
 
-def _library(facts: FileFacts, triple: str, cpu: str) -> Library:
+def _library(facts: FileFacts, triple: str, cpu: str, tuning: Tuning | None) -> Library:
     in_floats = facts.is_quantized
     operators = tuple(
         replace(operator, weights=(), float_arithmetic=operator.float_arithmetic or (in_floats and operator.macs > 0))
@@ -166,6 +183,7 @@ def _library(facts: FileFacts, triple: str, cpu: str) -> Library:
         cpu,
         facts.format,
         frameworks.installed_version("tvm") or "",
+        tuning=tuning,
     )
 
 

@@ -22,6 +22,23 @@ _MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a search for faster kernels came to.
+
+    Attributes:
+        kernels, finished: how many there are, and for how many all that is known was tried.
+        tried: ways of computing them that were timed.
+        before_ms, after_ms: of all kernels, each run once: by rule, and with what was found.
+    """
+
+    kernels: int
+    finished: int
+    tried: int
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True)
 class Library:
     """What a shared library or an engine computes, as it was known when it was made.
 
@@ -35,6 +52,7 @@ class Library:
         made_from: the format of that file.
         made_with: the version of the compiler.
         format: a key of `formats.FORMATS`.
+        tuning: None where its kernels were not timed.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -49,6 +67,7 @@ class Library:
     made_from: str
     made_with: str
     format: str = "tvm"
+    tuning: Tuning | None = None
 
     @property
     def architecture(self) -> str:
@@ -134,6 +153,11 @@ def _notes(library: Library) -> list[str]:
         f"code for {library.processor} ({library.triple}), by TVM {library.made_with} from .{library.made_from}",
         "its weights are in the code, which needs TVM's runtime beside it",
     ]
+    if (tuning := library.tuning) is not None:
+        found.append(
+            f"tuned where it was made: {tuning.tried} ways to compute its {tuning.kernels} kernels tried, all known ones "
+            f"for {tuning.finished}: {tuning.before_ms:.3g} ms in them by rule, {tuning.after_ms:.3g} ms now"
+        )
     kinds = Counter(operator.name for operator in library.operators if operator.float_arithmetic)
     if library.is_quantized and kinds:
         found.append("integers go in and out of each operator, which computes in float32: as right as int8, no faster")
