@@ -155,8 +155,8 @@ def _notes(library: Library) -> list[str]:
     ]
     if (tuning := library.tuning) is not None:
         found.append(
-            f"tuned where it was made: {tuning.tried} ways to compute its {tuning.kernels} kernels tried, all known ones "
-            f"for {tuning.finished}: {tuning.before_ms:.3g} ms in them by rule, {tuning.after_ms:.3g} ms now"
+            f"tuned where it was made: {tuning.tried} ways to compute its {tuning.kernels} kernels tried, all "
+            f"known ones for {tuning.finished}: {tuning.before_ms:.3g} ms in them by rule, {tuning.after_ms:.3g} ms now"
         )
     kinds = Counter(operator.name for operator in library.operators if operator.float_arithmetic)
     if library.is_quantized and kinds:
