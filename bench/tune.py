@@ -1,12 +1,12 @@
-"""The search beside a grid of as many trials, two workers beside one, and what one more trial costs.
+"""The search beside grids of as many trials, two workers beside one, and what one more trial costs.
 
     python -m bench.tune --model models/ds_cnn_fsdd.keras --data fsdd_logmel.npz --page
 
-The space is what can be done after training, so that a trial takes seconds. The hypervolume is the area that a front
-dominates, in points of loss up to 5 and in bytes up to those of the float file, as a share of that rectangle, of the
-scores that trials are compared by; all trials share one store, so that a recipe which was made costs nothing the second
-time. What one more trial costs is measured with an arithmetic in place of trials. Finished rows are kept in
-bench/results/tune.json, and `--page` writes them into docs/tune.md.
+The space is what can be done after training, so that a trial takes seconds. All its recipes are measured once; then
+searches of many seeds, and grids of every offset, look their trials up in that table. The hypervolume is the area that
+a front dominates, in points of loss up to 5 and in bytes up to those of the float file, as a share of that rectangle,
+of the scores that trials are compared by. What one more trial costs is measured with an arithmetic in place of trials.
+Finished rows are kept in bench/results/tune.json, and `--page` writes them into docs/tune.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from edgeopt import data as datasets
 from edgeopt import files
 from edgeopt.carry_out import BASELINE, carry_out
 from edgeopt.errors import EdgeoptError
-from edgeopt.recipe import Recipe, from_values
+from edgeopt.front import exact
+from edgeopt.recipe import Recipe, from_values, to_values
+from edgeopt.search.hands import Ended
 from edgeopt.search.trying import Address, Bench, Rule
-from edgeopt.search.tuning import Leader
+from edgeopt.search.tuning import Leader, first_trials
+from edgeopt.store import digest
 from edgeopt.workspace import Conditions, Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +52,10 @@ SPACE = {
         ]
     ],
 }
-SEEDS = (0, 1, 2)
+TRIALS, SEEDS = (8, 16, 24), 30
+ALL = ("table", "fronts", "requantized", "hands", "growth")
 WORST_DROP = 5.0
+_ALL = 10**6
 _CHEAP, _BATCH = 1000, 100
 _FEW = 8
 _BLOCK = "python -m bench.tune"
@@ -80,29 +86,83 @@ def grid(trials: int) -> list[Recipe]:
     return [valid[round(i * (len(valid) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def fronts(model: Path, spec: str, trials: int, folder: Path) -> list[dict[str, Any]]:
-    """Returns a row a seed: the hypervolumes of the search and of a grid of as many trials."""
+def table(model: Path, spec: str, folder: Path) -> dict[str, Any]:
+    """Returns what every recipe of SPACE comes to, and the bytes of the float file."""
     data = datasets.load(spec)
     with Workspace(model, data, folder) as workspace:
-        worst = (float(workspace.converted(workspace.original, BASELINE).size_bytes or 0), WORST_DROP)
-    bench, points = Bench(Address(model, data, folder, Conditions(), ("quality", "size"))), []
-    for recipe in grid(trials):
+        size = workspace.converted(workspace.original, BASELINE).size_bytes
+    bench, rows = Bench(Address(model, data, folder, Conditions(), ("quality", "size"))), []
+    for recipe in grid(_ALL):
+        row: dict[str, Any] = {"recipe": to_values(recipe)}
         try:
             costs = bench.measure(recipe, Rule(rolled_back=False)).costs
-            points.append((costs["size"].value, costs["quality"].value))
+            rows.append({**row, "quality": costs["quality"].value, "size": costs["size"].value})
         except EdgeoptError as error:
-            print(recipe, error, flush=True)
-    bench.close()
-    rows = []
-    for seed in SEEDS:
-        found = edgeopt.tune(
-            model, data, folder, recipe=SPACE, trials=trials, seed=seed, study=f"seed {seed}", pruner="none", force=True
-        )
-        done = [t.outcome.measured.costs for t in found.trials if t.outcome.state == "done" and t.outcome.measured]
-        mine = hypervolume([(costs["size"].value, costs["quality"].value) for costs in done], worst)
-        rows.append({"seed": seed, "trials": trials, "ours": mine, "grid": hypervolume(points, worst)})
+            rows.append({**row, "failed": str(error)})
         print(rows[-1], flush=True)
+    bench.close()
+    return {"float_bytes": size, "rows": rows}
+
+
+Points = dict[str, "tuple[float, float] | None"]
+
+
+def points_of(found: dict[str, Any]) -> Points:
+    """Returns bytes and loss by recipe, None for one that could not be made."""
+    return {digest(row["recipe"]): None if "failed" in row else (row["size"], row["quality"]) for row in found["rows"]}
+
+
+def searched(points: Points, worst: tuple[float, float], trials: int, sampler: str | None, seed: int) -> float:
+    """Returns the hypervolume of a search that looks its trials up."""
+
+    def outcome(hand: int, recipe: Recipe) -> Ended:
+        point = points[digest(to_values(replace(recipe, seed=0)))]
+        if point is None:
+            return Ended(hand, failed="as in the table")
+        costs = {"size": exact(point[0]), "quality": exact(point[1])}
+        return Ended(hand, replace(cheap_trials.measured(recipe), costs=costs))
+
+    search = cheap_trials.search(trials=trials, sampler=sampler, recipe=SPACE, seed=seed)
+    space = search.space(cheap_trials.DATA)
+    with tempfile.TemporaryDirectory() as folder:
+        study = cheap_trials.study(f"sqlite:///{folder}/study.db")
+        study.first(first_trials(search, space), space)
+        Leader(search, study, space, time.monotonic()).lead(cheap_trials.Cheap(outcome=outcome))
+    done = [trial.outcome.measured for trial in study.trials if trial.outcome.state == "done"]
+    return hypervolume([(one.costs["size"].value, one.costs["quality"].value) for one in done if one], worst)
+
+
+def fronts(found: dict[str, Any], seeds: int) -> list[dict[str, Any]]:
+    """Returns a row for each number of trials: hypervolumes of searches and of grids, each sorted."""
+    points, worst = points_of(found), (float(found["float_bytes"]), WORST_DROP)
+    recipes = [points[digest(row["recipe"])] for row in found["rows"]]
+    rows = []
+    for trials in TRIALS:
+        rows.append(
+            {
+                "trials": trials,
+                "best": hypervolume([point for point in recipes if point], worst),
+                "grids": sorted(
+                    hypervolume([point for i in range(trials) if (point := _every(recipes, trials, i, offset))], worst)
+                    for offset in range(len(recipes))
+                ),
+                **{
+                    name: sorted(searched(points, worst, trials, name, seed) for seed in range(seeds))
+                    for name in ("near", "tpe", "random")
+                },
+            }
+        )
+        print({name: _mean(each) for name, each in rows[-1].items()}, flush=True)
     return rows
+
+
+def _every(recipes: Sequence[Any], trials: int, number: int, offset: int) -> Any:
+    """Returns the point of a place of an even grid that begins at an offset."""
+    return recipes[(offset + round(number * len(recipes) / trials)) % len(recipes)]
+
+
+def _mean(value: Any) -> Any:
+    return statistics.mean(value) if isinstance(value, list) else value
 
 
 def hands(model: Path, spec: str, folder: Path) -> dict[str, float]:
@@ -140,13 +200,14 @@ def requantized(model: Path, spec: str, folder: Path) -> float:
     return statistics.median(times)
 
 
-def measured(model: Path, spec: str, trials: int, only: Sequence[str]) -> dict[str, Any]:
+def measured(model: Path, spec: str, seeds: int, only: Sequence[str]) -> dict[str, Any]:
     """Returns what was measured, by name; what was measured earlier is not measured again."""
     rows: dict[str, Any] = next(iter(common.kept_rows(RESULTS)), {})
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         jobs: dict[str, Callable[[], Any]] = {
-            "fronts": lambda: fronts(model, spec, trials, folder / "fronts"),
+            "table": lambda: table(model, spec, folder / "table"),
+            "fronts": lambda: fronts(rows["table"], seeds),
             "requantized": lambda: requantized(model, spec, folder / "again"),
             "hands": lambda: hands(model, spec, folder / "hands"),
             **{f"growth {name}": lambda name=name: growth(name) for name in ("tpe", "nsga2")},
@@ -162,9 +223,9 @@ def tables(rows: dict[str, Any]) -> str:
     """Returns what was measured as tables and sentences."""
     parts = []
     if "fronts" in rows:
-        lines = [[str(r["seed"]), f"{r['ours']:.4f}", f"{r['grid']:.4f}"] for r in rows["fronts"]]
-        count = rows["fronts"][0]["trials"]
-        parts.append(common.markdown(["seed", f"hypervolume, {count} trials", f"a grid of {count}"], lines))
+        header = ["trials", "", "mean hypervolume", "one in ten is below", "above the grids' mean"]
+        lines = [line for row in rows["fronts"] for line in _front_lines(row)]
+        parts.append(common.markdown(header, lines))
     costs = {name: rows[f"growth {name}"] for name in ("tpe", "nsga2") if f"growth {name}" in rows}
     if costs:
         header = ["milliseconds of one more trial", "second hundred", "fifth", "last"]
@@ -178,9 +239,29 @@ def tables(rows: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+_WHAT = {
+    "near": "`near`, the default",
+    "tpe": "`tpe`",
+    "random": "`random`",
+    "grids": "even grids",
+    "best": "all recipes of the space",
+}
+
+
+def _front_lines(row: dict[str, Any]) -> list[list[str]]:
+    lines = []
+    for name, what in _WHAT.items():
+        found = row[name] if isinstance(row[name], list) else [row[name]]
+        above = sum(value > statistics.mean(row["grids"]) for value in found) / len(found)
+        told = [f"{statistics.mean(found):.4f}"]
+        told += [f"{found[len(found) // 10]:.4f}", f"{above:.0%}"] if len(found) > 1 else ["", ""]
+        lines.append([str(row["trials"]), what, *told])
+    return lines
+
+
 def section() -> str:
     """Returns the tables, of the digits' network."""
-    return tables(measured(MODEL, DATA, 24, ("fronts", "requantized", "hands", "growth")))
+    return tables(measured(MODEL, DATA, SEEDS, ALL))
 
 
 def main() -> None:
@@ -188,11 +269,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--data", default=DATA)
-    parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--only", nargs="+", default=["fronts", "requantized", "hands", "growth"])
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="searches of each kind")
+    parser.add_argument("--only", nargs="+", default=ALL)
     parser.add_argument("--page", action="store_true", help="write the tables")
     said = parser.parse_args()
-    rows = measured(said.model, said.data, said.trials, said.only)
+    rows = measured(said.model, said.data, said.seeds, said.only)
     print(tables(rows), flush=True)
     if said.page:
         text = common.with_measured(PAGE.read_text(encoding="utf-8"), _BLOCK, tables(rows))

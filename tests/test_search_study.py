@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import sqlite3
 import statistics
 import sys
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,13 +97,13 @@ def test_a_search_that_was_killed_in_a_trial_goes_on_as_it_would_have_gone(tmp_p
     for trials in (5, 12):
         study = cheap_trials.study(address)
         led(study, trials=trials)
-        assert study.draw(space, "tpe", 0) is not None  # and nothing more is heard of it
+        assert study.draw(space, "near", 0) is not None  # and nothing more is heard of it
     parts = cheap_trials.study(address)
     led(parts, trials=18)
     assert recipes(parts) == recipes(whole)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["near", "tpe", "nsga2"])
 def test_one_more_trial_is_as_much_work_after_many_as_after_few(
     url: str, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,10 +351,55 @@ def test_a_constant_metric_is_seen(url: str) -> None:
     assert not is_constant(study.trials[:2])
 
 
-def test_few_trials_are_drawn_by_a_model_of_the_space_and_many_by_generations() -> None:
-    assert chosen_sampler(None, 40) == chosen_sampler(None, None) == "tpe"
+def test_few_trials_change_the_best_more_go_by_a_model_of_the_space_and_many_by_generations() -> None:
+    assert chosen_sampler(None, 40) == chosen_sampler(None, None) == "near"
+    assert chosen_sampler(None, 100) == "tpe"
     assert chosen_sampler(None, 1000) == "nsga2"
     assert chosen_sampler("random", 1000) == "random"
+
+
+def test_the_first_trials_lie_evenly_in_the_space() -> None:
+    values = {"schemes": ["int8", "int4"], "steps": [["none", {"mixed": {"size": ["60%", "70%", "80%", "90%"]}}]]}
+    space = cheap_trials.search(recipe=values).space(cheap_trials.DATA)
+    evenly = sampling.spread(space, 8, 0)
+    # Three quarters of eight, two of them the plain schemes: every other one of what is left.
+    assert len(evenly) == 6 - len(space.plain())
+    sizes = {
+        name: {one["steps[0].mixed.size"] for one in evenly if one["schemes"] == name} for name in ("int8", "int4")
+    }
+    assert all(found in ({"60%", "80%"}, {"70%", "90%"}) for found in sizes.values())
+    assert sampling.spread(space, 8, 0) == evenly
+    assert sampling.spread(space, 2, 0) == []
+    ranged = cheap_trials.search().space(cheap_trials.DATA)
+    drawn = sorted(one["steps[0].prune.sparsity"] for one in sampling.spread(ranged, 40, 1))
+    assert len(drawn) == 30 - len(ranged.plain())
+    for low in (0.1, 0.4, 0.7):
+        assert any(low < value < low + 0.25 for value in drawn)
+
+
+def test_a_neighbour_differs_in_one_thing_and_lies_beside_it() -> None:
+    values = {"schemes": ["int8"], "steps": [{"round": {"samples": [32, 64, 128, 200], "method": ["gptq", "nearest"]}}]}
+    space = cheap_trials.search(recipe=values).space(cheap_trials.DATA)
+    best = {"steps[0].round.samples": 64, "steps[0].round.method": "gptq"}
+    generator, found = random.Random(0), set()
+    for _ in range(50):
+        drawn = sampling.near(space, [SimpleNamespace(params=best)], generator, lambda recipe: False)
+        assert drawn is not None
+        found.add(tuple(drawn[name] for name in best))
+    assert found == {(32, "gptq"), (128, "gptq"), (64, "nearest")}
+    assert sampling.near(space, [SimpleNamespace(params=best)], generator, lambda recipe: True) is None
+    assert sampling.near(space, [], generator, lambda recipe: False) is None
+    ranged = cheap_trials.search(recipe=cheap_trials.WIDE).space(cheap_trials.DATA)
+    params = {"schemes": "int8", "training.learning_rate": 1e-3, "steps[0]": "prune", "steps[0].prune.sparsity": 0.5}
+    for _ in range(50):
+        drawn = sampling.near(ranged, [SimpleNamespace(params=params)], generator, lambda recipe: False)
+        assert drawn is not None
+        changed = {name for name in params if drawn.get(name) != params[name]}
+        assert len(changed) == 1 or changed == {"steps[0]", "steps[0].prune.sparsity"}
+        if changed == {"steps[0].prune.sparsity"}:
+            assert 0 < abs(drawn["steps[0].prune.sparsity"] - 0.5) <= 0.25 * (0.95 - 0.1) + 0.001
+        if changed == {"training.learning_rate"}:
+            assert 1e-4 <= drawn["training.learning_rate"] <= 1e-2
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,30 @@ did. What it is shown depends on nothing but the trials that ended, in their ord
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeopt.chance import seed_for
 from edgeopt.errors import named
 from edgeopt.plain import to_plain
 from edgeopt.recipe import Recipe
 from edgeopt.search.space import ImpossibleError, Parameter, Space
 
-# Trials from which a model of the space costs more than a trial's place among the best.
-MANY_TRIALS = 300
+# Trials from which models of where good ones lie have something to go by, and from which they cost more than a trial's
+# place among the best.
+SOME_TRIALS, MANY_TRIALS = 50, 300
+# Of few trials, the share that lies evenly in the space before any looks at what the others came to.
+EVENLY, MOST_EVENLY = 0.75, 32
+# Recipes that are looked at for those that lie evenly, and changes for one that was not tried before.
+_LOOKED_AT, _CHANGES = 256, 12
+# Of a range, how far a neighbour lies at least and at most.
+_NEAR, _FAR = 0.05, 0.25
 # So many of the best trials are shown, and so many of the newest.
 SHOWN = 50
 _POPULATION = 24
@@ -53,18 +62,27 @@ def _random(optuna: Any, seed: int) -> Any:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to draw: its summary, what makes it, and whether it wants every parameter drawn in every trial."""
+    """A way to draw.
+
+    Attributes:
+        summary: what it does.
+        make: makes Optuna's, of the package and a seed.
+        everything: whether it wants every parameter drawn in every trial.
+        near: whether it changes what was best so far; see `near`.
+    """
 
     summary: str
     make: Any
     everything: bool = False
+    near: bool = False
 
 
 # Bergstra et al. 2011, "Algorithms for hyper-parameter optimization", for several objectives Ozaki et al. 2020; Deb et
 # al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", in the steady state of Durillo et al. 2009,
 # "On the effect of the steady-state selection scheme in multi-objective genetic algorithms".
 SAMPLERS: dict[str, Sampler] = {
-    "tpe": Sampler("models where good trials lie; for few trials", _tpe),
+    "near": Sampler("changes one thing of the best trials so far; for few trials", _random, near=True),
+    "tpe": Sampler("models where good trials lie; for more", _tpe),
     "nsga2": Sampler("breeds from the best trials so far; for many", _nsga2, everything=True),
     "random": Sampler("draws without looking", _random),
 }
@@ -75,7 +93,9 @@ def chosen_sampler(name: str | None, trials: int | None) -> str:
     if name is not None:
         named(SAMPLERS, name, "a sampler")
         return name
-    return "nsga2" if trials is not None and trials >= MANY_TRIALS else "tpe"
+    if trials is None or trials < SOME_TRIALS:
+        return "near"
+    return "nsga2" if trials >= MANY_TRIALS else "tpe"
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,11 @@ class Sampling:
         self._best: list[Any] = []
         self._newest: deque[Any] = deque(maxlen=SHOWN)
         self._show([])
+
+    @property
+    def best(self) -> Sequence[Any]:
+        """The trials that no other beats."""
+        return self._best
 
     @property
     def shown(self) -> int:
@@ -184,6 +209,97 @@ def _suggested(trial: Any, parameter: Parameter) -> Any:
     if parameter.whole:
         return parameter.near(trial.suggest_int(parameter.name, int(low), int(high), log=log))
     return parameter.near(trial.suggest_float(parameter.name, float(low), float(high), log=log))
+
+
+def spread(space: Space, trials: int | None, seed: int) -> list[Mapping[str, Any]]:
+    """Returns what to draw for recipes that lie evenly in a space, beside the plain ones: a grid of all it has, or of
+    many that are drawn from it.
+
+    In the order of schemes, techniques and settings it is every so-many-th, from one that the seed says; what has many
+    values is looked at in many.
+    """
+    plain = space.plain()
+    generator = random.Random(seed_for(seed, "trials that lie evenly"))
+    found: dict[tuple[float, ...], Mapping[str, Any]] = {}
+    for _ in range(_LOOKED_AT):
+        drawn: dict[str, float] = {}
+        values: dict[str, Any] = {}
+
+        def pick(parameter: Parameter) -> Any:
+            value = at_random(generator, values, parameter)  # noqa: B023 - it is called before the next turn
+            drawn[parameter.name] = value if parameter.range else parameter.values.index(value)  # noqa: B023
+            return value
+
+        with contextlib.suppress(ImpossibleError):
+            recipe = space.recipe(pick)
+            if plain and not recipe.steps:
+                continue
+            found[tuple(drawn.get(parameter.name, -1) for parameter in space.parameters)] = values
+    order = [found[place] for place in sorted(found)]
+    wanted = MOST_EVENLY if trials is None else min(MOST_EVENLY, round(EVENLY * trials))
+    count = min(len(order), max(0, wanted - len(plain)))
+    offset = generator.random()
+    evenly = [order[int((number + offset) * len(order) / count)] for number in range(count)]
+    generator.shuffle(evenly)
+    return evenly
+
+
+def near(
+    space: Space, best: Sequence[Any], generator: random.Random, is_known: Callable[[Recipe], bool]
+) -> dict[str, Any] | None:
+    """Returns what to draw for one of the best trials with one thing changed, to its neighbour where values have an
+    order; None where all that were looked at are known."""
+    for _ in range(_CHANGES if best else 0):
+        params = dict(generator.choice(best).params)
+        known = [parameter for parameter in space.parameters if parameter.name in params]
+        if not known:
+            return None
+        changed = generator.choice(known)
+        params[changed.name] = _neighbour(changed, params[changed.name], generator)
+        values: dict[str, Any] = {}
+
+        def pick(parameter: Parameter) -> Any:
+            if parameter.name not in params:  # noqa: B023 - it is called before the next turn
+                return at_random(generator, values, parameter)  # noqa: B023
+            values[parameter.name] = params[parameter.name]  # noqa: B023
+            return _of_label(parameter, params[parameter.name])  # noqa: B023
+
+        with contextlib.suppress(ImpossibleError):
+            if not is_known(space.recipe(pick)):
+                return values
+    return None
+
+
+def _neighbour(parameter: Parameter, value: Any, generator: random.Random) -> Any:
+    """Returns another value of a parameter as a study holds it: the next one up or down of those in order."""
+    if parameter.range is not None:
+        low, high = parameter.range.low, parameter.range.high
+        if parameter.range.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        moved = value + generator.choice((-1, 1)) * generator.uniform(_NEAR, _FAR) * (high - low)
+        moved = min(max(moved, low), high)
+        return parameter.near(math.exp(moved) if parameter.range.log else moved)
+    labels = [label(parameter, one) for one in parameter.values]
+    place = labels.index(value)
+    if not _in_order(parameter.values):
+        return generator.choice([one for one in labels if one != value] or labels)
+    return labels[min(max(place + generator.choice((-1, 1)), 0), len(labels) - 1)]
+
+
+def _in_order(values: Sequence[Any]) -> bool:
+    """Whether values are numbers, or shares such as 55%, that rise or fall."""
+    try:
+        numbers = [float(str(value).rstrip("%")) for value in values]
+    except ValueError:
+        return False
+    return numbers in (sorted(numbers), sorted(numbers, reverse=True))
+
+
+def _of_label(parameter: Parameter, held: Any) -> Any:
+    """Returns the value of a parameter that a study holds so."""
+    if parameter.range is not None:
+        return parameter.near(held)
+    return next(value for value in parameter.values if label(parameter, value) == held)
 
 
 def at_random(generator: random.Random, values: dict[str, Any], parameter: Parameter) -> Any:

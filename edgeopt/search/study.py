@@ -22,7 +22,7 @@ from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError, UnavailableError, setting
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.recipe import Recipe, to_values
-from edgeopt.search.sampling import Draft, Sampling, at_random, label
+from edgeopt.search.sampling import SAMPLERS, Draft, Sampling, at_random, label, near
 from edgeopt.search.space import ImpossibleError, Space
 from edgeopt.search.trying import Measured
 from edgeopt.store import digest
@@ -266,15 +266,19 @@ class Study:
         The same trials before it, sampler and seed give the same recipe: a search that was killed goes on as it would
         have gone.
         """
-        for attempt in range(_DULL + 1):
+        attempt = 0
+        while attempt <= _DULL:
             with self._reached(), _quiet():
                 own_seed = seed_for(seed, "trial", self._drawn)
                 waiting = self._claimed()
                 fixed = None if waiting is None else waiting.system_attrs.get(_FIXED, waiting.params)
-                if waiting is None and attempt == _DULL:
+                if waiting is None and SAMPLERS[sampler].near:
+                    fixed = near(space, self._sampling.best, random.Random(own_seed), self._is_tried)
+                if waiting is None and fixed is None and (SAMPLERS[sampler].near or attempt == _DULL):
                     fixed = self._new(space, random.Random(own_seed))
                     if fixed is None:
                         return None
+                attempt += waiting is None
                 draft = self._sampling.draw(space, sampler, own_seed, fixed)
                 key = "" if draft.recipe is None else _key(to_values(draft.recipe))
                 if draft.recipe is not None and not self._is_known(key):
@@ -319,6 +323,9 @@ class Study:
     def _is_known(self, key: str) -> bool:
         ours = any(one.key == key for one in self._running.values())
         return ours or key in self._by_recipe or key in self._elsewhere
+
+    def _is_tried(self, recipe: Recipe) -> bool:
+        return self._is_known(_key(to_values(recipe)))
 
     def _new(self, space: Space, generator: random.Random) -> dict[str, Any] | None:
         """Returns what to draw for a recipe that was not tried before, None where none is found."""

@@ -10,9 +10,10 @@ import bisect
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeopt import data as datasets
 from edgeopt import files, frameworks, measuring, progress
@@ -27,7 +28,7 @@ from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limit
 from edgeopt.search.hands import Ended, Hands, Here
 from edgeopt.search.on_ray import OnRay
 from edgeopt.search.result import Point, Tuned, write_tuned
-from edgeopt.search.sampling import chosen_sampler
+from edgeopt.search.sampling import chosen_sampler, spread
 from edgeopt.search.settings import Search, SearchSettings, checked
 from edgeopt.search.space import Known, Space
 from edgeopt.search.study import Drawn, Outcome, Study
@@ -99,7 +100,7 @@ def tune(
             )
             if is_begun:
                 _require_baseline(workspace)
-        study.first(space.plain(), space)
+        study.first(first_trials(search, space), space)
         progress.tell("loading", 1, 1)
         address = Address(model, data, output, _conditions(search), search.settings.objectives, search.target)
         ended = Leader(search, study, space, began).lead(_hands(search, address))
@@ -111,6 +112,11 @@ def tune(
 
 
 # --- before ----------------------------------------------------------------------------------------------------------
+
+
+def first_trials(search: Search, space: Space) -> tuple[Mapping[str, Any], ...]:
+    """Returns what to draw before anything is known: each scheme without a step, and what lies evenly in the space."""
+    return (*space.plain(), *spread(space, search.settings.trials, search.base.seed))
 
 
 def _loaded(workspace: Workspace) -> tuple[str, ...]:
