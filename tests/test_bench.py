@@ -64,6 +64,15 @@ def test_a_hypervolume_is_the_area_below_the_worst() -> None:
     assert tune.hypervolume([(5.0, 1.0), (6.0, 2.0), (1.0, 9.0)], worst) == (10 - 5) * (4 - 1) / (10 * 4)
 
 
+def test_a_search_looks_its_trials_up_in_the_table() -> None:
+    """Of all recipes no search finds more."""
+    found = common.kept_rows(tune.RESULTS)[0]["table"]
+    points, worst = tune.points_of(found), (float(found["float_bytes"]), tune.WORST_DROP)
+    assert len(points) == len(tune.grid(10**6))
+    best = tune.hypervolume([point for point in points.values() if point], worst)
+    assert 0 < tune.searched(points, worst, 5, "near", 0) <= best
+
+
 def test_a_grid_has_as_many_different_recipes_as_the_search() -> None:
     recipes = [str(recipe) for recipe in tune.grid(24)]
     assert len(recipes) == len(set(recipes)) == 24

@@ -29,7 +29,7 @@ from edgeopt.search.sampling import SAMPLERS, chosen_sampler
 from edgeopt.search.settings import SearchSettings as Settings
 from edgeopt.search.settings import checked
 from edgeopt.search.study import Outcome, Study
-from edgeopt.search.tuning import Leader
+from edgeopt.search.tuning import Leader, first_trials
 from edgeopt.vocabulary import Budgets
 
 
@@ -361,18 +361,23 @@ def test_few_trials_change_the_best_more_go_by_a_model_of_the_space_and_many_by_
 def test_the_first_trials_lie_evenly_in_the_space() -> None:
     values = {"schemes": ["int8", "int4"], "steps": [["none", {"mixed": {"size": ["60%", "70%", "80%", "90%"]}}]]}
     space = cheap_trials.search(recipe=values).space(cheap_trials.DATA)
-    evenly = sampling.spread(space, 8, 0)
+    evenly = sampling.spread(space, 8, 0, besides=2)
     # Three quarters of eight, two of them the plain schemes: every other one of what is left.
-    assert len(evenly) == 6 - len(space.plain())
+    assert len(evenly) == 6 - 2
     sizes = {
         name: {one["steps[0].mixed.size"] for one in evenly if one["schemes"] == name} for name in ("int8", "int4")
     }
     assert all(found in ({"60%", "80%"}, {"70%", "90%"}) for found in sizes.values())
-    assert sampling.spread(space, 8, 0) == evenly
-    assert sampling.spread(space, 2, 0) == []
+    assert sampling.spread(space, 8, 0, besides=2) == evenly
+    assert sampling.spread(space, 2, 0, besides=2) == []
+    # Of few trials the plain schemes are a part of the grid, of more they come first.
+    few, more = (first_trials(cheap_trials.search(recipe=values, trials=trials), space) for trials in (4, 8))
+    assert len(few) == 3
+    assert [one.get("steps[0]") for one in more[:2]] == ["none", "none"]
+    assert "none" not in [one.get("steps[0]") for one in more[2:]]
     ranged = cheap_trials.search().space(cheap_trials.DATA)
-    drawn = sorted(one["steps[0].prune.sparsity"] for one in sampling.spread(ranged, 40, 1))
-    assert len(drawn) == 30 - len(ranged.plain())
+    drawn = sorted(one["steps[0].prune.sparsity"] for one in sampling.spread(ranged, 40, 1, besides=3))
+    assert len(drawn) == 30 - 3
     for low in (0.1, 0.4, 0.7):
         assert any(low < value < low + 0.25 for value in drawn)
 

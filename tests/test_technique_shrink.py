@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgeopt.shrinking.criteria import l1, l2, median, scores
 from edgeopt.shrinking.probing import distance
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import TECHNIQUES, Carried, Need
+from edgeopt.techniques import shrink as shrink_module
 from edgeopt.techniques.prune import Prune
 from edgeopt.techniques.shrink import Shrink, apply, check, epochs_of_rounds, predict
 from edgeopt.training import fit
@@ -180,6 +182,38 @@ def test_budgets_are_met_and_used(model: Any, inputs: list[np.ndarray], count: s
     assert 0.8 * limit < getattr(Channels(shrink(chosen.channels, chosen.cut)).cost(), count) <= limit
     assert all(len(kept) % 4 == 0 for kept in chosen.cut.values())
     assert len(chooser.sensitivities) == (len(chooser.channels.groups) if by_sensitivity else 0)
+
+
+def test_a_search_for_a_cut_that_was_killed_goes_on_where_it_was(
+    model: Any, inputs: list[np.ndarray], tmp_path: Path
+) -> None:
+    file, few = tmp_path / "step" / "tried.json", [values[:16] for values in inputs]
+
+    def chosen(most: int) -> tuple[int, Any]:
+        computed = 0
+
+        def remember(key: str, compute: Callable[[], float]) -> float:
+            def counted() -> float:
+                nonlocal computed
+                if computed == most:
+                    raise KeyboardInterrupt
+                computed += 1
+                return compute()
+
+            return shrink_module._remembered(file, key, counted)
+
+        asked: dict[str, Any] = {"criterion": "l1", "kinds": ("channels",), "multiple_of": 8, "tries": 1}
+        try:
+            chooser = Chooser(model, few, remember=remember, **asked)
+            found = chooser.within("macs", 0.6 * chooser.channels.cost().macs)
+        except KeyboardInterrupt:
+            return computed, None
+        return computed, {name: kept.tolist() for name, kept in found.cut.items()}
+
+    assert chosen(2) == (2, None)
+    computed, cut = chosen(10**6)
+    assert computed == len(json.loads(file.read_text())) - 2
+    assert chosen(0) == (0, cut)
 
 
 def test_what_loses_less_is_cut_more(model: Any, inputs: list[np.ndarray]) -> None:

@@ -152,6 +152,7 @@ class _Climber:
         self._recipes: dict[str, Recipe] = {}
         self._records: list[RungRecord] = []
         self._said: tuple[str, ...] = ()
+        self._begun: list[Recipe] = []
         self.ended, self._why = "", ""
         self._for_want_of_time = False
         # Without an aim, time that was said is for what the budgets ask; without budgets for both.
@@ -219,12 +220,9 @@ class _Climber:
             return
         done = _Done()
         try:
-            for recipe in rung.candidates(situation):
-                fitting, why = self._fitting(recipe)
-                if fitting is None:
-                    done.skipped = why
-                elif self._tried(rung, recipe, fitting, done):
-                    break
+            self._try_all(rung, situation, done)
+            if not self.ended and self._just_too_large(done.made):
+                self._try_all(rung, self._situation(), done)
         finally:  # whatever ends it, what was begun is told of
             if done.told_s:
                 self._records.append(self._record(rung, done))
@@ -232,6 +230,23 @@ class _Climber:
             self._records.append(RungRecord(rung.name, rung.summary, skipped=done.skipped or "nothing to try here"))
             return
         self._keep(self._climbed())
+
+    def _try_all(self, rung: Rung, situation: Situation, done: _Done) -> None:
+        """Tries the candidates of a rung, until one ends the climb or is shown to lose too much."""
+        for recipe in rung.candidates(situation):
+            if recipe in self._begun:
+                continue
+            fitting, why = self._fitting(recipe)
+            if fitting is None:
+                done.skipped = why
+            elif self._tried(rung, recipe, fitting, done):
+                break
+
+    def _just_too_large(self, names: Sequence[str]) -> bool:
+        """Whether a file was cut for the budget and lacks nothing but a few bytes: a little deeper it may keep it."""
+        report = self._strict()
+        cut = [v for v in report.variants if v.name in names and _is_cut(v)]
+        return any([found.lacks for found in broken(report, variant)] == [Gain.BYTES] for variant in cut)
 
     def _fitting(self, recipe: Recipe) -> tuple[Recipe | None, str]:
         """Returns a recipe as there is time for it; None, and why, where it is not to be begun."""
@@ -247,6 +262,7 @@ class _Climber:
 
     def _tried(self, rung: Rung, recipe: Recipe, fitting: Recipe, done: _Done) -> bool:
         """Carries a recipe out and adds what came of it to `done`; returns whether it was the last one of its rung."""
+        self._begun.append(recipe)
         cost = self._costs.of(fitting)
         progress.foresee(stages(fitting, samples=self._costs.samples, measured=False))
         progress.announce(f"{rung.name}, {recipe.name}: may take {seconds(cost)}")
@@ -377,6 +393,7 @@ class _Climber:
             self._target,
             frozenset(found.lacks for found in broken(report, base)),
             self._four_bits_lose(report),
+            self._missed_by(report),
             frozenset(SCHEMES if self._asked.schemes == schemes.DEFAULTS else self._asked.schemes),
         )
 
@@ -392,6 +409,15 @@ class _Climber:
         if limit is None or best is None or not best.exceeds(limit):
             return ""
         return f"weights of four bits alone lose {Numbers.of(report).loss_with_doubt(best)}"
+
+    def _missed_by(self, report: Report) -> dict[str, float]:
+        """Returns by scheme how many times larger than the budget the smallest file is that was cut for it."""
+        limit, found = report.budgets.max_size_bytes, dict[str, float]()
+        for variant in report.variants:
+            if limit and variant.size_bytes and _is_cut(variant):
+                times = variant.size_bytes / limit
+                found[variant.scheme] = min(times, found.get(variant.scheme, times))
+        return {name: times for name, times in found.items() if times > 1}
 
     def _base(self, report: Report) -> Variant:
         """Returns the model as it came in the integers that suit the target, or else in what comes first."""
@@ -563,6 +589,10 @@ def _first_of(names: Sequence[str], target: targets.Target | None) -> str:
 def _preferred(target: targets.Target | None) -> tuple[str, ...]:
     """Returns the schemes to begin with, the better first."""
     return ("int8",) if target is None else (target.best_scheme, "int8")
+
+
+def _is_cut(variant: Variant) -> bool:
+    return any(technique(step).changes_architecture for step in variant.steps)
 
 
 def _high(drop: Difference | None) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeopt.advice import OPERATORS, weight_bytes
@@ -19,7 +19,7 @@ from edgeopt.vocabulary import Gain, Variant
 
 FOUR_BITS = "int4"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
-_ROOM = 0.97
+_ROOM = 0.95
 # Of each channel a file has a bias, two scales, the weight's and the bias', and more of which there is less; `shrink`
 # counts a bias and a scale.
 _CHANNEL_BYTES, _COUNTED_BYTES = 13, 8
@@ -50,6 +50,7 @@ class Situation:
         latency_ms: what it takes of a budget of latency; None where that is not known.
         target: None where the model is for no device in particular.
         four_bits_lose: what weights of four bits alone are shown to lose, in words; "" where that is not too much.
+        missed_by: by scheme, how many times larger than the budget a file was that was cut for it.
         allowed: the schemes that were named, all where none was.
     """
 
@@ -62,6 +63,7 @@ class Situation:
     target: Target | None = None
     base_lacks: frozenset[Gain] = frozenset()
     four_bits_lose: str = ""
+    missed_by: Mapping[str, float] = field(default_factory=dict)
     allowed: frozenset[str] = frozenset(SCHEMES)
 
     @property
@@ -114,7 +116,8 @@ class Situation:
         shares = {"macs": 0.5}
         limit = self.asked.budgets.max_size_bytes
         if self.wants(Gain.BYTES) and limit is not None:
-            fitting = (k / 100 for k in range(100, 0, -1) if self.bytes_at(k / 100, scheme_name) <= _ROOM * limit)
+            most = _ROOM * limit / self.missed_by.get(scheme_name or self.scheme, 1.0)
+            fitting = (k / 100 for k in range(100, 0, -1) if self.bytes_at(k / 100, scheme_name) <= most)
             shares = {"bytes": next(fitting, 0.0)}
         most_ms = self.asked.budgets.max_latency_ms
         if self.wants(Gain.LATENCY) and most_ms is not None and self.latency_ms:

@@ -211,14 +211,16 @@ def _suggested(trial: Any, parameter: Parameter) -> Any:
     return parameter.near(trial.suggest_float(parameter.name, float(low), float(high), log=log))
 
 
-def spread(space: Space, trials: int | None, seed: int) -> list[Mapping[str, Any]]:
-    """Returns what to draw for recipes that lie evenly in a space, beside the plain ones: a grid of all it has, or of
-    many that are drawn from it.
+def spread(space: Space, trials: int | None, seed: int, *, besides: int = 0) -> list[Mapping[str, Any]]:
+    """Returns what to draw for recipes that lie evenly in a space: a grid of all it has, or of many drawn from it.
 
     In the order of schemes, techniques and settings it is every so-many-th, from one that the seed says; what has many
     values is looked at in many.
+
+    Args:
+        trials: of the search.
+        besides: so many recipes without a step are tried already.
     """
-    plain = space.plain()
     generator = random.Random(seed_for(seed, "trials that lie evenly"))
     found: dict[tuple[float, ...], Mapping[str, Any]] = {}
     for _ in range(_LOOKED_AT):
@@ -232,12 +234,12 @@ def spread(space: Space, trials: int | None, seed: int) -> list[Mapping[str, Any
 
         with contextlib.suppress(ImpossibleError):
             recipe = space.recipe(pick)
-            if plain and not recipe.steps:
+            if besides and not recipe.steps:
                 continue
             found[tuple(drawn.get(parameter.name, -1) for parameter in space.parameters)] = values
     order = [found[place] for place in sorted(found)]
     wanted = MOST_EVENLY if trials is None else min(MOST_EVENLY, round(EVENLY * trials))
-    count = min(len(order), max(0, wanted - len(plain)))
+    count = min(len(order), max(0, wanted - besides))
     offset = generator.random()
     evenly = [order[int((number + offset) * len(order) / count)] for number in range(count)]
     generator.shuffle(evenly)

@@ -42,6 +42,8 @@ _ENOUGH = 5
 # Trials that failed before one worked: then it is not the trials.
 _ALL_FAIL = 5
 _POLL_S = 0.5
+# Of the trials, what the schemes without a step may be at most to be tried first.
+_PLAIN = 0.25
 # Points of a front that are timed and run everywhere at the end: each is a process of its own, and all take turns.
 MOST_TIMED = 12
 _WAITS = "Another search works in this folder: waiting until it ends."
@@ -115,8 +117,14 @@ def tune(
 
 
 def first_trials(search: Search, space: Space) -> tuple[Mapping[str, Any], ...]:
-    """Returns what to draw before anything is known: each scheme without a step, and what lies evenly in the space."""
-    return (*space.plain(), *spread(space, search.settings.trials, search.base.seed))
+    """Returns what to draw before anything is known: each scheme without a step, and what lies evenly in the space.
+
+    Of few trials the plain schemes would be too many: there they are a part of what lies evenly.
+    """
+    trials, plain = search.settings.trials, space.plain()
+    if trials is not None and len(plain) > _PLAIN * trials:
+        plain = ()
+    return (*plain, *spread(space, trials, search.base.seed, besides=len(plain)))
 
 
 def _loaded(workspace: Workspace) -> tuple[str, ...]:

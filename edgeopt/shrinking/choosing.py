@@ -6,6 +6,8 @@ What a group loses, and what a cut loses, is measured on a model that makes up f
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +34,9 @@ TRIED_SAMPLES, _TRIED_POSITIONS = 256, 4096
 PROBED = 512
 # Cuts that are tried beside the first ones.
 TRIES = 24
+
+
+Remember = Callable[[str, Callable[[], float]], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,7 @@ class Chooser:
         tries: cuts that are tried to spread it better than single losses tell.
         layers: names of the layers that may lose channels; all when None.
         evenness: see `budget.within`.
+        remember: remember(key, compute) gives what was computed for a key: the loss of a cut, of which many are tried.
         seed: of what a criterion draws.
     """
 
@@ -89,8 +95,10 @@ class Chooser:
         tries: int = TRIES,
         layers: Collection[str] | None = None,
         evenness: float = budget.EVENNESS,
+        remember: Remember = lambda key, compute: compute(),
         seed: int = 0,
     ) -> None:
+        self._remember = remember
         self._model, self._inputs, self._criterion, self._kinds = model, inputs, criterion, kinds
         self._multiple_of, self._by_sensitivity, self._layers = multiple_of, by_sensitivity, layers
         self._evenness, self._seed, self._refit, self._tries = evenness, seed, refit, tries
@@ -162,8 +170,13 @@ class Chooser:
 
     def _lost(self, channels: Channels, cut: Cut) -> float:
         """Returns how far the answers move by a cut that is made up for."""
-        assert self._refitter is not None
-        return distance(self._refitter.answers, self._refitter.fit(channels, cut, refit=self._refit).answers)
+        refitter = self._refitter
+        assert refitter is not None
+        said = [len(channels.calls), {name: kept.tolist() for name, kept in sorted(cut.items())}]
+        return self._remember(
+            hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+            lambda: float(distance(refitter.answers, refitter.fit(channels, cut, refit=self._refit).answers)),
+        )
 
     def _stage(self, names: tuple[str, ...]) -> _Stage:
         if names not in self._stages:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -126,7 +127,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
     count, share = step.budget
     notes: list[str] = []
     if count == "latency":
-        count, share, note = _macs_for_latency(step, model, inputs, carried.seed)
+        count, share, note = _macs_for_latency(step, model, inputs, carried.folder, carried.seed)
         notes.append(note)
     whole = before.cost()
     history: list[Mapping[str, float]] = []
@@ -261,7 +262,7 @@ _PARAMETERS = "parameters"
 _BYTES = "bytes of int8 weights, biases and scales"
 
 
-def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> Chooser:
+def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], folder: Path, seed: int) -> Chooser:
     from edgeopt.shrinking import TRIES, Chooser
     from edgeopt.shrinking.budget import EVENNESS
 
@@ -278,8 +279,21 @@ def _chooser(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) 
         layers=_meant(step, model),
         # What all rounds together leave of a group.
         evenness=EVENNESS ** (1 / step.rounds),
+        remember=partial(_remembered, folder / "tried.json"),
         seed=seed,
     )
+
+
+def _remembered(file: Path, key: str, compute: Callable[[], float]) -> float:
+    """Returns what was computed for a key, also by a run that was killed."""
+    from edgeopt import files
+
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if key not in known:
+        known[key] = compute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.atomic_write(file, json.dumps(known).encode())
+    return float(known[key])
 
 
 def _meant(step: Shrink, model: Any) -> set[str] | None:
@@ -305,7 +319,7 @@ def _chosen(
         known = json.loads(decided.read_text())
         channels = Channels(drop(model, known["dropped"]) if known["dropped"] else model)
         return Chosen(tuple(known["dropped"]), channels, {k: np.array(v) for k, v in known["cut"].items()}), ()
-    chooser = _chooser(step, model, inputs, seed)
+    chooser = _chooser(step, model, inputs, folder, seed)
     count, share, whole = goal
     chosen = chooser.uniform(share) if count == "width" else chooser.within(count, share * getattr(whole, count))
     folder.mkdir(parents=True, exist_ok=True)
@@ -383,13 +397,15 @@ def _int8_bytes(file: FileFacts) -> int:
     return sum(tensor.size_bytes + _SCALE_BYTES * tensor.scales for tensor in stored)
 
 
-def _macs_for_latency(step: Shrink, model: Any, inputs: Sequence[np.ndarray], seed: int) -> tuple[str, float, str]:
+def _macs_for_latency(
+    step: Shrink, model: Any, inputs: Sequence[np.ndarray], folder: Path, seed: int
+) -> tuple[str, float, str]:
     """Returns the largest share of the MACs with which the model takes the share of its time that is asked for."""
 
     from edgeopt.shrinking import shrink
 
     assert step.latency is not None
-    chooser = _chooser(step, model, inputs, seed)
+    chooser = _chooser(step, model, inputs, folder, seed)
     total = chooser.channels.cost().macs
     fits, too_slow = 0.0, 1.0
     tried = []
