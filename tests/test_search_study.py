@@ -371,7 +371,7 @@ def test_the_first_trials_lie_evenly_in_the_space() -> None:
     assert sampling.spread(space, 8, 0, besides=2) == evenly
     assert sampling.spread(space, 2, 0, besides=2) == []
     # Of few trials the plain schemes are a part of the grid, of more they come first.
-    few, more = (first_trials(cheap_trials.search(recipe=values, trials=trials), space) for trials in (4, 8))
+    few, more = (first_trials(cheap_trials.search(recipe=values, trials=trials), space) for trials in (4, 20))
     assert len(few) == 3
     assert [one.get("steps[0]") for one in more[:2]] == ["none", "none"]
     assert "none" not in [one.get("steps[0]") for one in more[2:]]

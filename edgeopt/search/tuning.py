@@ -43,7 +43,7 @@ _ENOUGH = 5
 _ALL_FAIL = 5
 _POLL_S = 0.5
 # Of the trials, what the schemes without a step may be at most to be tried first.
-_PLAIN = 0.25
+_PLAIN = 0.1
 # Points of a front that are timed and run everywhere at the end: each is a process of its own, and all take turns.
 MOST_TIMED = 12
 _WAITS = "Another search works in this folder: waiting until it ends."
