@@ -124,6 +124,21 @@ def test_inputs_that_never_vary_are_rounded_to_the_nearest() -> None:
 # --- moments ---------------------------------------------------------------------------------------------------------
 
 
+def test_inputs_far_from_zero_have_a_covariance_all_the_same() -> None:
+    rows = (1000 + np.random.default_rng(0).normal(0, 0.02, (1, 4000, 12))).astype(np.float32)
+    moments = Moments.none(1, 12)
+    for some in np.split(rows, 4, axis=1):
+        moments.add(some, some + np.float32(1))
+    real = rows[0].astype(np.float64)
+    assert moments.hessian()[0] == pytest.approx(np.cov(real.T, bias=True), abs=1e-6)
+    assert moments.covariance()[0] == pytest.approx(np.cov(real.T, bias=True), abs=1e-6)
+    assert np.linalg.eigvalsh(moments.hessian()).min() > 0
+    kernel = np.ones((1, 2, 12))
+    assert moments.offset(kernel, 2 * kernel) == pytest.approx(
+        np.full((1, 2), real.mean(0).sum() - 2 * (real.mean(0) + 1).sum())
+    )
+
+
 def test_the_target_makes_up_for_what_arrives() -> None:
     random = np.random.default_rng(0)
     arrived = random.normal(size=(1, 500, 6)) + 3.0

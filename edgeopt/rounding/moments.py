@@ -13,13 +13,14 @@ import numpy as np
 
 @dataclass
 class Moments:
-    """Sums over samples, float64.
+    """Sums over samples, float64, of what inputs are beyond those of the first rows: what is near 0 loses no digits.
 
     Attributes:
         count: rows that were seen.
         floats, arrived: sums of the inputs, [groups, columns]: those of the float layer, and those that arrive.
         products: sum of z zᵀ, [groups, columns, columns].
         crossed: sum of x zᵀ.
+        first: what is taken from both, [groups, columns].
     """
 
     count: int
@@ -27,15 +28,22 @@ class Moments:
     arrived: np.ndarray
     products: np.ndarray
     crossed: np.ndarray
+    first: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def none(cls, groups: int, columns: int) -> Moments:
         """Returns the sums over nothing."""
         line, square = (groups, columns), (groups, columns, columns)
-        return cls(0, np.zeros(line), np.zeros(line), np.zeros(square), np.zeros(square))
+        zero = np.zeros(line)
+        return cls(0, zero.copy(), zero.copy(), np.zeros(square), np.zeros(square), (zero, zero))
 
     def add(self, floats: np.ndarray, arrived: np.ndarray) -> None:
         """Adds rows [groups, rows, columns] of what the float layer gets, and of what arrives in its stead."""
+        if not self.count:
+            self.first = floats.mean(1, dtype=np.float64), arrived.mean(1, dtype=np.float64)
+        floats, arrived = (
+            (each - first[:, None]).astype(each.dtype) for each, first in zip((floats, arrived), self.first)
+        )
         self.count += floats.shape[1]
         self.floats += floats.sum(1, dtype=np.float64)
         self.arrived += arrived.sum(1, dtype=np.float64)
@@ -53,8 +61,9 @@ class Moments:
 
     def offset(self, weights: np.ndarray, rounded: np.ndarray) -> np.ndarray:
         """Returns what has to be added to the bias so that the means of the outputs stay, [groups, rows]."""
-        kept = np.einsum("grk,gk->gr", weights, self._mean(self.floats))
-        found: np.ndarray = kept - np.einsum("grk,gk->gr", rounded, self._mean(self.arrived))
+        floats, arrived = (self._mean(each) + first for each, first in zip((self.floats, self.arrived), self.first))
+        kept = np.einsum("grk,gk->gr", weights, floats)
+        found: np.ndarray = kept - np.einsum("grk,gk->gr", rounded, arrived)
         return found
 
     def _mean(self, sums: np.ndarray) -> np.ndarray:
