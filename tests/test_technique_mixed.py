@@ -17,13 +17,14 @@ from edgeopt.errors import ConfigError, ModelError
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, read_recipe, steps_from
 from edgeopt.rounding.allocation import Budget, allocate
-from edgeopt.rounding.alone import CHOICES
+from edgeopt.rounding.alone import BETWEEN, CHOICES
 from edgeopt.rounding.losses import Losses, losses
-from edgeopt.rounding.mixing import Mixed, mix
-from edgeopt.rounding.walk import Settings
+from edgeopt.rounding.mixing import FLOAT, Mixed, mix
+from edgeopt.rounding.walk import Settings, output_error
 from edgeopt.techniques.mixed import Mix, size_bytes
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.simulating import with_float_layers
 from edgeopt.tflite.stored_weights import layers
 from edgeopt.workspace import Workspace
 
@@ -65,22 +66,20 @@ _FOUND: dict[int, dict[int, Losses]] = {}
 
 
 def _losses(pair: Pair) -> dict[int, Losses]:
-    """What the layers lose in 4 and 8 bits; measured once."""
+    """What the layers lose in 4 and 8 bits, and as floats between integers; measured once."""
     if id(pair) not in _FOUND:
         with tempfile.TemporaryDirectory() as folder:
             files = {name: Path(folder) / f"{name}.tflite" for name in ("floating", "quantized")}
             for name, file in files.items():
                 file.write_bytes(getattr(pair, name))
             _FOUND[id(pair)] = {
-                bits: losses(
-                    files["floating"], pair.samples, quantized=files["quantized"], choice=CHOICES[f"int{bits}"]
-                )
-                for bits in (4, 8)
+                bits: losses(files["floating"], pair.samples, quantized=files["quantized"], choice=choice)
+                for bits, choice in {4: CHOICES["int4"], 8: CHOICES["int8"], FLOAT: BETWEEN}.items()
             }
     return _FOUND[id(pair)]
 
 
-def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None) -> Mixed:
+def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None, *, floats: bool = False) -> Mixed:
     names = [one.name for one in pair_weights(pair.floating, pair.quantized).pairs]
     return mix(
         pair.floating,
@@ -90,7 +89,7 @@ def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None) -> Mixe
         size=size,
         bit_macs=bit_macs,
         chosen=names,
-        losses=_losses(pair),
+        losses={bits: lost for bits, lost in _losses(pair).items() if floats or bits != FLOAT},
         time_limit=30,
     )
 
@@ -126,6 +125,38 @@ def test_a_size_that_is_too_small_says_the_smallest(cnn: Pair) -> None:  # noqa:
     assert len(_mixed(cnn, least + 300).result.content) <= least + 300
 
 
+def test_a_layer_may_stay_float_between_integers(cnn: Pair) -> None:  # noqa: F811
+    plain = _mixed(cnn)
+    assert set(plain.bits.values()) == {8}
+    largest = max(layer.weight.elements for layer in layers(read(cnn.quantized)))
+    size = len(cnn.quantized) + 3 * largest // 2  # not enough for the largest
+    found = _mixed(cnn, size, floats=True)
+    assert len(found.result.content) <= size
+    held = {layer.weight.dtype: layer.weight.elements for layer in layers(read(found.result.content))}
+    assert held.keys() >= {"float32", "int8"}
+    assert held["float32"] < largest
+    assert FLOAT in found.bits.values()
+    assert found.result.after < plain.result.after
+
+
+def test_floats_go_from_layer_to_layer_as_they_are(cnn: Pair) -> None:  # noqa: F811
+    pairing = pair_weights(cnn.floating, cnn.quantized)
+    numbers = {
+        pair.quantized.operator.index: (pairing.float_weights(pair), pairing.float_bias(pair)) for pair in pairing.pairs
+    }
+    content = with_float_layers(cnn.quantized, dict(list(numbers.items())[:2]))
+    model = read(content)
+    assert [operator.name for operator in model.main.operators] == [
+        *("DEQUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "QUANTIZE", "RESHAPE", "FULLY_CONNECTED", "FULLY_CONNECTED")
+    ]
+    # Both the weights of before are gone.
+    weights = sum(values.size for values, _ in list(numbers.values())[:2])
+    assert len(content) < len(cnn.quantized) + 3 * weights + 2 * 700
+    # Rounding goes on behind them, on what arrives.
+    assert output_error(cnn.floating, content, cnn.samples) < output_error(cnn.floating, cnn.quantized, cnn.samples)
+    assert with_float_layers(cnn.quantized, {}) == cnn.quantized
+
+
 def test_a_file_without_layers_to_choose_for(cnn: Pair) -> None:  # noqa: F811
     with pytest.raises(ModelError, match=r"Expected a file with layers of CONV_2D, .*, got none"):
         mix(
@@ -155,6 +186,19 @@ def test_a_recipe_ends_in_a_file_of_the_size_asked_for(digits_model: Path, tmp_p
     assert dtypes == {"int4", "int8"}
 
 
+def test_a_recipe_says_which_layers_stayed_float(digits_model: Path, tmp_path: Path) -> None:
+    step = {"mixed": {"size": "160%", "floats": True, "spare": ["FULLY_CONNECTED"]}}
+    with Workspace(digits_model, datasets.load("digits"), tmp_path) as workspace:
+        found = carry_out(Recipe(steps=steps_from([step]), schemes=("int8",)), workspace)
+    (record,) = found.records
+    assert not record.rolled_back
+    done = [layer.done for layer in record.layers]
+    assert any(one.startswith("float (alone it makes the error ") and one.endswith("with float)") for one in done)
+    after = next(v for v in found.variants if v.name == "mixed.int8")
+    held = {weight.dtype for weight in formats.facts(tmp_path / str(after.file)).weights if weight.kind == "weights"}
+    assert held == {"float32", "int8"}
+
+
 def test_what_a_plan_says_of_it() -> None:
     notes = plan(read_recipe("{schemes: [int8], steps: [round, mixed]}")).notes
     assert notes == ("steps[1].mixed: it rounds all weights anew",)
@@ -162,6 +206,8 @@ def test_what_a_plan_says_of_it() -> None:
         Mix(size="much")
     with pytest.raises(ConfigError, match="got dynamic: runtimes know layers of 4 bits beside layers of 8"):
         plan(read_recipe("{schemes: [int8, dynamic], steps: [mixed]}"))
+    with pytest.raises(ConfigError, match=r"got int4-block32: .*, and floats stand between integers"):
+        plan(read_recipe("{schemes: [int4-block32], steps: [{mixed: {floats: true}}]}"))
 
 
 def _operators(content: bytes) -> list[formats.contract.OperatorFacts]:

@@ -69,6 +69,9 @@ CHOICES: dict[str, Choice] = {
     )
 }
 
+# Float, between layers of integers: what it writes is theirs.
+BETWEEN = Choice("float between integers")
+
 
 def zeros(share: float) -> Choice:
     """Returns the choice of so many zeros, 0 to 1."""

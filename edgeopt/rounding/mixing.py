@@ -5,7 +5,7 @@ What each layer loses by each choice was measured before (`losses`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,14 @@ from edgeopt.rounding.losses import Losses
 from edgeopt.rounding.walk import Result, Settings, round_file, stored_in
 from edgeopt.tflite.macs import operator_macs
 from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
+from edgeopt.tflite.simulating import with_float_layers
 
 # Bits that files hold, and runtimes know for all the operators of LINEAR.
 CHOICES = (4, 8)
+# A layer that stays as it was, between integers.
+FLOAT = 32
+# What the two operators around it, their tensors and its bias take, about.
+_CONVERSIONS = 600
 # As `rewrite.changed` aligns buffers.
 _ALIGNMENT = 16
 # A file has an entry for each operator and version: new versions of operators add some.
@@ -33,7 +38,7 @@ class Mixed:
 
     Attributes:
         result: of its rounding, with all its layers.
-        bits: name of a layer → of its weights.
+        bits: name of a layer → of its weights; FLOAT where they stay floats.
         losses: name of a layer → number of bits → error of the outputs with that layer alone in so many.
     """
 
@@ -52,7 +57,9 @@ class _Layer:
 
     def size_bytes(self, bits: int) -> int:
         scales = 2 * self.elements // self.block if self.block and bits < CHOICES[-1] else 0
-        return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in (self.elements * bits // 8, scales))
+        conversions = _CONVERSIONS if bits == FLOAT else 0
+        held = (self.elements * bits // 8, scales)
+        return conversions + sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in held)
 
 
 def mix(
@@ -76,7 +83,7 @@ def mix(
         size: bytes that the file may have.
         bit_macs: share of the multiply-accumulates times bits of all layers in the most bits.
         chosen: names of layers whose bits may be chosen.
-        losses: each of CHOICES → what the layers lose by it.
+        losses: each of CHOICES, and FLOAT where that may be → what the layers lose by it.
         time_limit: of the integer programme, in seconds.
 
     Raises:
@@ -94,17 +101,25 @@ def mix(
     # What each channel has in 8 bits alone: scales and zero points of its own, where it had those of blocks.
     channels = np.array([layer.channels for layer in there])
     sizes[:, -1] += channels * ((high - rest - sizes[:, -1].sum()) / channels.sum())
-    work = np.array([[layer.macs * bits for bits in CHOICES] for layer in there], float).reshape(-1, len(CHOICES))
+    choices = (*CHOICES, FLOAT) if FLOAT in losses else CHOICES
+    if FLOAT in choices:
+        sizes = np.column_stack([sizes, [layer.size_bytes(FLOAT) for layer in there]])
+    work = np.array([[layer.macs * bits for bits in choices] for layer in there], float)
     budgets = [Budget(sizes, size - rest)]
     if bit_macs is not None:
-        budgets.append(Budget(work, bit_macs * work[:, -1].sum()))
+        budgets.append(Budget(work, bit_macs * work[:, choices.index(CHOICES[-1])].sum()))
     _require_possible(budgets, size, rest, bit_macs, len(quantized))
-    lost = {one.pair.name: {bits: losses[bits].of(one.pair.name) for bits in CHOICES} for one in there}
+    lost = {one.pair.name: {bits: losses[bits].of(one.pair.name) for bits in choices} for one in there}
     table = np.array([list(lost[one.pair.name].values()) for one in there])
     for _ in range(_ATTEMPTS):
         picked = allocate(table, budgets, time_limit=time_limit)
-        bits_of = {one.pair.name: CHOICES[choice] for one, choice in zip(there, picked)}
-        start = stored_in(floating, quantized, bits_of, block=block)
+        bits_of = {one.pair.name: choices[choice] for one, choice in zip(there, picked)}
+        stored = {name: min(bits, CHOICES[-1]) for name, bits in bits_of.items()}
+        start = _with_floats(
+            floating,
+            stored_in(floating, quantized, stored, block=block),
+            {name for name, bits in bits_of.items() if bits == FLOAT},
+        )
         result = round_file(floating, start, samples, settings)
         over = len(result.content) - size
         if over <= 0:
@@ -113,6 +128,19 @@ def mix(
         if budgets[0].least > budgets[0].limit:
             break
     raise ConfigError(_too_small(size, len(result.content), len(quantized)))
+
+
+def _with_floats(floating: bytes, quantized: bytes, names: Collection[str]) -> bytes:
+    """Returns the file with some layers as the float file has them."""
+    pairing = pair_weights(floating, quantized)
+    return with_float_layers(
+        quantized,
+        {
+            pair.quantized.operator.index: (pairing.float_weights(pair), pairing.float_bias(pair))
+            for pair in pairing.pairs
+            if pair.name in names
+        },
+    )
 
 
 def _layers(pairing: Pairing, chosen: Sequence[str]) -> list[_Layer]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgeopt.data import Part
     from edgeopt.formats.contract import FileFacts
     from edgeopt.rounding.mixing import Mixed
-    from edgeopt.rounding.walk import LayerResult
 
 _BYTES, _OFF = "bytes of the file", "output error"
 # Bits of a layer's weights → the choice that says what it loses by them.
@@ -40,6 +39,11 @@ class Mix(Step):
     )
     bit_macs: float | None = option(
         None, "Share of all multiply-accumulates times 8 bits that may stay, as well.", above=0.0, high=1.0, hint="0.75"
+    )
+    floats: bool = option(
+        False,
+        "A layer may stay float as well, between the integers of the others: exact, at four times the bytes of 8 bits, "
+        "and slower.",
     )
     method: str = option("gptq", "How weights are rounded.", choices=("gptq", "adaround", "nearest"))
     layers: tuple[str, ...] = option(
@@ -65,9 +69,9 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
         ModelError: no layer can have other bits, or a file does not run.
     """
     from edgeopt import files
-    from edgeopt.rounding.alone import CHOICES
+    from edgeopt.rounding.alone import BETWEEN, CHOICES
     from edgeopt.rounding.losses import SAMPLES, losses
-    from edgeopt.rounding.mixing import mix
+    from edgeopt.rounding.mixing import FLOAT, mix
     from edgeopt.rounding.walk import Settings
     from edgeopt.techniques.in_layers import chosen_layers
     from edgeopt.tflite.pairing import pair_weights
@@ -82,6 +86,8 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
         or losses(float_file, few, quantized=carried.converted, choice=CHOICES[name], seed=carried.seed)
         for bits, name in _WEIGHED.items()
     }
+    if step.floats:
+        lost[FLOAT] = losses(float_file, few, quantized=carried.converted, choice=BETWEEN, seed=carried.seed)
     found = mix(
         floating,
         quantized,
@@ -107,7 +113,7 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     return output, StepRecord(
         step.technique,
         step.said(),
-        layers=tuple(_told(layer, found) for layer in result.layers),
+        layers=tuple(_told(name, kind, found) for name, kind in there),
         promises=(Promise(_BYTES, limit=size, of=len(quantized)), off),
     )
 
@@ -120,13 +126,16 @@ def size_bytes(text: str, whole: int) -> int:
     return size
 
 
-def _told(layer: LayerResult, found: Mixed) -> LayerChange:
+def _told(name: str, kind: str, found: Mixed) -> LayerChange:
+    from edgeopt.rounding.mixing import FLOAT
 
-    if layer.name not in found.bits:
-        return LayerChange(layer.name, layer.kind, reason=layer.reason or "its bits were not to be chosen")
-    losses = found.losses[layer.name]
-    alone = ", ".join(f"{error:.3%} with {bits} bits" for bits, error in losses.items())
-    return LayerChange(layer.name, layer.kind, done=f"{found.bits[layer.name]} bits (alone it makes the error {alone})")
+    reasons = {layer.name: layer.reason for layer in found.result.layers}
+    if name not in found.bits:
+        return LayerChange(name, kind, reason=reasons.get(name) or "its bits were not to be chosen")
+    bits = found.bits[name]
+    said = {held: "float" if held == FLOAT else f"{held} bits" for held in found.losses[name]}
+    alone = ", ".join(f"{error:.3%} with {said[held]}" for held, error in found.losses[name].items())
+    return LayerChange(name, kind, done=f"{said[bits]} (alone it makes the error {alone})")
 
 
 def check(step: Mix, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
@@ -139,7 +148,7 @@ def predict(step: Mix, facts: ModelFacts) -> Prospect:
     if not facts.weights:
         return Prospect("none", "there are no weights to give other bits", possible=False)
     return Prospect(
-        f"a file of {step.size}: 4 bits where they cost least, 8 elsewhere",
+        f"a file of {step.size}: 4 bits where they cost least, 8 elsewhere{', or float' if step.floats else ''}",
         "smaller, and no faster on CPUs: they widen 4 bits to 8 before they multiply",
     )
 
@@ -152,7 +161,7 @@ def remarks(step: Mix, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> It
 
 TECHNIQUE = Technique(
     "mixed",
-    "Give each layer 4 or 8 bits, within a budget.",
+    "Give each layer 4 or 8 bits, or leave it float, within a budget.",
     Mix,
     apply,
     check,
@@ -163,6 +172,9 @@ TECHNIQUE = Technique(
     keeps=frozenset({Property.SPARSE, Property.CLUSTERED, Property.FAKE_QUANTIZED}),
     remarks=remarks,
     weighs=tuple(_WEIGHED.values()),
-    fits=lambda step, scheme: scheme.needs_calibration or (scheme.dynamic and scheme.is_low_bit),
-    why_unfit="runtimes know layers of 4 bits beside layers of 8 in integers and in dynamic range alone",
+    fits=lambda step, scheme: (
+        scheme.needs_calibration or (scheme.dynamic and scheme.is_low_bit and not getattr(step, "floats", False))
+    ),
+    why_unfit="runtimes know layers of 4 bits beside layers of 8 in integers and in dynamic range alone, and "
+    "floats stand between integers",
 )

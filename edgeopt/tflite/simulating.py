@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, with_truthful_versions
-from edgeopt.tflite.stored_weights import with_weights
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, store_floats, with_truthful_versions
+from edgeopt.tflite.stored_weights import layers, with_weights
 from edgeopt.vocabulary import Quantization
 
 
@@ -75,19 +75,88 @@ def in_floats(content: bytes, kinds: Collection[str]) -> bytes:
     ]
 
     def change(parsed: Any, schema: Any) -> None:
-        main = parsed.subgraphs[0]
         for place, given, made in reversed(found):
-            taken = _tensor(main, schema, given.index, "FLOAT32", None)
-            result = _tensor(main, schema, made.index, "FLOAT32", None)
-            operator = main.operators[place]
+            operator = parsed.subgraphs[0].operators[place]
+            taken, result = _between_integers(parsed, schema, place, given.index, made.index)
             operator.inputs, operator.outputs = np.array([taken], np.int32), np.array([result], np.int32)
-            main.operators[place : place + 1] = [
-                _operator(parsed, schema, "DEQUANTIZE", given.index, taken),
-                operator,
-                _operator(parsed, schema, "QUANTIZE", result, made.index),
-            ]
 
     return changed(content, change) if found else content
+
+
+def with_float_layers(content: bytes, floats: Mapping[int, tuple[np.ndarray, np.ndarray | None]]) -> bytes:
+    """Returns a file in which layers take floats made of their integers, and round what they give.
+
+    From one such layer to the next the floats go as they are.
+
+    Args:
+        content: the file.
+        floats: index of a layer's operator in the main graph → its weights, in their shape, and its bias [channels].
+
+    Raises:
+        ModelError: it is no `.tflite` file.
+    """
+    there = {layer.operator.index: layer for layer in layers(read(content)) if layer.operator.index in floats}
+
+    def change(parsed: Any, schema: Any) -> None:
+        graph = parsed.subgraphs[0]
+        for place in sorted(floats, reverse=True):
+            layer, operator = there[place], graph.operators[place]
+            (made,) = layer.operator.outputs
+            taken, result = _between_integers(parsed, schema, place, layer.activations.index, made)
+            numbers = [values for values in floats[place] if values is not None]
+            held = [_floats(parsed, schema, layer.weight.index, values) for values in numbers]
+            operator.inputs, operator.outputs = np.array([taken, *held], np.int32), np.array([result], np.int32)
+        _join(parsed, schema)
+        read_still = {index for operator in graph.operators for index in operator.inputs}
+        for place in floats:
+            for tensor in (there[place].weight, there[place].bias):
+                if tensor is not None and tensor.index not in read_still:
+                    graph.tensors[tensor.index].buffer = 0
+        drop_unused_buffers(parsed)
+
+    return with_truthful_versions(changed(content, change)) if floats else content
+
+
+def _join(parsed: Any, schema: Any) -> None:
+    """Lets floats that are rounded only to be made floats again pass as they are."""
+    graph = parsed.subgraphs[0]
+
+    def named(name: str) -> list[Any]:
+        code = getattr(schema.BuiltinOperator, name)
+        return [one for one in graph.operators if parsed.operatorCodes[one.opcodeIndex].builtinCode == code]
+
+    ends = set(graph.outputs)
+    rounding = [one for one in named("QUANTIZE") if graph.tensors[one.inputs[0]].type == schema.TensorType.FLOAT32]
+    rounded = {one.outputs[0]: one.inputs[0] for one in rounding}
+    undone = [one for one in named("DEQUANTIZE") if one.inputs[0] in rounded and one.outputs[0] not in ends]
+    instead = {one.outputs[0]: rounded[one.inputs[0]] for one in undone}
+    gone = {id(one) for one in undone}
+    for operator in graph.operators:
+        operator.inputs = np.array([instead.get(index, index) for index in operator.inputs], np.int32)
+    read_still = {index for one in graph.operators if id(one) not in gone for index in one.inputs} | ends
+    gone |= {id(one) for one in rounding if one.outputs[0] not in read_still}
+    graph.operators = [one for one in graph.operators if id(one) not in gone]
+
+
+def _floats(parsed: Any, schema: Any, like: int, values: np.ndarray) -> int:
+    """Adds a tensor of these numbers; returns its index."""
+    graph = parsed.subgraphs[0]
+    index = _tensor(graph, schema, like, "FLOAT32", None)
+    graph.tensors[index].shape, graph.tensors[index].shapeSignature = np.array(values.shape, np.int32), None
+    store_floats(parsed, schema, graph.tensors[index], values)
+    return index
+
+
+def _between_integers(parsed: Any, schema: Any, place: int, given: int, made: int) -> tuple[int, int]:
+    """Puts DEQUANTIZE before and QUANTIZE behind an operator; returns the float tensors between them and it."""
+    graph = parsed.subgraphs[0]
+    taken, result = (_tensor(graph, schema, index, "FLOAT32", None) for index in (given, made))
+    graph.operators[place : place + 1] = [
+        _operator(parsed, schema, "DEQUANTIZE", given, taken),
+        graph.operators[place],
+        _operator(parsed, schema, "QUANTIZE", result, made),
+    ]
+    return taken, result
 
 
 def _insert(parsed: Any, schema: Any, index: int, rounding: Rounding) -> None:
