@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -287,13 +288,14 @@ def _by_hand(
     model = load_model(path).keras
     try:
         wrapped = BY_HAND[step](model, len(arrays["x_train"]) // BATCH * epochs)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:
         return _refused(error)
     if name == "tagger":
         loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     targets = _targets(name, arrays)
     if isinstance(loss, dict):
-        order = sorted(loss, key=lambda output: [o.split("/")[0] for o in model.output_names].index(output))
+        places = {output: place for place, name in enumerate(wrapped.output_names) for output in loss if output in name}
+        order = sorted(loss, key=places.__getitem__)
         targets, weights = [targets[output] for output in order], [weights[output] for output in order]
         loss = [loss[output] for output in order]
     wrapped.compile(tf_keras.optimizers.Adam(STEPS[step]["learning_rate"]), loss, loss_weights=weights)
@@ -319,8 +321,10 @@ def _by_hand(
 
 
 def _refused(error: Exception) -> str:
-    first = str(error).strip().splitlines()[0]
-    return f"refused: {(first.rpartition('error: ')[2] or first)[:60].strip()} …"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Keras says on the first line where it happened, and what further down.
+    told = next((line for line in lines if "Error: " in line), lines[0])
+    return f"refused: {(re.split('[Ee]rror: ', told)[-1] or told)[:60].strip()} …"
 
 
 def _renamed(arrays: Arrays, file: Path) -> Arrays | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import graph
+from edgeopt.errors import ConversionError
 from edgeopt.fake_quantization.roles import RECURRENT, SAME_RANGE, WEIGHTS, Roles, kind, roles, splits
 from edgeopt.frameworks import load
 from edgeopt.vocabulary import LayerChange, Property
@@ -179,8 +180,17 @@ def _cloned(call: graph.Call) -> Any:
     """Returns a new layer like that of a call; a recurrent one without its loop, which no quantizer takes.
 
     That of an LSTM becomes one operator.
+
+    Raises:
+        ConversionError: the loop is there to stay.
     """
     layer = call.layer
+    if kind(layer).startswith("ConvLSTM"):
+        raise ConversionError(
+            f"Expected layers whose steps can be unrolled, got {kind(layer)} {layer.name!r}: Keras unrolls no such "
+            "loop, and no quantizer takes it. Try int8 without training for it: --scheme int8 calls its cell step by "
+            "step."
+        )
     steps = call.args[0].shape[1] if kind(layer) in RECURRENT - {"LSTM"} else None
     if steps is None:
         return graph.clone(layer)

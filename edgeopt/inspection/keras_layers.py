@@ -231,6 +231,10 @@ def _macs(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
             total += made * prod(kernels[0][:-2])
         elif kind.startswith("Conv") and "Transpose" in kind:
             total += given * prod(kernels[0][:-1])
+        elif kind.startswith("ConvLSTM"):
+            steps, units = inputs[0][1] or 1, kernels[0][-1] // 4  # four gates
+            places = made // units // (steps if inner.return_sequences else 1)
+            total += steps * places * sum(prod(kernel) for kernel in kernels)
         elif kind.startswith("Conv") or kind == "Dense":
             total += made * prod(kernels[0][:-1])
         elif kind in _RECURRENT:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, setting
+from edgeopt.frameworks import load
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -116,7 +117,8 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
         ],
         hint_weight=step.hint_weight,
     )
-    promises = tuple(Promise(what, limit=after[what], of=before[what]) for what in before)
+    limits = {**after, _PARAMETERS: after[_PARAMETERS] + _first_states(student)}
+    promises = tuple(Promise(what, limit=limits[what], of=before[what]) for what in before)
     return student, StepRecord(
         step.technique,
         step.said(),
@@ -247,6 +249,19 @@ def _cost(model: Any) -> dict[str, int]:
 
     count = KerasCount(model)
     return {_MACS: sum(row.macs or 0 for row in count.rows), _PARAMETERS: count.facts("").parameters}
+
+
+def _first_states(model: Any) -> int:
+    """Returns how many numbers its loops begin with, states and counters: a file may store them beside the weights."""
+    from edgeopt import graph
+
+    tf, total = load("tensorflow"), 0
+    for call in graph.flat_calls(model):
+        layers = [getattr(call.layer, name, None) for name in ("forward_layer", "backward_layer")]
+        for layer in (one for one in (*layers, call.layer) if hasattr(one, "get_initial_state")):
+            start = layer.get_initial_state(tf.zeros((1, 1, *call.args[0].shape[2:])))
+            total += 1 + sum(int(tf.size(state)) for state in tf.nest.flatten(start))
+    return total
 
 
 TECHNIQUE = Technique(
