@@ -81,6 +81,7 @@ class Work:
     seed: int = 0
     _lowered: dict[int, tuple[Any, bytes]] = field(default_factory=dict)
     _converted: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    _rounded: dict[tuple[int, int, str], bytes] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> datasets.Dataset:
@@ -119,8 +120,12 @@ class Work:
         return datasets.bind(self.data.calibration, self.model.inputs)
 
     def rounded(self, model: Any, group: int, method: str = "gptq") -> bytes:
-        floating, quantized = (self.converted(scheme, model) for scheme in (FLOAT, f"int4-block{group}"))
-        return round_file(floating, quantized, self.calibration, Settings(method, seed=self.seed)).content
+        key = id(model), group, method
+        if key not in self._rounded:
+            floating, quantized = (self.converted(scheme, model) for scheme in (FLOAT, f"int4-block{group}"))
+            settings = Settings(method, seed=self.seed)
+            self._rounded[key] = round_file(floating, quantized, self.calibration, settings).content
+        return self._rounded[key]
 
     def mixed(self, model: Any) -> bytes:
         """Returns the file with the layers that lose most in int8, within its share of the float file."""
