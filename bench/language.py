@@ -334,12 +334,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             )
         )
     _, low, high = floating["perplexity"]
+    seeds = len({row["seed"] for row in rows})
+    drawn = f"the mean of {seeds} choices of it stands before the least and the most" if seeds > 1 else "one choice"
     return (
         common.markdown(header, lines)
         + f"\n\n{floating['contexts']} held-out contexts; float's perplexity lies between {low:.2f} and {high:.2f} "
-        f"(95 %). Where calibration chooses, the mean of {len({row['seed'] for row in rows})} choices of it stands "
-        "before the least and the most. A star is a difference from float that the paired test does not show, by any "
-        f"choice (p >= 0.05). The cache is {floating['cache_bytes']:,} bytes of the memory."
+        f"(95 %). Where calibration chooses, {drawn}. A star is a difference from float that the paired test does not "
+        f"show, by any choice (p >= 0.05). The cache is {floating['cache_bytes']:,} bytes of the memory."
     )
 
 

@@ -22,6 +22,7 @@ from edgeopt.frameworks import load
 from edgeopt.keras_bridge import to_keras2
 from edgeopt.prospects import ModelFacts
 from edgeopt.rounding import softmaxed, tables
+from edgeopt.rounding.alone import CHOICES, Alone
 from edgeopt.rounding.walk import Settings, output_error, round_file, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import Carried, awq, mixed
@@ -234,6 +235,17 @@ def test_layers_go_to_eight_bits_and_back_to_groups(small: Small) -> None:
     # Tables stay at four bits in all of them.
     assert errors[0] < 0.25 * errors[1]
     assert errors[1] == pytest.approx(errors[2], rel=0.3)
+
+
+def test_a_layer_alone_in_four_bits_has_the_groups_of_the_file(small: Small) -> None:
+    content = small.converted("int4-block32")
+    alone = Alone(small.floating, content, small.samples)
+    place = next(place for place in alone.places if place.uses and place.uses[0].floating.weight.shape == (256, 64))
+    changed = read(alone.file(place, CHOICES["int4"]))
+    (row, *_) = changed.values(changed.main.tensors[place.uses[0].floating.weight.index])
+    for group in (row[:32], row[32:]):
+        assert len(np.unique(group)) <= 15
+    assert len(np.unique(row)) > 15
 
 
 def test_the_layers_that_lose_most_get_eight_bits_within_a_size(small: Small, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from edgeopt.vocabulary import Quantization
 
 # What the covariance of a layer's inputs may take; beyond it weights are rounded to the nearest.
 _MOST_COLUMNS = 4096
+# From so many bits on weights have one scale for each channel, whatever the file has below.
+_CHANNEL_BITS = 8
 # Where a converter leaves the name of the layer: "net/conv2d/Conv2D".
 _OWN = re.compile(r"(Conv2D|convolution|depthwise|MatMul|Tensordot|conv2d_transpose)\d*$")
 # What signatures make of the names of inputs and outputs.
@@ -180,23 +182,32 @@ class Alone:
         """Returns weights of so many bits; below eight they are chosen by what the layer computes."""
         pair = place.uses[0]
         real = self._pairing.float_weights(pair)
-        grid, axis = Grid.of(bits), self._pairing.stored(pair).axis
+        grid, stored = Grid.of(bits), self._pairing.stored(pair)
+        axis, block = stored.axis, stored.block if bits < _CHANNEL_BITS else 0
         lies = [_layout(self._floating, one) for one in place.uses]
-        if bits >= 8 or any(one is None or one.groups * one.columns**2 > _MOST_COLUMNS**2 for one in lies):
+        if bits >= _CHANNEL_BITS or any(one is None or one.groups * one.columns**2 > _MOST_COLUMNS**2 for one in lies):
             channels = np.moveaxis(real, pair.floating.axis, 0)
             rows = channels.reshape(1, len(channels), -1)
-            steps = grid.widest(rows) if axis is not None else grid.widest(rows.reshape(1, 1, -1))
+            steps = grid.widest(rows, block) if axis is not None else grid.widest(rows.reshape(1, 1, -1))
             values = (grid.nearest(rows, steps) * steps).reshape(channels.shape)
             return _Change({self._weight(place): np.moveaxis(values, 0, pair.floating.axis).astype(np.float32)})
         known = [one for one in lies if one is not None]
-        found = self._fitted(place, known, known[0].matrix(real).astype(np.float64), grid, together=axis is None)
+        weights = known[0].matrix(real).astype(np.float64)
+        found = self._fitted(place, known, weights, grid, together=axis is None, block=block)
         return _Change(
             {self._weight(place): known[0].stored(found.values).astype(np.float32)},
             {one.floating.operator.index: bias.reshape(-1) for one, bias in zip(place.uses, found.biases)},
         )
 
     def _fitted(
-        self, place: Place, lies: Sequence[Layout], weights: np.ndarray, grid: Grid, *, together: bool
+        self,
+        place: Place,
+        lies: Sequence[Layout],
+        weights: np.ndarray,
+        grid: Grid,
+        *,
+        together: bool,
+        block: int,
     ) -> Rounded:
         """Returns the better of GPTQ's integers and the nearest ones, on samples that neither has seen."""
         pairs = [replace(pair, quantized=pair.floating) for pair in place.uses]
@@ -214,7 +225,17 @@ class Alone:
             seed=self._seed,
         )
         found = [
-            fit(weights, uses, evidence, grid, method=method, together=together, iterations=0, seed=self._seed)
+            fit(
+                weights,
+                uses,
+                evidence,
+                grid,
+                method=method,
+                together=together,
+                block=block,
+                iterations=0,
+                seed=self._seed,
+            )
             for method in ("gptq", "nearest")
         ]
         held = [one.held for one in evidence]

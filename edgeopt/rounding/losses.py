@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from edgeopt import progress
 from edgeopt.repairing.closeness import errors, held_at_once, reference
 from edgeopt.repairing.running import RUNS
+from edgeopt.rounding import softmaxed
 from edgeopt.rounding.alone import Alone, Choice
 from edgeopt.runtimes import Runtime
+from edgeopt.tflite.reader import read_once
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -35,7 +37,8 @@ class LayerLoss:
         layer: its own name.
         kind: its operator.
         weights: how many numbers it multiplies with.
-        error: mean squared error of the file's outputs as a share of their variance.
+        error: mean squared error of the file's outputs as a share of their variance; of what speaks, by what a
+            softmax heeds.
     """
 
     name: str
@@ -89,7 +92,9 @@ def losses(
     """
     alone = Alone(float_file.read_bytes(), quantized.read_bytes(), part, seed=seed)
     held = held_at_once(float_file, alone.held)
-    real = reference(float_file, held, runtime)
+    model = read_once(float_file)
+    heeded = softmaxed.speaks(model, part) and not softmaxed.probabilities(model)
+    real = reference(float_file, held, runtime, heed=softmaxed.counts if heeded else None)
     places = [place for place in alone.places if alone.can(place, choice)]
 
     def lost(content: bytes) -> float:
