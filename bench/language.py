@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -245,15 +245,15 @@ def _row(name: str, work: Work, known: Sequence[dict[str, Any]]) -> dict[str, An
         "bytes": len(content),
         "perplexity": [scored.metric.value, scored.metric.low, scored.metric.high],
         "contexts": len(part),
-        "rows": [np.asarray(each).tolist() for each in scored.rows],
-        "texts": texts,
+        "rows": _packed(scored.rows),
+        "texts": [" ".join(map(str, text)) for text in texts],
         "seconds": seconds,
         "cache_bytes": generator.cache_bytes,
         "memory_bytes": int(subprocess.check_output([sys.executable, "-c", _MEMORY, str(writer)], text=True)),
         "machine": machine.describe().describe(),
     }
     reference = next((one for one in known if one["way"] == FLOAT), row)
-    row["agreement"] = float(np.mean([_agree(a, b) for a, b in zip(reference["texts"], texts)]))
+    row["agreement"] = float(np.mean([_agree(a, b) for a, b in zip(reference["texts"], row["texts"])]))
     return {**row, "worse": _worse(reference, row)}
 
 
@@ -270,14 +270,24 @@ def _prompts(work: Work) -> list[list[int]]:
 
 def _worse(reference: dict[str, Any], row: dict[str, Any]) -> list[float]:
     """Returns by how much a row's perplexity is worse, the p-value of the paired test, and the interval."""
-    off = metric("perplexity").difference(*([np.array(each) for each in one["rows"]] for one in (reference, row)))
+    off = metric("perplexity").difference(*(_unpacked(one["rows"]) for one in (reference, row)))
     return [off.value, off.p_value, off.low, off.high]
 
 
-def _agree(one: Sequence[int], other: Sequence[int]) -> float:
-    """Returns the share of a continuation that is the same, up to the first token that is not."""
-    same = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-    return same / max(1, len(one))
+def _packed(rows: Iterable[np.ndarray]) -> list[list[str]]:
+    """Returns arrays [samples, columns] with a text for each column: a file of results has a line for each."""
+    return [[" ".join(f"{value:.7g}" for value in column) for column in each.T] for each in rows]
+
+
+def _unpacked(rows: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    return [np.array([column.split() for column in each], float).T for each in rows]
+
+
+def _agree(one: str, other: str) -> float:
+    """Returns the share of the tokens of a text that is the same, up to the first that is not."""
+    ours, theirs = one.split(), other.split()
+    same = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    return same / max(1, len(ours))
 
 
 def _keras_row(work: Work) -> dict[str, Any]:
@@ -295,7 +305,7 @@ def _keras_row(work: Work) -> dict[str, Any]:
     value = one.value(settled)
     row = {
         "perplexity": [value.value, value.low, value.high],
-        "rows": [np.asarray(each).tolist() for each in settled],
+        "rows": _packed(settled),
         "seconds": seconds,
         "machine": machine.describe().describe(),
     }
@@ -335,7 +345,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         )
     _, low, high = floating["perplexity"]
     seeds = len({row["seed"] for row in rows})
-    drawn = f"the mean of {seeds} choices of it stands before the least and the most" if seeds > 1 else "one choice"
+    drawn = (
+        f"the mean of {seeds} choices of it stands before the least and the most"
+        if seeds > 1
+        else "there was one choice"
+    )
     return (
         common.markdown(header, lines)
         + f"\n\n{floating['contexts']} held-out contexts; float's perplexity lies between {low:.2f} and {high:.2f} "
