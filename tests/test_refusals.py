@@ -100,6 +100,10 @@ def test_what_kills_the_converter_is_named(tmp_path: Path) -> None:
         ),
         ("x" * 1000, "x" * 300 + ". Try another --scheme."),
         (
+            "'tf.StridedSlice' op is neither a custom op nor a flex op",
+            "TensorFlow Lite has no kernel of StridedSlice for sizes that are left free, as the model uses it. Try",
+        ),
+        (
             "'tf.Qr' op is neither a custom op nor a flex op",
             "TensorFlow Lite has no kernel of Qr, in any scheme. Try a m",
         ),

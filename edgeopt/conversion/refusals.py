@@ -11,6 +11,8 @@ from edgeopt.errors import ConversionError
 from edgeopt.vocabulary import Scheme
 from edgeopt.workers import WorkerCrashed
 
+# What becomes an operator where the sizes are known.
+_OF_FIXED_SIZES = frozenset({"BroadcastTo", "Fill", "Pad", "Range", "Reshape", "Slice", "StridedSlice", "Tile"})
 # MLIR names an operator and where in the model it stands: fused["Op:", "model/layer/Op@function"] … 'tf.Op' op is …
 _NO_KERNEL = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)[@"]')
@@ -44,6 +46,11 @@ def gist(complaint: str) -> str:
     missing = dict.fromkeys(_NO_KERNEL.findall(complaint))
     if missing:
         named = ", ".join(f"{name} (of {layer_in(places[name])!r})" if name in places else name for name in missing)
+        if missing.keys() <= _OF_FIXED_SIZES:
+            return (
+                f"TensorFlow Lite has no kernel of {named} for sizes that are left free, as the model uses it. Try "
+                "--shape INPUT=SIZES, or a model without."
+            )
         return f"TensorFlow Lite has no kernel of {named}, in any scheme. Try a model without."
     if unknown := _UNKNOWN.search(complaint):
         return f"it does not know {unknown[1]} in version {unknown[2]}. Try the model that this file was made from."
