@@ -54,6 +54,7 @@ models/decoder.keras: models/decoder.py models/training.py | $(VENV)/.ready
 
 language: setup models/decoder.keras ## train a small language model, quantize it four ways, let each write, renew docs/language-models.md
 	$(BIN)/python -m bench.language --model models/decoder.keras --page
+	$(BIN)/python -m bench.language --model models/decoder.keras --speeds
 
 test: setup ## all tests but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

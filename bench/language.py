@@ -209,20 +209,26 @@ def main() -> None:
     parser.add_argument("--speeds", action="store_true", help="time what was made, and write that table")
     said = parser.parse_args()
     if said.speeds:
-        _write(_SPEEDS, _speeds(said.model))
+        _write(_SPEEDS, _speeds(Work(said.model, said.contexts, said.samples)))
         return
     for seed in range(said.seeds):
         work = Work(said.model, said.contexts, said.samples, seed)
         for name in said.way or [*WAYS, KERAS]:
             if seed and name not in DRAWN:
                 continue
-            known = common.kept_rows(RESULTS)
+            known = _known(work.path)
             if not any((row["way"], row["seed"]) == (name, seed) for row in known):
-                row = {"way": name, "seed": seed, **(_keras_row(work) if name == KERAS else _row(name, work, known))}
+                row = _keras_row(work, known) if name == KERAS else _row(name, work, known)
+                row = {"way": name, "seed": seed, "model": files.sha256(work.path), **row}
                 print({key: value for key, value in row.items() if key not in ("rows", "texts")}, flush=True)
                 common.keep_rows(RESULTS, [*known, row])
     if said.page:
-        _write(_BLOCK, table(common.kept_rows(RESULTS)))
+        _write(_BLOCK, table(_known(said.model)))
+
+
+def _known(model: Path) -> list[dict[str, Any]]:
+    """Returns the rows that were measured of this very model."""
+    return [row for row in common.kept_rows(RESULTS) if row["model"] == files.sha256(model)]
 
 
 def _write(block: str, text: str) -> None:
@@ -231,11 +237,8 @@ def _write(block: str, text: str) -> None:
 
 def _row(name: str, work: Work, known: Sequence[dict[str, Any]]) -> dict[str, Any]:
     start = time.perf_counter()
-    content, model = WAYS[name](work)
+    content, writer = _made(name, work)
     seconds = time.perf_counter() - start
-    writer = _writer(name)
-    floating = work.lowered(model)
-    files.atomic_write(writer, floating if name == FLOAT else graft(floating, content))
     with files.temporary(content, "scored.tflite") as file:
         part = work.data.validation.head(work.contexts)
         scored = evaluation.evaluate(file, part, metric="perplexity")
@@ -255,6 +258,14 @@ def _row(name: str, work: Work, known: Sequence[dict[str, Any]]) -> dict[str, An
     reference = next((one for one in known if one["way"] == FLOAT), row)
     row["agreement"] = float(np.mean([_agree(a, b) for a, b in zip(reference["texts"], row["texts"])]))
     return {**row, "worse": _worse(reference, row)}
+
+
+def _made(name: str, work: Work) -> tuple[bytes, Path]:
+    """Returns the file of a row, and where the one that generates was written."""
+    content, model = WAYS[name](work)
+    floating, writer = work.lowered(model), _writer(name)
+    files.atomic_write(writer, floating if name == FLOAT else graft(floating, content))
+    return content, writer
 
 
 def _writer(name: str) -> Path:
@@ -290,7 +301,7 @@ def _agree(one: str, other: str) -> float:
     return same / max(1, len(ours))
 
 
-def _keras_row(work: Work) -> dict[str, Any]:
+def _keras_row(work: Work, known: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Keras' own int4, scored in Keras: the file that it exports is no smaller than before."""
     keras = load("keras")
     model = keras.models.load_model(work.path, compile=False)
@@ -309,7 +320,7 @@ def _keras_row(work: Work) -> dict[str, Any]:
         "seconds": seconds,
         "machine": machine.describe().describe(),
     }
-    reference = next(one for one in common.kept_rows(RESULTS) if one["way"] == FLOAT)
+    reference = next(one for one in known if one["way"] == FLOAT)
     return {**row, "worse": _worse(reference, row)}
 
 
@@ -368,10 +379,12 @@ def _doubt(rows: Sequence[dict[str, Any]]) -> str:
     return "" if any(row["worse"][1] < 0.05 for row in rows) else " *"
 
 
-def _speeds(path: Path) -> str:
+def _speeds(work: Work) -> str:
     """Returns how fast the files read and write on two threads, in Markdown: medians of rounds in turn."""
-    work = Work(path, 1, 8)
     prompts = _prompts(work)
+    for name in TIMED:
+        if not _writer(name).exists():
+            _made(name, work)
     opened: dict[str, Generator] = {name: open_generator(_writer(name), threads=2) for name in TIMED}
     read: dict[str, list[float]] = {name: [] for name in TIMED}
     wrote: dict[str, list[float]] = {name: [] for name in TIMED}
