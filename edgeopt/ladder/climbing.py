@@ -334,7 +334,7 @@ class _Climber:
         names = [variant.name for variant in measured.variants]
         self._recipes |= dict.fromkeys(names, recipe)
         undone = [f"{r.technique} was rolled back: {r.rolled_back}" for r in measured.records if r.rolled_back]
-        return names, [*undone, *self._judged(names)]
+        return names, [*undone, *self._judged(names, recipe.name)]
 
     def _contenders(self, new: Sequence[Variant]) -> list[str]:
         """Returns the names of new variants that may be recommended: nothing of their kind is shown to beat them.
@@ -516,8 +516,8 @@ class _Climber:
         limit, last = report.budgets.max_drop, report.variant(names[-1] if names else None)
         return limit is not None and last is not None and last.drop is not None and last.drop.exceeds(limit)
 
-    def _judged(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Returns what variants came to, one sentence each."""
+    def _judged(self, names: Sequence[str], recipe: str = "") -> tuple[str, ...]:
+        """Returns what variants came to, one sentence each; names alone do not tell how deep a cut was."""
         report = self._strict()
         numbers = Numbers.of(report)
         found = []
@@ -526,9 +526,8 @@ class _Climber:
                 continue
             lacks = dict.fromkeys(_TOO[one.lacks] for one in broken(report, variant))
             loss = "" if variant.drop is None else f", loses {numbers.loss_with_doubt(variant.drop)}"
-            found.append(
-                f"{variant.name}: {variant.size_bytes:,} bytes{loss}: {'; '.join(lacks) or 'keeps every budget'}"
-            )
+            named = f"{variant.name} ({recipe})" if recipe and _is_cut(variant) else variant.name
+            found.append(f"{named}: {variant.size_bytes:,} bytes{loss}: {'; '.join(lacks) or 'keeps every budget'}")
         return tuple(found)
 
     # --- time ---------------------------------------------------------------------------------------------------------
