@@ -248,6 +248,7 @@ def test_of_many_samples_some_do_where_there_is_no_time_for_one_epoch() -> None:
     assert training(30 + 0.5 * epoch) == (1, 20_000, 1)
     assert 20_000 / 64 > technique("shrink").least_steps > 15_000 / 64
     assert training(30 + 0.4 * epoch) is None
+    assert costs.steps(recipe) == 10 * 40_000 / 64
     # A student begins with next to nothing.
     student = technique("distill")
     assert student.least_steps > 4 * 40_000 / 64

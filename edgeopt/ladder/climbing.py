@@ -239,8 +239,29 @@ class _Climber:
             fitting, why = self._fitting(recipe)
             if fitting is None:
                 done.skipped = why
-            elif self._tried(rung, recipe, fitting, done):
+            elif self._tried(rung, recipe, fitting, done) or self._tried_longer(rung, recipe, fitting, done):
                 break
+
+    def _tried_longer(self, rung: Rung, recipe: Recipe, fitting: Recipe, done: _Done) -> bool:
+        """Tries a shortened training again, where it nearly did and turned out to leave time for twice as much.
+
+        Returns whether that ends the rung.
+        """
+        if fitting == recipe or not self._nearly_does(done.made):
+            return False
+        longer, _ = self._fitting(recipe)
+        if longer is None or self._costs.steps(longer) < 2 * self._costs.steps(fitting):
+            return False
+        return self._tried(rung, recipe, longer, done)
+
+    def _nearly_does(self, names: Sequence[str]) -> bool:
+        """Whether the last file loses too much, lacks nothing else, and chance does not rule out that it lost less."""
+        report = self._strict()
+        last, limit = report.variant(names[-1] if names else None), report.budgets.max_drop
+        if last is None or last.drop is None or limit is None:
+            return False
+        lacks = [found.lacks for found in broken(report, last)]
+        return lacks == [Gain.QUALITY] and not last.drop.exceeds(limit)
 
     def _just_too_large(self, names: Sequence[str]) -> bool:
         """Whether a file was cut for the budget and lacks nothing but a few bytes: a little deeper it may keep it."""

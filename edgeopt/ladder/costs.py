@@ -92,6 +92,10 @@ class Costs:
                 return
         yield shorter
 
+    def steps(self, recipe: Recipe) -> int:
+        """Returns how many training steps a recipe takes."""
+        return sum(self._steps(training) for _, training in trained(recipe))
+
     def _steps(self, training: Training) -> int:
         return math.ceil(self._samples(training) / (training.batch_size or 1)) * (training.epochs or 0)
 
