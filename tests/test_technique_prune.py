@@ -100,10 +100,19 @@ def test_a_kernel_that_cannot_be_told_is_vouched_for_by_all_weights(pruned: Any,
         return prune.check(Prune(), replace(record, promises=(lost,)), file)[0]
 
     assert checked(100, 200).kept
-    broken = checked(9000, 9999)
+    broken = checked(9000, 201)
     assert broken.kept is False
     assert broken.measured is None
     assert broken.note == "its tensor cannot be told in the file: the zeros of all weights stand for it"
+
+
+def test_a_kernel_that_only_training_used_has_nothing_to_keep(pruned: Any, dataset: Dataset) -> None:
+    result, record = pruned
+    gone = replace(record.promises[0], subject="log_var/kernel", of=1234.0, limit=617.0)
+    file = compressed_models.converted(result, "float32", dataset)
+    *others, found = prune.check(Prune(), replace(record, promises=(*record.promises, gone)), file)
+    assert (found.kept, found.note) == (None, "it is not in the file: no output needs it")
+    assert all(promise.kept for promise in others)
 
 
 def test_n_of_m_holds_along_the_inputs_in_the_file(model: Any, dataset: Dataset, run: Any) -> None:

@@ -43,3 +43,15 @@ def find(file: FileFacts, sought: Sequence[Sought]) -> tuple[list[StoredWeight |
         if len(missing) == len(left) == 1:
             found[missing[0]] = left[0]
     return [found.get(index) for index in range(len(sought))], weights
+
+
+def left_out(file: FileFacts, sought: Sequence[Sought], found: Sequence[StoredWeight | None]) -> frozenset[str]:
+    """Returns the kernels that a file does not hold, as no output needs them: what only training used.
+
+    Those that are there in parts, as of a recurrent layer, are not among them: then the file has no fewer numbers.
+    """
+    weights = [tensor for tensor in file.weights if tensor.kind == "weights"]
+    if sum(tensor.elements for tensor in weights) >= sum(kernel.elements for kernel in sought):
+        return frozenset()
+    left = {tensor.elements for tensor in weights if tensor not in found}
+    return frozenset(k.path for k, tensor in zip(sought, found) if tensor is None and k.elements not in left)

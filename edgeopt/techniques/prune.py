@@ -201,18 +201,24 @@ def apply(step: Prune, model: Any, data: Dataset, carried: Carried) -> tuple[Any
 def check(step: Prune, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the record's promises with the zeros that the file's weights have.
 
-    Where the tensor of a kernel cannot be told, the zeros of all weights stand for it.
+    Where the tensor of a kernel cannot be told, the zeros of all weights stand for it. One that the file does without
+    has no promise to keep.
     """
     from edgeopt.techniques import in_file
 
     sought = {p.subject: in_file.Sought(p.subject, int(p.of or 0)) for p in record.promises if p.kind == _ZEROS}
     found, everything = in_file.find(file, list(sought.values()))
     tensors = dict(zip(sought, found))
-    kept = sum(t.zeros or 0 for t in everything) >= sum(p.limit or 0 for p in record.promises if p.kind == _ZEROS)
+    gone = in_file.left_out(file, list(sought.values()), found)
+    limits = [p.limit or 0 for p in record.promises if p.kind == _ZEROS and p.subject not in gone]
+    kept = sum(t.zeros or 0 for t in everything) >= sum(limits)
     promises = []
     for promise in record.promises:
         tensor = tensors[promise.subject]
-        if tensor is None:
+        if promise.subject in gone:
+            note = "it is not in the file: no output needs it"
+            promises.append(replace(promise, measured=None, kept=None, note=note))
+        elif tensor is None:
             note = "its tensor cannot be told in the file: the zeros of all weights stand for it"
             promises.append(replace(promise, measured=None, kept=kept, note=note))
         elif promise.kind == _ZEROS:
