@@ -11,6 +11,7 @@ bench/results/budget.json, and `--page` writes them into docs/budgets.md.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -139,8 +140,14 @@ def _by_hand(case: Case, technique: str, epochs: int) -> Path:
         )
         subprocess.run([sys.executable, "-c", code, case.model, str(model)], check=True, capture_output=True, text=True)
     words = (technique, str(model), case.data, str(output), "--epochs", str(epochs), "--work", str(case.folder))
-    subprocess.run([sys.executable, "-m", "bench.by_hand", *words], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "bench.by_hand", *words], check=True, capture_output=True, text=True)
+    # The tutorials refuse a Rescaling layer: what it did is done to the samples.
+    _scaling(output).write_text(done.stdout.splitlines()[-1])
     return output
+
+
+def _scaling(file: Path) -> Path:
+    return file.with_suffix(".json")
 
 
 def scored(case: Case, file: Path, seconds: float) -> dict[str, Any]:
@@ -148,7 +155,11 @@ def scored(case: Case, file: Path, seconds: float) -> dict[str, Any]:
     floating = case.folder / "float32.tflite"
     if not floating.exists():
         common.edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
-    score, reference = (common.edgeopt("evaluate", str(one), "--data", case.data)["metric"] for one in (file, floating))
+    scaling = _scaling(file)
+    made = json.loads(scaling.read_text()) if scaling.is_file() else {}
+    scaled = ("--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0)))
+    score = common.edgeopt("evaluate", str(file), "--data", case.data, *(scaled if made else ()))["metric"]
+    reference = common.edgeopt("evaluate", str(floating), "--data", case.data)["metric"]
     return {
         "score": score["value"],
         "low": score["low"],

@@ -119,7 +119,7 @@ def test_what_was_cut_and_is_a_little_too_large_is_cut_deeper() -> None:
     at_hand = situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2))
     off = replace(at_hand, missed_by={"int4": 1.05})
     assert off.cut() == at_hand.cut()
-    budgets = Budgets(max_size_bytes=int(INT8_BYTES / 2 / 1.05))
+    budgets = Budgets(max_size_bytes=int(0.98 * INT8_BYTES / 2 / 1.05))
     assert off.cut("int4") == situation(Gain.BYTES, budgets=budgets).cut("int4") < at_hand.cut("int4")
 
 

@@ -489,6 +489,14 @@ def test_files_are_ranked_by_the_latency_of_the_target_where_that_is_known() -> 
     assert chosen(*bare, target="cortex-m4", max_drop=1.0)[0] == "slow"
 
 
+def test_what_is_just_allowed_may_be_lost() -> None:
+    """Three answers of 300 are one point, of which a difference of floats makes a little more."""
+    lost = 100 * (297 / 300 - 294 / 300)
+    assert lost > 1.0
+    assert chosen(made("a", 100, 0.1, lost), max_drop=1.0, max_size_bytes=200)[0] == "a"
+    assert chosen(made("a", 100, 0.1, 1.01), max_drop=1.0)[0] == "float32"
+
+
 def test_a_gain_is_no_loss() -> None:
     assert chosen(made("better", 900, 0.9, -0.5), max_drop=0.0)[0] == "better"
 

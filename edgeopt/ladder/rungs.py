@@ -20,6 +20,8 @@ from edgeopt.vocabulary import Gain, Variant
 FOUR_BITS = "int4"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
 _ROOM = 0.95
+# So much less again than what is known from a file that missed the budget.
+_AGAIN = 0.98
 # Of each channel a file has a bias, two scales, the weight's and the bias', and more of which there is less; `shrink`
 # counts a bias and a scale.
 _CHANNEL_BYTES, _COUNTED_BYTES = 13, 8
@@ -116,7 +118,8 @@ class Situation:
         shares = {"macs": 0.5}
         limit = self.asked.budgets.max_size_bytes
         if self.wants(Gain.BYTES) and limit is not None:
-            most = _ROOM * limit / self.missed_by.get(scheme_name or self.scheme, 1.0)
+            missed = self.missed_by.get(scheme_name or self.scheme)
+            most = _ROOM * limit if missed is None else _AGAIN * _ROOM * limit / missed
             fitting = (k / 100 for k in range(100, 0, -1) if self.bytes_at(k / 100, scheme_name) <= most)
             shares = {"bytes": next(fitting, 0.0)}
         most_ms = self.asked.budgets.max_latency_ms

@@ -23,6 +23,10 @@ class Gap(NamedTuple):
 _FAR = 10.0
 
 
+# Three of 300 are one point, whatever a difference of floats says.
+_EQUAL = 1e-9
+
+
 class Broken(NamedTuple):
     """A budget that is not kept, or not known to be: what it lacks, in words how, and how far off it is, in doublings
     of the budget; of a loss in times of what is allowed, of one point at least."""
@@ -47,7 +51,7 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
         limit = numbers.allowance(budgets.max_drop)
         if variant.drop is None or math.isnan(variant.drop.value):
             found.append(Broken(Gain.QUALITY, f"loss not known (at most {limit} allowed)"))
-        elif variant.drop.value > budgets.max_drop:
+        elif variant.drop.value > budgets.max_drop + _EQUAL:
             lost = numbers.lost(numbers.loss(variant.drop.value))
             over = (variant.drop.value - budgets.max_drop) / max(budgets.max_drop, 1.0)
             found.append(Broken(Gain.QUALITY, f"{lost}, more than {limit}", over))
