@@ -179,7 +179,7 @@ def _twin(call: graph.Call, known: Roles, spared: Collection[str], keep: Collect
 def _cloned(call: graph.Call) -> Any:
     """Returns a new layer like that of a call; a recurrent one without its loop, which no quantizer takes.
 
-    That of an LSTM becomes one operator.
+    That of an LSTM becomes one operator, of one in both directions two.
 
     Raises:
         ConversionError: the loop is there to stay.
@@ -191,7 +191,8 @@ def _cloned(call: graph.Call) -> Any:
             "loop, and no quantizer takes it. Try int8 without training for it: --scheme int8 calls its cell step by "
             "step."
         )
-    steps = call.args[0].shape[1] if kind(layer) in RECURRENT - {"LSTM"} else None
+    own = kind(layer.forward_layer if kind(layer) == "Bidirectional" else layer)
+    steps = call.args[0].shape[1] if kind(layer) in RECURRENT and own != "LSTM" else None
     if steps is None:
         return graph.clone(layer)
     return type(layer).from_config(graph.with_unroll(layer.get_config()))
