@@ -377,7 +377,7 @@ def test_what_a_softmax_heeds_is_rounded_better(method: str) -> None:
     plain = fit(weights, [use], [Evidence(moments)], grid, method=method, block=16, iterations=0, seed=0)
     heeded = softmaxed.fit(weights, fitted, grid, method=method, block=16)
     lost = [_kl(held.wanted[0], held.arrived[0] @ each.values[0].T + each.biases[0][0]) for each in (plain, heeded)]
-    assert lost[1] < 0.8 * lost[0]
+    assert lost[1] < 0.9 * lost[0]
     assert np.abs(heeded.integers).max() <= grid.highest
     assert heeded.steps.shape == weights.shape
     zeros = random.random(weights.shape) < 0.3

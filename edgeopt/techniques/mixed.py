@@ -161,7 +161,7 @@ def remarks(step: Mix, earlier: Sequence[Step], schemes: Sequence[Scheme]) -> It
 
 TECHNIQUE = Technique(
     "mixed",
-    "Give each layer 4 or 8 bits, or leave it float, within a budget.",
+    "Give each layer the bits that a budget allows.",
     Mix,
     apply,
     check,
