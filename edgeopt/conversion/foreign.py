@@ -10,8 +10,7 @@ import numpy as np
 from edgeopt import frameworks
 from edgeopt.tflite.model import Subgraph, TFLiteModel
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, inlined
-from edgeopt.tflite.trained_ranges import forget_unused_codes
+from edgeopt.tflite.rewrite import add_buffer, changed, drop_unused_buffers, forget_unused_codes, inlined
 from edgeopt.vocabulary import Shape, TensorSpec
 
 

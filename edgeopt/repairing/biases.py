@@ -22,9 +22,9 @@ from edgeopt.repairing.scales import range_of
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed
+from edgeopt.tflite.rewrite import changed, forget_unused_codes
 from edgeopt.tflite.stored_weights import Layer, layers, stored_bias, with_weights
-from edgeopt.tflite.trained_ranges import forget_unused_codes
+from edgeopt.windows import missing_for_same
 
 if TYPE_CHECKING:
     from edgeopt.data import Part
@@ -136,7 +136,8 @@ def _seen(model: TFLiteModel, layer: Layer) -> np.ndarray:
             shares.append(np.ones(taps))
             continue
         step, apart = options.get(f"stride_{name}", 1), options.get(f"dilation_{name}_factor", 1)
-        added = max(0, (places - 1) * step + (taps - 1) * apart + 1 - size) if options.get("padding") == "SAME" else 0
+        reach = (taps - 1) * apart + 1
+        added = missing_for_same(size, reach, step) if options.get("padding") == "SAME" else 0
         at = np.arange(places)[:, None] * step + np.arange(taps) * apart - added // 2
         shares.append(((at >= 0) & (at < size)).mean(0))
     return np.outer(*shares)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeopt.tflite.model import Operator, Subgraph, Tensor
+from edgeopt.windows import missing_for_same
 
 # They pass a matrix for each output channel, and nothing else, over their inputs.
 LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -104,10 +105,7 @@ class Layout:
         if not self.same:
             return [(0, 0), (0, 0)]
         extent = [d * (k - 1) + 1 for k, d in zip(self.window, self.dilation)]
-        missing = [
-            max(0, (out - 1) * s + e - n) for out, s, e, n in zip(self._sizes(sizes), self.strides, extent, sizes)
-        ]
-        # The odd one goes behind, as in every kernel of TensorFlow.
+        missing = [missing_for_same(n, e, s) for n, e, s in zip(sizes, extent, self.strides)]
         return [(m // 2, m - m // 2) for m in missing]
 
 

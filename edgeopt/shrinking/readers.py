@@ -18,6 +18,7 @@ from edgeopt import frameworks, graph
 from edgeopt.shrinking.channels import Channels
 from edgeopt.shrinking.rules import kind_of
 from edgeopt.shrinking.tracing import Use
+from edgeopt.windows import missing_for_same
 
 # Kinds of layers -> the kernel that reads, and its axis of outputs.
 _KERNELS = {
@@ -161,7 +162,7 @@ def _windows(layer: Any, value: Any, places: np.ndarray | None) -> Any:
     pads, counts = [], []
     for size, kernel, stride, dilation in zip(value.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate):
         reach = (kernel - 1) * dilation + 1
-        missing = max((-(-size // stride) - 1) * stride + reach - size, 0) if layer.padding == "same" else 0
+        missing = missing_for_same(size, reach, stride) if layer.padding == "same" else 0
         pads.append((reach - 1, 0) if layer.padding == "causal" else (missing // 2, missing - missing // 2))
         counts.append((size + sum(pads[-1]) - reach) // stride + 1)
     value = tf.pad(value, [(0, 0), *pads, (0, 0)])

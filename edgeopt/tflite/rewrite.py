@@ -186,6 +186,15 @@ def drop_unused_buffers(model: Any) -> None:
         entry.buffer = numbers[entry.buffer]
 
 
+def forget_unused_codes(model: Any) -> None:
+    """Leaves out what no operator uses any more: an interpreter asks for a kernel all the same."""
+    operators = [operator for graph in model.subgraphs for operator in graph.operators]
+    used = sorted({operator.opcodeIndex for operator in operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for operator in operators:
+        operator.opcodeIndex = used.index(operator.opcodeIndex)
+
+
 def inlined(content: bytes) -> bytes:
     """Returns the file with all buffers inside its flatbuffer, where every runtime finds them; see `inlining`.
 

@@ -11,7 +11,7 @@ from typing import Any
 from edgeopt.errors import ConfigError, ModelError, suggestion
 from edgeopt.tflite.model import printable
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, drop_unused_buffers, objects_of
+from edgeopt.tflite.rewrite import changed, drop_unused_buffers, forget_unused_codes, objects_of
 
 
 def merged(files: Mapping[str, bytes]) -> bytes:
@@ -60,12 +60,7 @@ def alone(content: bytes, name: str) -> bytes:
         parsed.signatureDefs = [_signature_of(parsed.signatureDefs, name)]
         parsed.subgraphs = [parsed.subgraphs[index] for index in wanted]
         _redirect(parsed.subgraphs, lambda index: places[index])
-        operators = [operator for graph in parsed.subgraphs for operator in graph.operators]
-        used = sorted({operator.opcodeIndex for operator in operators})
-        codes = {old: new for new, old in enumerate(used)}
-        parsed.operatorCodes = [parsed.operatorCodes[index] for index in used]
-        for operator in operators:
-            operator.opcodeIndex = codes[operator.opcodeIndex]
+        forget_unused_codes(parsed)
         drop_unused_buffers(parsed)
 
     return changed(content, change)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeopt import frameworks
-from edgeopt.tflite.rewrite import changed
+from edgeopt.tflite.rewrite import changed, forget_unused_codes
 
 # Their integer kernels know one scale for what they read and write.
 _SAME_SCALE = frozenset(
@@ -112,15 +112,6 @@ def _take_out(model: Any, graph: Any, schema: Any, ranges: Ranges) -> dict[int, 
     graph.operators = kept
     graph.outputs = [stand_in.get(i, i) for i in graph.outputs]
     return stand_in
-
-
-def forget_unused_codes(model: Any) -> None:
-    """Leaves out what no operator uses any more: an interpreter asks for a kernel all the same."""
-    operators = [operator for graph in model.subgraphs for operator in graph.operators]
-    used = sorted({operator.opcodeIndex for operator in operators})
-    model.operatorCodes = [model.operatorCodes[index] for index in used]
-    for operator in operators:
-        operator.opcodeIndex = used.index(operator.opcodeIndex)
 
 
 def _range(tensor: Any) -> tuple[float, float]:

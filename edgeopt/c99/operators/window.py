@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeopt.c99.call import Node, Unsupported
 from edgeopt.c99.memory import Trace
+from edgeopt.windows import missing_for_same
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def axis(node: Node, size: int, outputs: int, *, taps: int, stride: int, dilatio
     expected = -(-size // stride) if same else -(-(size - span + 1) // stride)
     if outputs != expected:
         raise Unsupported(f"{node.operator.name} with {outputs} outputs where {expected} are expected")
-    pad = max((outputs - 1) * stride + span - size, 0) // 2 if same else 0
+    pad = missing_for_same(size, span, stride) // 2 if same else 0
     return Axis(size, taps, stride, dilation, pad, outputs)
 
 

@@ -15,9 +15,9 @@ from edgeopt.conversion.streaming.tracks import (
     Window,
     behind_of,
     kind_of,
-    missing_for_same,
 )
 from edgeopt.tflite.stream import Stream, StreamOutput
+from edgeopt.windows import missing_for_same
 
 VALID = "valid"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import graph
 from edgeopt.errors import ConversionError
+from edgeopt.windows import missing_for_same
 
 if TYPE_CHECKING:
     from edgeopt.conversion.streaming.building import Builder
@@ -360,11 +361,6 @@ def behind_of(track: Track, frames: int) -> int:
     """
     least, most = frames - track.length * track.stride, frames - 1 - (track.length - 1) * track.stride
     return min(max(0, least), most)
-
-
-def missing_for_same(length: int, size: int, step: int) -> int:
-    """Returns how many positions 'same' padding adds to so many, for windows of `size` that move by `step`."""
-    return max((-(-length // step) - 1) * step + size - length, 0)
 
 
 def kind_of(layer: Any) -> str:
