@@ -34,8 +34,8 @@ class Tile:
 # Fourteen vector registers of 256 bits, or seven of 512: few processors have less.
 BY_RULE = Tile(16, 7)
 _CANDIDATES = tuple(Tile(lanes, rows) for lanes in (16, 32, 8, 64) for rows in (7, 4, 8, 2, 1, 16))
-# A vector of more numbers than this makes LLVM unroll it for long.
-_MOST_LANES = 64
+# TVM's numbers for an axis that is summed over, and for a loop that runs one by one.
+_REDUCED, _SERIAL = 2, 0
 # What one measurement repeats a kernel for at least, and how often.
 _MEASURE_MS, _REPEATS = 5, 3
 
@@ -57,7 +57,7 @@ def tuned(module: Any, target: Any, seconds: float) -> tuple[Any, Tuning]:
         seconds: the search ends after them, with what it has.
     """
     end = time.monotonic() + seconds
-    found, kernels = module.clone(), list(_kernels(module))
+    found, kernels = module.clone(), _kernels(module)
     first = [_in_tiles(kernel, BY_RULE) for _, kernel in kernels]
     before = [_milliseconds(kernel, target) for kernel, _ in first]
     after, done, tried = list(before), 0, len(before)
@@ -186,13 +186,9 @@ class _Order:
         return int(self._schedule.get(loop).extent)
 
 
-# TVM's numbers for an axis that is summed over, and for a loop that runs one by one.
-_REDUCED, _SERIAL = 2, 0
-
-
 def _divisor(size: int, most: int) -> int:
     """Returns the largest divisor of a size that is at most `most`."""
-    return next(n for n in range(min(size, most, _MOST_LANES), 0, -1) if size % n == 0)
+    return next(n for n in range(min(size, most), 0, -1) if size % n == 0)
 
 
 def _milliseconds(kernel: Any, target: Any) -> float:
