@@ -156,9 +156,8 @@ def scored(case: Case, file: Path, seconds: float) -> dict[str, Any]:
     if not floating.exists():
         common.edgeopt("convert", case.model, "--data", case.data, "--scheme", "float32", "-o", str(floating))
     scaling = _scaling(file)
-    made = json.loads(scaling.read_text()) if scaling.is_file() else {}
-    scaled = ("--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0)))
-    score = common.edgeopt("evaluate", str(file), "--data", case.data, *(scaled if made else ()))["metric"]
+    scaled = common.scaled(json.loads(scaling.read_text())) if scaling.is_file() else ()
+    score = common.edgeopt("evaluate", str(file), "--data", case.data, *scaled)["metric"]
     reference = common.edgeopt("evaluate", str(floating), "--data", case.data)["metric"]
     return {
         "score": score["value"],

@@ -45,6 +45,11 @@ def edgeopt(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def scaled(made: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the options that do to samples what a model's Rescaling layer did, as `bench.by_hand` tells of it."""
+    return ("--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0)))
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Returns the ratio of the medians: what stands beside them in a table is what a reader finds by dividing."""
     return statistics.median(ours) / statistics.median(theirs)

@@ -203,8 +203,7 @@ def _keras2(model: Path) -> Path:
 
 def _measured(file: Path, data: Path, made: Mapping[str, Any]) -> dict[str, Any]:
     """Returns score, sizes and sparsity of a file, as the commands print them."""
-    scaled = ["--scale", str(made.get("scale", 1.0)), "--mean", str(-made.get("offset", 0.0))]
-    score = common.edgeopt("evaluate", str(file), "--data", str(data), *scaled)
+    score = common.edgeopt("evaluate", str(file), "--data", str(data), *common.scaled(made))
     inside = common.edgeopt("inspect", str(file))
     return {
         "metric": score["metric"],
