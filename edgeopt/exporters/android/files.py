@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from edgeopt import delegates
 from edgeopt.exporters import streaming
-from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, notes, rendering
-from edgeopt.exporters.android.layout import APP, LITERT, LITERT_BEFORE, MODULE, around, next_steps
+from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, layout, notes, rendering
+from edgeopt.exporters.android.layout import LITERT_BEFORE, MODULE, Classes
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.edges import picture
 from edgeopt.exporters.names import camel
@@ -20,6 +19,13 @@ from edgeopt.tflite import metadata
 SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
 # What Kotlin's TensorBuffer reads and writes.
 _KOTLIN_TYPES = ("float32", "int8", "int32", "bool")
+_CLASSES = Classes(
+    "README.md.j2",
+    "model/Model.java.j2",
+    "model/SelfTest.java.j2",
+    "model/OnDevice.java.j2",
+    "app/MainActivity.java.j2",
+)
 
 
 def project(source: Source, settings: Android) -> Project:
@@ -31,13 +37,15 @@ def project(source: Source, settings: Android) -> Project:
     types = {spec.dtype for spec in (*golden.inputs, *golden.outputs)}
     # CompiledModel opens no variable tensors, and has no way back to what variables start with.
     kotlin = settings.min_sdk >= COMPILED_MODEL_SDK and types <= set(_KOTLIN_TYPES) and not remembers
-    package = settings.package or f"com.example.{source.name}"
     values = {
-        **_values(source, settings, golden, package=package, kotlin=kotlin),
+        **_values(source, settings, golden, kotlin=kotlin),
         "remembers": remembers,
         "streaming": settings.streaming,
     }
-    made = {path: rendering.render(template, values) for path, template in _templates(settings, values, kotlin=kotlin)}
+    templates = dict(layout.templates(_CLASSES, values))
+    if kotlin:
+        templates[f"{layout.sources(values)}/{values['compiled']}.kt"] = "model/CompiledModel.kt.j2"
+    made = {path: rendering.render(template, values) for path, template in templates.items()}
     assets = f"{MODULE}/src/main/assets/{source.name}"
     return Project(
         {**made, f"{assets}.tflite": content, f"{assets}.golden": golden.packed},
@@ -49,54 +57,29 @@ def project(source: Source, settings: Android) -> Project:
             "litert": values["litert"],
         },
         notes=(*_notes(source, settings, types, remembers=remembers), *remarks),
-        next_steps=next_steps(settings),
+        next_steps=layout.next_steps(settings),
     )
 
 
-def _values(source: Source, settings: Android, golden: Golden, *, package: str, kotlin: bool) -> dict[str, object]:
+def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) -> dict[str, object]:
     """Returns what the templates are filled with."""
     base = camel(source.name).removesuffix("Model")
     # CompiledModel is LiteRT's.
     base = f"My{base}" if base in ("", "Compiled") else base
     return {
-        "package": package,
-        "name": source.name,
-        "model": f"{base}Model",
-        "test": f"{base}SelfTest",
+        **layout.values(source, settings, model=f"{base}Model", test=f"{base}SelfTest"),
         "compiled": f"{base}CompiledModel",
-        "module": MODULE,
-        "app": APP,
-        "litert": LITERT if settings.min_sdk >= COMPILED_MODEL_SDK else LITERT_BEFORE,
         "kotlin": kotlin,
         # LiteRT 2 has taken delegates out of its Interpreter.
         "delegates": settings.min_sdk < COMPILED_MODEL_SDK,
-        "library": settings.library,
-        "min_sdk": settings.min_sdk,
-        "file": source.file.name,
         "classes": source.classes,
         "preprocessing": source.preprocessing,
         "picture": picture(source, golden.model),
         "inputs": golden.inputs,
         "outputs": golden.outputs,
         "golden": golden,
-        "from_data": source.from_data,
         "left": delegates.left(golden.model, "gpu"),
     }
-
-
-def _templates(settings: Android, values: dict[str, object], *, kotlin: bool) -> Iterator[tuple[str, str]]:
-    """Yields the path of each generated file with its template."""
-    folder = PurePosixPath(*str(values["package"]).split("."))
-    sources = f"{MODULE}/src/main/java/{folder}"
-    yield "README.md", "README.md.j2"
-    yield f"{sources}/{values['model']}.java", "model/Model.java.j2"
-    yield f"{sources}/{values['test']}.java", "model/SelfTest.java.j2"
-    yield f"{MODULE}/src/androidTest/java/{folder}/{values['test']}OnDevice.java", "model/OnDevice.java.j2"
-    if kotlin:
-        yield f"{sources}/{values['compiled']}.kt", "model/CompiledModel.kt.j2"
-    if not settings.library:
-        yield f"{APP}/src/main/java/{folder}/app/MainActivity.java", "app/MainActivity.java.j2"
-    yield from around(library=settings.library)
 
 
 def _notes(source: Source, settings: Android, types: set[str], *, remembers: bool) -> Iterator[str]:

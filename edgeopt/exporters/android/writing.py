@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from edgeopt.errors import ConfigError
-from edgeopt.exporters.android import COMPILED_MODEL_SDK, Android, rendering
-from edgeopt.exporters.android.layout import APP, LITERT, LITERT_BEFORE, MODULE, around, next_steps
+from edgeopt.exporters.android import Android, layout, rendering
+from edgeopt.exporters.android.layout import MODULE, Classes
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.names import camel
 
 # Of the tokens that the self-test writes: the rest may follow from one that was nearly as likely as another.
 _LEAST_SHARE = 0.5
+_CLASSES = Classes(
+    "writer/README.md.j2",
+    "writer/Writer.java.j2",
+    "writer/SelfTest.java.j2",
+    "writer/OnDevice.java.j2",
+    "writer/MainActivity.java.j2",
+)
 
 
 def project(source: Source, settings: Android) -> Project:
@@ -30,23 +36,13 @@ def project(source: Source, settings: Android) -> Project:
         )
     base = camel(source.name).removesuffix("Model")
     values = {
-        "package": settings.package or f"com.example.{source.name}",
-        "name": source.name,
-        "model": f"{base}Writer",
-        "test": f"{base}SelfTest",
-        "module": MODULE,
-        "app": APP,
-        "litert": LITERT if settings.min_sdk >= COMPILED_MODEL_SDK else LITERT_BEFORE,
+        **layout.values(source, settings, model=f"{base}Writer", test=f"{base}SelfTest"),
         "kotlin": False,
         "delegates": False,
-        "library": settings.library,
-        "min_sdk": settings.min_sdk,
-        "file": source.file.name,
         "decoder": source.writes,
         "least": max(1, int(_LEAST_SHARE * len(source.writes.written))),
-        "from_data": source.from_data,
     }
-    made = {path: rendering.render(template, values) for path, template in _templates(settings, values)}
+    made = {path: rendering.render(template, values) for path, template in layout.templates(_CLASSES, values)}
     return Project(
         {**made, f"{MODULE}/src/main/assets/{source.name}.tflite": source.content},
         facts={
@@ -56,21 +52,8 @@ def project(source: Source, settings: Android) -> Project:
             "litert": values["litert"],
         },
         notes=tuple(_notes(source)),
-        next_steps=next_steps(settings),
+        next_steps=layout.next_steps(settings),
     )
-
-
-def _templates(settings: Android, values: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Yields the path of each generated file with its template."""
-    folder = PurePosixPath(*str(values["package"]).split("."))
-    sources = f"{MODULE}/src/main/java/{folder}"
-    yield "README.md", "writer/README.md.j2"
-    yield f"{sources}/{values['model']}.java", "writer/Writer.java.j2"
-    yield f"{sources}/{values['test']}.java", "writer/SelfTest.java.j2"
-    yield f"{MODULE}/src/androidTest/java/{folder}/{values['test']}OnDevice.java", "writer/OnDevice.java.j2"
-    if not settings.library:
-        yield f"{APP}/src/main/java/{folder}/app/MainActivity.java", "writer/MainActivity.java.j2"
-    yield from around(library=settings.library)
 
 
 def _notes(source: Source) -> Iterator[str]:
