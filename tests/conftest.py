@@ -47,6 +47,13 @@ def _own_objects() -> Iterator[None]:
                 del objects[name]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test that draws weights without a seed of its own draws the same in every run, whatever ran before it."""
+    if "tf_keras" in sys.modules:
+        frameworks.load("tf_keras").utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of optional real data and models; tests that need it skip without it."""
