@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import edgeopt
 from bench import common
 from edgeopt import files
@@ -35,151 +33,35 @@ RESULTS = ROOT / "bench" / "results" / "tasks.json"
 PAGE = ROOT / "docs" / "tasks-results.md"
 # Before any worker is started, which looks where this process does.
 sys.path.append(str(ROOT / "models"))
-SIZE, TRAINED, TESTED, BATCH = 24, 1200, 800, 32
-# Before any step, so that what a step brings or costs is not what more training would bring.
-FIRST_EPOCHS = 12
-Arrays = dict[str, np.ndarray]
+
+import detector  # noqa: E402
+import drawn  # noqa: E402
 
 INTRO = f"""# Results on other tasks
 
-Written by `python -m bench.tasks --page`. Small networks on drawn pictures and tones ({TRAINED:,} to train on, {TESTED}
-to score; of twice as many, the third that is in order trains the autoencoder), each with the loss that it was
-compiled with, the detector with its own function for {FIRST_EPOCHS} epochs, then through one step at a time, of 2
-epochs; `by hand` is what tfmot's tutorials do, on every layer that it knows, with the same loss, epochs and
-batches, on the labels alone, or what it or the converter said instead. A tenth of the tagger's tags are drawn at
-random, so that at best 92 % can be told. Scores are of the `.tflite`, with 95 % intervals: mean IoU, the share of
-steps tagged right, of two outputs the mean (an error counts as the part of the labels' variance that is explained),
-the AUC of the reconstruction error, COCO's mAP, the share of words told right. tfmot's ranges begin at -6 to 6 and
-move by a thousandth a step, which in so few steps does not reach places of up to 100.
+Written by `python -m bench.tasks --page`. Small networks on drawn pictures and tones ({drawn.TRAINED:,} to train
+on, {drawn.TESTED} to score; of twice as many, the third that is in order trains the autoencoder), each with the
+loss that it was compiled with, the detector with its own function for {drawn.EPOCHS} epochs, then through one
+step at a time, of 2 epochs; `by hand` is what tfmot's tutorials do, on every layer that it knows, with the same
+loss, epochs and batches, on the labels alone, or what it or the converter said instead. A tenth of the tagger's
+tags are drawn at random, so that at best 92 % can be told. Scores are of the `.tflite`, with 95 % intervals: mean
+IoU, the share of steps tagged right, of two outputs the mean (an error counts as the part of the labels' variance
+that is explained), the AUC of the reconstruction error, COCO's mAP, the share of words told right. tfmot's ranges
+begin at -6 to 6 and move by a thousandth a step, which in so few steps does not reach places of up to 100.
 An empty cell was not measured yet."""
 
 
-def pictures(count: int, seed: int) -> tuple[np.ndarray, Arrays]:
-    """Discs and squares on noise: pictures; their masks (1 disc, 2 square), kinds, and places (row, column, in %)."""
-    rng, (rows, columns) = np.random.default_rng(seed), np.mgrid[:SIZE, :SIZE]
-    x = rng.normal(0, 0.15, (count, SIZE, SIZE, 1)).astype(np.float32)
-    masks, kinds = np.zeros((count, SIZE, SIZE), np.uint8), rng.integers(0, 2, count)
-    radii = rng.integers(3, 7, count)
-    places = np.stack([rng.integers(r, SIZE - r, 2) for r in radii])
-    for n in range(count):
-        apart = np.abs(rows - places[n, 0]), np.abs(columns - places[n, 1])
-        inside = np.hypot(*apart) <= radii[n] if kinds[n] == 0 else np.maximum(*apart) <= 0.85 * radii[n]
-        masks[n][inside] = kinds[n] + 1
-        x[n, ..., 0] += 0.6 * inside
-    return x, {"mask": masks, "kind": kinds, "place": 100 * places.astype(np.float32) / SIZE}
+def boxes(keras: Any) -> drawn.Network:
+    """Returns the small CenterNet of models/."""
+    return drawn.Network(
+        detector.build(scale=1 / 255), detector.loss, None, detector.drawn(drawn.TRAINED, drawn.TESTED)
+    )
 
 
-def sentences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [count, 12], 0 after their end, and a tag for each, -1 there: of the token, and of the one before it.
-
-    One in ten is any of the four.
-    """
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(1, 30, (count, 12)).astype(np.int32)
-    tags = tokens % 3
-    tags[:, 1:] = np.where(tokens[:, :-1] % 2 == 0, 3, tags[:, 1:])
-    tags = np.where(rng.random(tags.shape) < 0.1, rng.integers(0, 4, tags.shape), tags)
-    after = np.arange(12) >= rng.integers(5, 13, count)[:, None]
-    return np.where(after, 0, tokens), np.where(after, -1, tags)
-
-
-def tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrograms [count, 24, 12] of tones that rise, fall, or rise and fall, on noise, and which of them."""
-    rng = np.random.default_rng(seed)
-    kinds, bands = rng.integers(0, 3, count), np.arange(12)
-    time = np.linspace(0, 1, 24)
-    ways = np.stack([time, 1 - time, 1 - np.abs(2 * time - 1)])[kinds]
-    pitch = rng.uniform(0, 4, (count, 1)) + rng.uniform(2, 7, (count, 1)) * ways
-    x = np.exp(-np.square(bands - pitch[..., None])) + rng.normal(0, 0.8, (count, 24, 12))
-    return x.astype(np.float32), kinds
-
-
-def _split(make: Callable[[int, int], tuple[np.ndarray, Any]], labels: Callable[[Any], Arrays]) -> Arrays:
-    found: Arrays = {}
-    for split, count, seed in (("train", TRAINED, 0), ("test", TESTED, 1)):
-        x, told = make(count, seed)
-        found[f"x_{split}"] = x
-        found |= {f"y_{split}{f'_{name}' if name else ''}": array for name, array in labels(told).items()}
-    return found
-
-
-def _block(layers: Any, x: Any, channels: int, strides: int = 1) -> Any:
-    x = layers.Conv2D(channels, 3, strides=strides, padding="same", use_bias=False)(x)
-    return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
-
-
-def unet(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns a U-Net of two levels, its loss, the weights of that, and its data."""
-    layers = keras.layers
-    x = keras.Input((SIZE, SIZE, 1), name="image")
-    whole = _block(layers, x, 12)
-    half = _block(layers, layers.MaxPooling2D()(whole), 24)
-    deep = _block(layers, layers.MaxPooling2D()(half), 32)
-    up = _block(layers, layers.Concatenate()([layers.UpSampling2D()(deep), half]), 24)
-    up = _block(layers, layers.Concatenate()([layers.UpSampling2D()(up), whole]), 12)
-    model = keras.Model(x, layers.Conv2D(3, 1, activation="softmax", name="mask")(up))
-    return model, "sparse_categorical_crossentropy", None, _split(pictures, lambda told: {"": told["mask"]})
-
-
-def two(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns a network that says what is there and where, its losses, their weights, and its data."""
-    layers = keras.layers
-    x = keras.Input((SIZE, SIZE, 1), name="image")
-    features = _block(layers, _block(layers, _block(layers, x, 12), 24, 2), 32, 2)
-    features = layers.Dense(32, activation="relu")(layers.Flatten()(features))
-    kind = layers.Dense(2, activation="softmax", name="kind")(features)
-    model = keras.Model(x, {"kind": kind, "place": layers.Dense(2, name="place")(features)})
-    losses = {"kind": "sparse_categorical_crossentropy", "place": "huber"}
-    data = _split(pictures, lambda told: {"kind": told["kind"], "place": told["place"]})
-    return model, losses, {"kind": 1.0, "place": 0.02}, data
-
-
-def tagger(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns a network that tags tokens by their neighbours, its loss, no weights, and its data."""
-    layers = keras.layers
-    x = keras.Input((12,), dtype="int32", name="tokens")
-    features = layers.Conv1D(32, 3, padding="same", activation="relu")(layers.Embedding(30, 16)(x))
-    model = keras.Model(x, layers.Dense(4, name="tags")(layers.Dense(32, activation="relu")(features)))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    return model, loss, None, _split(sentences, lambda told: {"": told})
-
-
-def autoencoder(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns an autoencoder of tones that rise, to which others are anomalies, its loss, no weights, and its data."""
-    layers = keras.layers
-    x = keras.Input((24 * 12,), name="frames")
-    features = layers.Dense(4)(layers.Dense(64, activation="relu")(x))
-    model = keras.Model(x, layers.Dense(24 * 12, name="again")(layers.Dense(64, activation="relu")(features)))
-    data = _split(lambda count, seed: tones(2 * count, seed), lambda kinds: {"": (kinds > 0).astype(int)})
-    normal = data["y_train"] == 0
-    kept = {"train": normal, "test": np.arange(2 * TESTED) < TESTED}
-    flat = {name: array.reshape(len(array), -1) if name.startswith("x") else array for name, array in data.items()}
-    return model, "mean_squared_error", None, {n: array[kept[n.partition("_")[2]]] for n, array in flat.items()}
-
-
-def gru(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns a network that reads a spectrogram step by step, its loss, no weights, and its data."""
-    layers = keras.layers
-    x = keras.Input((24, 12), name="frames")
-    model = keras.Model(x, layers.Dense(3, activation="softmax", name="word")(layers.GRU(24)(x)))
-    return model, "sparse_categorical_crossentropy", None, _split(tones, lambda told: {"": told})
-
-
-def boxes(keras: Any) -> tuple[Any, Any, Any, Arrays]:
-    """Returns the small CenterNet of models/, its loss, no weights, and its data."""
-    import detector
-
-    model = detector.build(scale=1 / 255)
-    return model, detector.loss, None, detector.drawn(TRAINED, TESTED)
-
-
-MODELS: dict[str, Callable[[Any], tuple[Any, Any, Any, Arrays]]] = {
-    "unet": unet,
-    "two": two,
-    "tagger": tagger,
-    "autoencoder": autoencoder,
+MODELS: dict[str, Callable[[Any], drawn.Network]] = {
+    **{make.__name__: make for make in (drawn.unet, drawn.two, drawn.tagger, drawn.autoencoder)},
     "detector": boxes,
-    "gru": gru,
+    "gru": drawn.gru,
 }
 # What a file does not say of itself: a loss and a metric of one's own.
 SAID: dict[str, tuple[str, str]] = {"detector": ("detector:loss", "map@detector:boxes")}
@@ -210,22 +92,19 @@ def measure(name: str, epochs: int) -> None:
     """Trains a model and puts it through every step."""
     keras = load("keras")
     keras.utils.set_random_seed(0)
-    model, loss, weights, arrays = MODELS[name](keras)
-    rate = keras.optimizers.schedules.CosineDecay(5e-3, len(arrays["x_train"]) // BATCH * FIRST_EPOCHS)
-    model.compile(keras.optimizers.Adam(rate), loss, loss_weights=weights)
-    model.fit(arrays["x_train"], _targets(name, arrays), epochs=FIRST_EPOCHS, batch_size=BATCH, verbose=0)
+    network = MODELS[name](keras)
+    # First, so that what a step brings or costs is not what more training would bring.
+    drawn.learn(network)
     own_loss, metric = SAID.get(name, ("", None))
-    if own_loss:
-        model.compile()  # a function of one's own stays beside the file
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        network.model.save(path)
         for step, settings in STEPS.items():
-            training = {"epochs": epochs, "batch_size": BATCH, **({"loss": [own_loss]} if own_loss else {})}
+            training = {"epochs": epochs, "batch_size": drawn.BATCH, **({"loss": [own_loss]} if own_loss else {})}
             try:
                 made = edgeopt.compress(
                     path,
-                    arrays,
+                    network.arrays,
                     path.with_name(f"{step}.tflite"),
                     [{step: {**settings, **training}}],
                     metric=metric,
@@ -237,14 +116,7 @@ def measure(name: str, epochs: int) -> None:
             keep(name, "int8" if step == "qat" else "float32", made.before.metric)
             keep(name, step, made.after.metric)
             if step in BY_HAND:
-                keep(name, f"{step}, by hand", _by_hand(name, step, path, arrays, loss, weights, epochs))
-
-
-def _targets(name: str, arrays: Arrays) -> Any:
-    if name == "autoencoder":
-        return arrays["x_train"]
-    several = {key.removeprefix("y_train_"): array for key, array in arrays.items() if key.startswith("y_train_")}
-    return several or arrays["y_train"]
+                keep(name, f"{step}, by hand", _by_hand(name, step, path, network, epochs))
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -281,19 +153,18 @@ def _rounded(model: Any, steps: int) -> Any:
 BY_HAND: dict[str, Callable[[Any, int], Any]] = {"prune": _pruned, "qat": _rounded}
 
 
-def _by_hand(
-    name: str, step: str, path: Path, arrays: Arrays, loss: Any, weights: Any, epochs: int
-) -> MetricValue | str:
+def _by_hand(name: str, step: str, path: Path, network: drawn.Network, epochs: int) -> MetricValue | str:
     """Returns the score of what tfmot's tutorial makes of the model, or what it says instead."""
     tf, tf_keras, tfmot = load("tensorflow"), load("tf_keras"), load("tfmot")
+    _, loss, weights, arrays = network
     model = load_model(path).keras
     try:
-        wrapped = BY_HAND[step](model, len(arrays["x_train"]) // BATCH * epochs)
+        wrapped = BY_HAND[step](model, len(arrays["x_train"]) // drawn.BATCH * epochs)
     except (ValueError, RuntimeError, TypeError) as error:
         return _refused(error)
     if name == "tagger":
         loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    targets = _targets(name, arrays)
+    targets = drawn.targets(network)
     if isinstance(loss, dict):
         places = {output: place for place, name in enumerate(wrapped.output_names) for output in loss if output in name}
         order = sorted(loss, key=places.__getitem__)
@@ -301,7 +172,7 @@ def _by_hand(
         loss = [loss[output] for output in order]
     wrapped.compile(tf_keras.optimizers.Adam(STEPS[step]["learning_rate"]), loss, loss_weights=weights)
     callbacks = [tfmot.sparsity.keras.UpdatePruningStep()] if step == "prune" else []
-    wrapped.fit(arrays["x_train"], targets, epochs=epochs, batch_size=BATCH, callbacks=callbacks, verbose=0)
+    wrapped.fit(arrays["x_train"], targets, epochs=epochs, batch_size=drawn.BATCH, callbacks=callbacks, verbose=0)
     final = tfmot.sparsity.keras.strip_pruning(wrapped) if step == "prune" else wrapped
     converter = tf.lite.TFLiteConverter.from_keras_model(final)
     if name == "gru":
@@ -328,12 +199,12 @@ def _refused(error: Exception) -> str:
     return f"refused: {(re.split('[Ee]rror: ', told)[-1] or told)[:60].strip()} …"
 
 
-def _renamed(arrays: Arrays, file: Path) -> Arrays | None:
+def _renamed(arrays: drawn.Arrays, file: Path) -> drawn.Arrays | None:
     """Returns the data with labels under the names that a file's outputs have; None where those do not tell them."""
     from edgeopt import formats
 
     given = [spec.name for spec in formats.facts(file).outputs]
-    found: Arrays = {}
+    found: drawn.Arrays = {}
     for key, array in arrays.items():
         start, _, output = key.rpartition("_")
         if not start.startswith("y_"):

@@ -13,6 +13,7 @@ from typing import Any
 import autoencoder
 import detector
 import digits_cnn
+import drawn
 import ds_cnn
 import mobilenet_v2
 import numpy as np
@@ -377,11 +378,34 @@ def test_the_readme_s_table_is_what_the_models_are(tmp_path: Path) -> None:
     rows = re.findall(
         r"^\| `(\w+)\.py` \|.*?\| (\S+) → .*?\| ([\d,]+) \| ([\d,]+) \|", (MODELS / "README.md").read_text(), re.M
     )
-    assert {row[0] for row in rows} == set(ARCHITECTURES)
+    modules = {**ARCHITECTURES, detector.__name__: detector}
+    assert {row[0] for row in rows} == set(modules)
     for name, shape, parameters, macs in rows:
-        model = ARCHITECTURES[name].build()
+        model = modules[name].build()
         assert shape.split("\N{MULTIPLICATION SIGN}") == [str(size) for size in model.input_shape[1:]]
         model.save(tmp_path / f"{name}.keras")
         inspection = inspect_file(tmp_path / f"{name}.keras")
         assert (f"{inspection.parameters:,}", f"{inspection.macs:,}") == (parameters, macs), name
         assert inspection.parameters == model.count_params()
+
+
+def test_a_drawn_network_is_written_with_data_that_score_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(drawn.main, ["tagger", "--epochs", "1"])
+    assert (done.exit_code, done.output) == (
+        0,
+        f"tagger.keras: {30 * 16 + 3 * 16 * 32 + 32 + 32 * 32 + 32 + 32 * 4 + 4:,} parameters; "
+        "tagger.npz: 1,200 samples and 800 to test\n",
+    )
+    assert len(data.load("tagger.npz").validation) == drawn.TESTED
+    assert load("keras").models.load_model("tagger.keras").loss.ignore_class == -1
+    again = CliRunner().invoke(drawn.main, ["tagger"])
+    assert "tagger.keras exists already. Try another name, or --force to overwrite it" in again.output
+
+
+def test_vectors_of_one_class_that_lie_together_cost_least() -> None:
+    labels, ways = np.array([0, 0, 1, 1]), np.eye(2, dtype="float32")
+    apart, mixed = (np.asarray(drawn.alike(labels, ways[order])) for order in ([0, 0, 1, 1], [0, 1, 0, 1]))
+    # Of three others one is alike, at a cosine of 1 / 0.1; two are at 0.
+    assert apart == pytest.approx(np.full(4, math.log(math.exp(10) + 2) - 10), abs=1e-5)
+    assert (mixed > apart + 9).all()
