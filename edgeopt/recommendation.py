@@ -1,21 +1,23 @@
 """A report goes in; the same with the variant to ship, and why, comes out.
 
 No decision rests on noise: variants whose difference the measurements do not show are equal, and then the one that
-runs in more places is taken, then the simpler one, then the smaller.
+runs in more places is taken, then the one whose loss is surer, then the simpler one, then the smaller. A loss is the
+surer the less of it chance leaves open: a file that changes few of the float model's answers is seldom one that only
+seems to be good, and so a worse choice is made more seldom than by the losses as measured.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeopt.report import Report, broken_budgets
 from edgeopt.report.fidelity import problem as problem_words
 from edgeopt.report.verdict import as_chosen, broken, smaller
 from edgeopt.report.words import AIMS, Numbers
-from edgeopt.vocabulary import DEFAULT_MAX_DROP, StepRecord, Variant
+from edgeopt.vocabulary import DEFAULT_MAX_DROP, Gain, StepRecord, Variant
 
 # Medians of one file differ by up to so much from one run of a command to the next, on a machine that others share.
 LEAST_DOUBT = 0.2
@@ -48,8 +50,9 @@ def recommended(measured: Report) -> Report:
     sought = sound or near or keeping or _nearest(report, made)
     left = _known_there(report, sought)
     equal = _equals(report, left)
-    best = min(equal, key=lambda variant: _preference(report, variant))
-    reason = _reason(report, (len(keeping), len(near), len(sound), len(left)), best, equal)
+    preferences = {variant.name: _preference(strict, variant) for variant in equal}
+    best = min(equal, key=lambda variant: preferences[variant.name])
+    reason = _reason(report, (len(keeping), len(near), len(sound), len(left)), best, preferences)
     return replace(measured, best=best.name, best_reason=reason + (f"; but {lost}" if (lost := _lost(best)) else ""))
 
 
@@ -78,10 +81,37 @@ def _lost(variant: Variant, *, bounded: bool = False) -> str:
 
 def _nearest(report: Report, variants: Sequence[Variant]) -> list[Variant]:
     """Returns the variants that come nearest to budgets that none keeps: one of them little may break more of them than
-    one that is far from a single one."""
-    distance = {variant.name: sum(found.over for found in broken(report, variant)) for variant in variants}
-    least = min(distance.values())
-    return [variant for variant in variants if distance[variant.name] <= least + LEAST_DOUBT]
+    one that is far from a single one.
+
+    As near are those that the samples do not show to lose more; of all these, the ones whose loss is surest.
+    """
+    found = {variant.name: broken(report, variant) for variant in variants}
+    whole = {name: sum(one.over for one in those) for name, those in found.items()}
+    rest = {name: sum(one.over for one in those if one.lacks is not Gain.QUALITY) for name, those in found.items()}
+    nearest = min(variants, key=lambda variant: whole[variant.name])
+    near = [
+        variant
+        for variant in variants
+        if whole[variant.name] <= whole[nearest.name] + LEAST_DOUBT
+        or (rest[variant.name] <= rest[nearest.name] and not _shown_to_lose_more(variant, nearest))
+    ]
+    least = min(_open_loss(report, variant) for variant in near)
+    return [variant for variant in near if _open_loss(report, variant) <= least + LEAST_DOUBT]
+
+
+def _shown_to_lose_more(variant: Variant, other: Variant) -> bool:
+    return variant.drop is None or other.drop is None or variant.drop.exceeds(other.drop.value)
+
+
+def _open_loss(report: Report, variant: Variant) -> float:
+    """Returns what chance does not rule out of a loss beyond what may be lost, in times of that, of one point at least;
+    0 where it is shown to be kept, and where nothing bounds it."""
+    limit = report.budgets.max_drop
+    if limit is None or variant.name == report.baseline:
+        return 0.0
+    if variant.drop is None:
+        return math.inf
+    return max(0.0, variant.drop.most - limit) / max(limit, 1.0)
 
 
 def _known_there(report: Report, variants: list[Variant]) -> list[Variant]:
@@ -141,14 +171,19 @@ def _equals(report: Report, variants: Sequence[Variant]) -> list[Variant]:
 
 
 def _preference(report: Report, variant: Variant) -> tuple[float, ...]:
-    """Returns what is compared among equals, the smaller the better: places it does not run, steps, bytes."""
+    """Returns what is compared among equals, the smaller the better: places it does not run, what chance leaves open of
+    its loss as far as that counts, steps, bytes, and at last the least of such a loss."""
     elsewhere = sum(row.loads and row.matches_reference is not False for row in variant.runtimes)
-    return (-elsewhere, len(variant.steps), variant.size_bytes or 0, report.variants.index(variant))
+    loss = _open_loss(report, variant)
+    counts = loss // LEAST_DOUBT
+    return (-elsewhere, counts, len(variant.steps), variant.size_bytes or 0, loss, report.variants.index(variant))
 
 
-def _reason(report: Report, counts: tuple[int, int, int, int], best: Variant, equal: Sequence[Variant]) -> str:
+def _reason(
+    report: Report, counts: tuple[int, int, int, int], best: Variant, preferences: Mapping[str, tuple[float, ...]]
+) -> str:
     """Returns why a variant was chosen, of how many that keep the budgets, lose little, have lost nothing shown, and
-    can be compared."""
+    can be compared; `preferences` are those of all its equals by name."""
     keeping, near, sound, left = counts
     if not keeping:
         return "none keeps every budget; this one comes nearest"
@@ -162,12 +197,13 @@ def _reason(report: Report, counts: tuple[int, int, int, int], best: Variant, eq
     doubt = "" if near else f"; it loses more than {allowance}"
     if count == 1:
         return f"the only one that {condition}{doubt}"
-    others = [variant.name for variant in equal if variant is not best]
+    others = [name for name in preferences if name != best.name]
     there = _target_ms(best) is not None and _aim(report) != "size"
     how = AIMS[_aim(report)] + (f" on {report.target}" if there else "")
     if others:
-        ours, *theirs = (_preference(report, v) for v in (best, *(v for v in equal if v is not best)))
-        ways = ("that runs in more places", "with fewer steps", "that is smaller", "that comes first")
+        ours, *theirs = (preferences[name] for name in (best.name, *others))
+        surer = "whose loss is surer"
+        ways = ("that runs in more places", surer, "with fewer steps", "that is smaller", surer, "that comes first")
         way = next(way for way, *values in zip(ways, ours, *theirs) if any(v != values[0] for v in values))
         how += f", or its equal within the measurements' doubt ({', '.join(others)}): the one {way}"
     return f"of the {count} that {condition}, {how}{doubt}"

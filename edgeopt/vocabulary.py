@@ -299,6 +299,11 @@ class Difference:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def most(self) -> float:
+        """What chance does not rule out: the upper end of the interval, the value itself where there is none."""
+        return self.value if self.high is None else self.high
+
     def exceeds(self, limit: float, *, strict: bool = False) -> bool:
         """Whether more than `limit` is lost: as the whole interval shows, or with `strict` as measured."""
         return (self.value if strict or self.low is None else self.low) > limit

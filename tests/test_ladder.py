@@ -17,6 +17,7 @@ from edgeopt.ladder.costs import Costs
 from edgeopt.ladder.costs import trained as costs_trained
 from edgeopt.ladder.merging import fresh, joined
 from edgeopt.ladder.rungs import RUNGS, Situation, needs, touches_model
+from edgeopt.ladder.wanted import Doubt, doubt, lacking
 from edgeopt.plan import plan
 from edgeopt.prospects import ModelFacts as WhatIsKnown
 from edgeopt.prospects import WeightFacts
@@ -31,6 +32,7 @@ from edgeopt.vocabulary import (
     Artifact,
     Budgets,
     Climb,
+    Difference,
     Gain,
     MetricValue,
     OnTarget,
@@ -295,6 +297,36 @@ def test_variants_of_several_recipes_have_names_of_their_own() -> None:
 def test_how_many_samples_would_show_it() -> None:
     assert samples_to_show(2.0, 100, 1.0) == 100 * 2**2
     assert samples_to_show(2.0, 100, 0.0) is None
+
+
+def test_a_loss_that_chance_leaves_open_is_looked_into_where_these_samples_can_show_it() -> None:
+    def scored(name: str, size: int, low: float, value: float, high: float) -> Variant:
+        metric = MetricValue("top1", 0.85 - value / 100, 0.8, 0.9, 667, is_share=True)
+        return variant(name, name[0], size, metric=metric, drop=Difference(value, 0.5, low, high))
+
+    def of(*variants: Variant) -> Report:
+        budgets = Budgets(max_drop=1.0, max_size_bytes=INT8_BYTES // 2)
+        return Report("0", "", ModelFacts("m.keras"), budgets=budgets, variants=variants)
+
+    int8, cut = scored("int8", INT8_BYTES, -0.8, 0.1, 1.0), scored("cut.int4", INT8_BYTES // 2, -1.5, 0.5, 2.5)
+    found = doubt(of(int8, cut), int8)
+    assert found == Doubt(
+        "on 667 samples cut.int4 loses 0.5 points, and chance does not rule out 2.5 points; about "
+        f"{667 * (2.0 / 0.5) ** 2:,.0f} samples would show it to be within 1 point",
+        can_be_shown=True,
+    )
+    # What is made on the next rungs begins at the base, which is too large as well.
+    assert lacking(of(int8, cut), int8, in_doubt=True) == {Gain.QUALITY, Gain.BYTES}
+    assert lacking(of(int8, cut), int8, in_doubt=False) == frozenset()
+    # Where plain integers change too many answers to show anything, nothing does.
+    noisy = replace(int8, drop=Difference(0.1, 0.5, -1.4, 1.6))
+    unshown = doubt(of(noisy, cut), noisy)
+    assert unshown is not None
+    assert not unshown.can_be_shown
+    shown = scored("trained.int4", INT8_BYTES // 2, -0.5, 0.2, 0.9)
+    assert doubt(of(int8, cut, shown), int8) is None
+    assert doubt(of(int8), int8) is None
+    assert lacking(of(int8), int8, in_doubt=False) == {Gain.BYTES}
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("1.5h", 5400.0), ("45", 45.0)])

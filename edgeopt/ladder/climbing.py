@@ -22,6 +22,7 @@ from edgeopt.ladder.costs import Costs, trained
 from edgeopt.ladder.merging import fresh, joined
 from edgeopt.ladder.obstacles import obstacles
 from edgeopt.ladder.rungs import FOUR_BITS, RUNGS, Rung, Situation, needs, touches_model
+from edgeopt.ladder.wanted import Doubt, doubt, lacking
 from edgeopt.outlook import stages
 from edgeopt.recipe import Recipe
 from edgeopt.recommendation import recommended, rolled_back
@@ -29,10 +30,9 @@ from edgeopt.report import ModelFacts, Report
 from edgeopt.report.verdict import as_chosen, broken
 from edgeopt.report.words import Numbers, seconds
 from edgeopt.schemes import SCHEMES, scheme
-from edgeopt.statistics import samples_to_show
 from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import Need, technique
-from edgeopt.vocabulary import AIMS, DEFAULT_MAX_DROP, Climb, Difference, Gain, Interval, RungRecord, Variant
+from edgeopt.vocabulary import AIMS, DEFAULT_MAX_DROP, Climb, Gain, Interval, RungRecord, Variant
 from edgeopt.workers import TimeIsUp, until
 from edgeopt.workspace import Workspace
 
@@ -85,19 +85,6 @@ class Climbed:
     climb: Climb | None
     recipes: dict[str, Recipe]
     said: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """What the samples do not show of a loss that is kept as measured.
-
-    Attributes:
-        words: what they show, and how many would show it.
-        can_be_shown: whether these samples would show it of a file that loses nothing.
-    """
-
-    words: str
-    can_be_shown: bool
 
 
 @dataclass
@@ -406,7 +393,7 @@ class _Climber:
         base = self._base(report)
         return Situation(
             replace(self._asked, formats=()),
-            self._lacking(report),
+            lacking(report, base, in_doubt=self._doubt(report) is not None) | self._gains,
             self._workspace.survey(layers=False).facts,
             base,
             None if base.drop is None else base.drop.value,
@@ -448,37 +435,8 @@ class _Climber:
         order = [*_preferred(self._target), *calibrated, *integers, *plain]
         return next(plain[name] for name in order if name in plain)
 
-    def _lacking(self, report: Report) -> frozenset[Gain]:
-        """Returns what the nearest variants lack, and what the aim goes on gaining.
-
-        What is made on the next rungs begins at the base: while something lacks, what that lacks does as well.
-        """
-        broken_by = {v.name: frozenset(found.lacks for found in broken(report, v)) for v in report.variants}
-        least = [one for one in broken_by.values() if not any(other < one for other in broken_by.values())]
-        lacking = frozenset[Gain]().union(*least)
-        if lacking:
-            lacking |= broken_by[self._base(report).name]
-        return lacking | self._gains | (frozenset({Gain.QUALITY}) if self._doubt(report) else frozenset())
-
     def _doubt(self, report: Report) -> Doubt | None:
-        """Returns what the samples do not show of a loss that is kept as measured; None where they show it."""
-        limit = self._asked.budgets.max_drop
-        kept = [v for v in report.variants if not broken(report, v)]
-        if limit is None or not kept or any(v.drop is None or _high(v.drop) <= limit for v in kept):
-            return None
-        best = min((v for v in kept if v.drop and v.metric), key=lambda v: _high(v.drop), default=None)
-        if best is None or best.drop is None or best.metric is None:
-            return None
-        numbers, samples = Numbers.of(report), best.metric.samples
-        half = _high(best.drop) - best.drop.value
-        needed = samples_to_show(half, samples, limit - best.drop.value)
-        words = (
-            f"on {samples:,} samples it loses {numbers.loss(best.drop.value)}, and chance does not rule out "
-            f"{numbers.loss(_high(best.drop))}"
-        )
-        if needed is not None:
-            words += f"; about {needed:,} samples would show it to be within {numbers.allowance(limit)}"
-        return Doubt(words, can_be_shown=half <= limit)
+        return None if self._asked.budgets.max_drop is None else doubt(report, self._base(report))
 
     def _decide(self) -> None:
         """Ends the climb where the budgets are kept and no more was asked for.
@@ -488,19 +446,19 @@ class _Climber:
         report = self._strict()
         if self._gains or all(broken(report, v) for v in report.variants):
             return
-        doubt, best = self._doubt(report), self._recommended().best
+        open_loss, best = self._doubt(report), self._recommended().best
         as_it_is = best != BASELINE and any(v.name == BASELINE and not broken(report, v) for v in report.variants)
         too = f", as {BASELINE} does" if as_it_is and self._asked.budgets.max_size_bytes is not None else ""
-        if doubt is None:
+        if open_loss is None:
             self.stop("met", f"{best} keeps every budget{too}, and no more was asked for")
-        elif not doubt.can_be_shown:
-            self.stop("met", f"{best} keeps every budget{too} as measured: {doubt.words}")
+        elif not open_loss.can_be_shown:
+            self.stop("met", f"{best} keeps every budget{too} as measured: {open_loss.words}")
 
     def _at_the_top(self) -> str:
         report = self._strict()
         if any(not broken(report, v) for v in report.variants):
-            doubt = self._doubt(report)
-            return "every rung that may gain something was tried" + (f"; {doubt.words}" if doubt else "")
+            open_loss = self._doubt(report)
+            return "every rung that may gain something was tried" + (f"; {open_loss.words}" if open_loss else "")
         tried = [record for record in self._records[1:] if not record.skipped]
         return "every rung that may bring what lacks was tried" if tried else "no rung may bring what lacks"
 
@@ -615,12 +573,6 @@ def _is_cut(variant: Variant) -> bool:
     return any(technique(step).changes_architecture for step in variant.steps)
 
 
-def _high(drop: Difference | None) -> float:
-    """Returns what chance does not rule out of a loss."""
-    assert drop is not None
-    return drop.value if drop.high is None else drop.high
-
-
 def _kind(variant: Variant) -> tuple[str, ...]:
     """Returns what a file computes with: those of one kind are as fast as they have arithmetic."""
     row = scheme(variant.scheme)
@@ -631,7 +583,7 @@ def _kind(variant: Variant) -> tuple[str, ...]:
 def _point(variant: Variant) -> tuple[Interval, ...]:
     drop = variant.tuning_drop or variant.drop
     value = 0.0 if drop is None or math.isnan(drop.value) else drop.value
-    loss = Interval(value, value, value) if drop is None or drop.low is None else Interval(value, drop.low, _high(drop))
+    loss = Interval(value, value, value) if drop is None or drop.low is None else Interval(value, drop.low, drop.most)
     ram = variant.on_target.ram_bytes if variant.on_target else None
     return (loss, exact(variant.size_bytes or 0), exact(variant.macs or 0), exact(ram or 0))
 
