@@ -172,7 +172,8 @@ def series(keras: Any) -> Network:
     layers = keras.layers
     x = keras.Input((24, 12), name="frames")
     features = layers.Conv1D(24, 5, strides=2, padding="same", activation="relu")(x)
-    features = layers.Conv1D(4, 5, strides=2, padding="same", activation="relu")(features)
+    features = layers.Conv1D(24, 5, strides=2, padding="same", activation="relu")(features)
+    features = layers.Conv1D(1, 3, padding="same")(features)
     features = layers.Conv1DTranspose(24, 5, strides=2, padding="same", activation="relu")(features)
     model = keras.Model(x, layers.Conv1DTranspose(12, 5, strides=2, padding="same", name="again")(features))
     return Network(model, "mean_squared_error", None, _anomalies())
@@ -221,6 +222,8 @@ def main(names: tuple[str, ...], epochs: int, force: bool) -> None:
         for file in (Path(f"{name}{ending}") for name in names for ending in (".keras", ".npz")):
             require_free(file, force=force)
         for name in names:
+            # Layers are called the same whatever was made before them.
+            load("keras").utils.clear_session()
             load("keras").utils.set_random_seed(0)
             network = NETWORKS[name](load("keras"))
             learn(network, epochs)

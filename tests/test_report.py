@@ -712,11 +712,13 @@ def test_both_scores_are_shown_and_which_of_them_chose(report: Report) -> None:
 def test_a_step_that_ends_worse_says_so(report: Report) -> None:
     lost = StepRecord("prune", before="float32", after="int8", drop=Difference(0.3, 0.4))
     said = "ends worse than it began: 0.30 points of accuracy lost (no difference beyond chance, p=0.40)"
-    worse, better = (replace(report, steps=(replace(lost, drop=Difference(value, 0.4)),)) for value in (0.3, -0.3))
+    worse, same, better = (
+        replace(report, steps=(replace(lost, drop=Difference(value, 0.4)),)) for value in (0.3, 0.004, -0.3)
+    )
     for text in (Page(render_html(worse)).text, render_markdown(worse)):
         assert f"prune {said}" in text
-    for text in (Page(render_html(better)).text, render_markdown(better)):
-        assert "ends worse" not in text
+    for other in (same, better):
+        assert "ends worse" not in Page(render_html(other)).text + render_markdown(other)
     assert words.ended_worse(replace(lost, drop=None), report.variants[0].metric) == ""
 
 

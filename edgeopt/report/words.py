@@ -131,7 +131,8 @@ def ended_worse(record: StepRecord, before: MetricValue | None) -> str:
         before: the metric of the variant before it.
     """
     drop = record.drop
-    if drop is None or before is None or not drop.value > 0:
+    # What is written as 0.00 is no loss that anybody would look for.
+    if drop is None or before is None or not round(drop.value, 2) > 0:
         return ""
     unit = "points" if _is_share(before) else "%"
     sure = significance(drop)
