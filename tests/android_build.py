@@ -102,7 +102,7 @@ _KEYS = (
         for who in ("java with a wrong value", "java", "kotlin with a wrong value", "kotlin")
         for what in ("ran on", "output", "went on", "passed", "said")
     ),
-    *("preprocessed", "best", "label", "pixels", "NaN", "short", "none", "GPU REFUSE", "GPU CPU"),
+    *("preprocessed", "best", "label", "pixels", "NaN", "short", "none", "GPU REFUSE", "GPU CPU", "step"),
     *(f"delegate {handle} {policy}" for handle in (0, 1) for policy in ("REFUSE", "CPU")),
 )
 

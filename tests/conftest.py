@@ -98,6 +98,25 @@ def depthwise() -> Any:
 
 
 @pytest.fixture(scope="session")
+def step_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 file that reads two of twenty frames at a time, with states and the flags of a tail."""
+    import numpy as np
+
+    import edgeopt
+
+    keras = frameworks.load("tf_keras")
+    keras.utils.set_random_seed(0)
+    x = frames = keras.layers.Input((20, 6), name="frames")
+    x = keras.layers.Conv1D(8, 3, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Conv1D(8, 5, padding="same", strides=2)(x))
+    folder = tmp_path_factory.mktemp("steps")
+    keras.Model(frames, keras.layers.Dense(3)(x)).save(folder / "net.keras")
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).normal(size=(16, 20, 6)).astype("float32"))
+    given = {"scheme": "int8", "stream": 0, "data": folder / "data.npz"}
+    return edgeopt.convert(folder / "net.keras", folder / "net.tflite", **given).file
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium with a software GPU for WebGPU and a microphone that beeps."""
     path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -147,9 +147,12 @@ def _moves() -> bytes:
     g.operator("STRIDED_SLICE", [joined, *slices], [cut], "StridedSliceOptions", version=2)
     halves = [g.tensor((1, 4, 3, 3), zero=5) for _ in range(2)]
     g.operator("SPLIT", [g.constant(2), x], halves, "SplitOptions", version=2, numSplits=2)
+    uneven = [g.tensor((1, depth, 6, 3), zero=5) for depth in (3, 1)]
+    sizes = g.constant([3, 1])
+    g.operator("SPLIT_V", [x, sizes, g.constant(-3)], uneven, "SplitVOptions", version=2, numSplits=2)
     flat = g.tensor((4, 9), zero=5)
     g.operator("RESHAPE", [halves[1], g.constant([4, 9])], [flat])
-    return g.build([x], [padded, turned, cut, halves[0], flat])
+    return g.build([x], [padded, turned, cut, halves[0], flat, *uneven])
 
 
 def _enlarging(half_pixel: bool, align: bool) -> bytes:

@@ -167,6 +167,12 @@ def _halves(g: Graph, *results: tuple[int, ...]) -> tuple[list[int], list[int]]:
     return [x], outputs
 
 
+def _uneven(g: Graph, *, axis: int) -> tuple[list[int], list[int]]:
+    x, outputs = g.tensor((1, 8)), [g.tensor((1, 5)), g.tensor((1, 4))]
+    g.operator("SPLIT_V", [x, g.constant([5, 4]), g.constant(axis)], outputs, "SplitVOptions", numSplits=2)
+    return [x], outputs
+
+
 def _packed(g: Graph) -> tuple[list[int], list[int]]:
     x, shape = g.tensor((1, 8)), g.tensor((2,), "int32", scale=0.0)
     g.operator("PACK", [g.constant([1, 8])], [shape], "PackOptions", valuesCount=1)
@@ -219,6 +225,8 @@ CONTRADICTIONS: dict[str, Callable[[Graph], Any]] = {
         "SLICE", [(1, 8), _INTS, _INTS + 1], (1, 4), "SliceOptions"
     ),
     "SPLIT (operator 0) with [8] of [1, 8]": lambda g: _halves(g, (8,), (1, 4)),
+    "SPLIT_V (operator 0) with the axis 2 of [1, 8]": lambda g: _uneven(g, axis=2),
+    "SPLIT_V with elements outside of [1, 8]": lambda g: _uneven(g, axis=1),
     "STRIDED_SLICE (operator 0) with operand 1 [1] for []": _one(
         "STRIDED_SLICE", [_SCALAR, _INTS, _INTS, _INTS], (1,), "StridedSliceOptions"
     ),

@@ -34,6 +34,7 @@ from edgeopt.runtimes import samples
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.tflite import rewrite
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.stream import stream_of
 from edgeopt.vocabulary import Preprocessing
 
 HOSTILE = ('"; System.exit(1); //', "line\nend", "*/ ${x} $y", "Größe \U0001f600", "\\u0022", "??/", "", "a", "b", "\\")
@@ -55,7 +56,7 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
+def cases(step_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
     """Projects by the name of their model."""
     folder = tmp_path_factory.mktemp("android")
     models = runtime_models.models()
@@ -81,6 +82,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Case]:
         ("ring", models["ring"], {}),
         ("oldring", models["ring"], {"min_sdk": 21}),
         ("stream", models["ring"], {"streaming": True}),
+        ("steps", step_file, {}),
     ):
         edgeopt.export("android", file, folder / name, name=name, **settings)
         made[name] = Case(folder / name, file, settings.get("preprocessing", Preprocessing()))
@@ -148,10 +150,17 @@ def _bits(line: str) -> np.ndarray:
 
 
 WITHOUT_KOTLIN = ("bytes", "old", "ring", "oldring", "stream")
-NAMES = ("floats", "stored", "plain", "two", "picture", "hostile", "words", "bare", *WITHOUT_KOTLIN)
+NAMES = ("floats", "stored", "steps", "plain", "two", "picture", "hostile", "words", "bare", *WITHOUT_KOTLIN)
 
 
 def _generated(case: Case) -> list[dict[str, np.ndarray]]:
+    """Returns two samples as the shipped file takes them; of a file of steps, all steps of one."""
+    if stream_of(read(case.source)) is not None:
+        session = runtimes.open_session(case.source, runtimes.RUNTIMES["litert"])
+        specs = {spec.name: spec for spec in read(case.source).inputs}
+        found = session.steps(samples.generated(session.inputs, seed=7))  # type: ignore[attr-defined]
+        shipped = read(case.shipped).inputs
+        return [{s.name: quantize(dequantize(one[s.name], specs[s.name]), s) for s in shipped} for one in found]
     return [samples.generated(read(case.shipped).inputs, seed=seed) for seed in (7, 8)]
 
 
@@ -211,6 +220,18 @@ def test_a_stream_goes_on_until_it_is_reset(
         np.testing.assert_array_equal(one, lite.get_tensor(scaled["index"]).ravel())
     assert not np.array_equal(got[1], _bits(said("stream")["java output"][1]))
     assert "java went on" not in said("ring")
+
+
+def test_a_file_of_steps_comes_with_what_carries_its_states(
+    cases: Mapping[str, Case], said: Callable[[str], Mapping[str, list[str]]]
+) -> None:
+    case, lines = cases["steps"], said("steps")
+    steps, outputs = _generated(case), [spec.name for spec in read(case.shipped).outputs]
+    (answer,) = stream_of(read(case.source)).outputs  # type: ignore[union-attr]
+    wanted = lines["java output"][outputs.index(answer) :: len(outputs)]
+    assert len(set(wanted)) > len(steps) // 2
+    assert lines["step"] == 2 * wanted
+    assert "float[][] answers = stream.step(frames);" in (case.output / "README.md").read_text()
 
 
 def test_an_accelerator_that_refuses_is_never_left_unsaid(said: Callable[[str], Mapping[str, list[str]]]) -> None:

@@ -25,7 +25,7 @@ from edgeopt.exporters.micro import Micro, operators
 from edgeopt.exporters.micro.fitness import require_fit, require_room
 from edgeopt.exporters.micro.ports import number, numbers
 from edgeopt.files import sha256
-from edgeopt.runtimes import RUNTIMES
+from edgeopt.runtimes import RUNTIMES, tflm
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import generated
 from edgeopt.runtimes.state import state, variables
@@ -97,13 +97,14 @@ def compiled_data(project: Path, folder: Path) -> bytes:
     return subprocess.run([folder / "b"], capture_output=True, check=True).stdout
 
 
-def replay(file: Path, folder: Path, *, arena_bytes: int, spoil: bool = False) -> Path:
+def replay(
+    file: Path, folder: Path, *, arena_bytes: int, spoil: bool = False, samples: list[dict] | None = None
+) -> Path:
     """Writes the header that the stub interpreter plays: what tflite-micro gives for the self-test's samples."""
-    session = runtimes.open_session(file, RUNTIMES["tflm"])
+    session = tflm.open(file, RUNTIMES["tflm"], threads=1, delegate=None, keep_intermediates=False)
     specs = (*session.inputs, *session.outputs)
     rows = []
-    for seed in range(3):
-        sample = generated(session.inputs, seed=seed)
+    for seed, sample in enumerate(samples or [generated(session.inputs, seed=seed) for seed in range(3)]):
         result = session.run(sample)
         row = bytearray(b"".join(np.ascontiguousarray({**sample, **result}[spec.name]).tobytes() for spec in specs))
         if spoil and seed == 1:
@@ -211,6 +212,42 @@ def test_a_stream_goes_on_until_it_is_reset(tmp_path, name):
     include = ("-I", project / "src", "-isystem", STUBS, "-isystem", tmp_path)
     run("g++", "-std=c++17", *WARNINGS, *include, *sources, "-o", tmp_path / "main")
     run(tmp_path / "main")
+
+
+def test_a_file_of_steps_comes_with_what_carries_its_states(step_file, tmp_path):
+    project = tmp_path / "out"
+    done = edgeopt.export("micro", step_file, project, name="net")
+    session = runtimes.open_session(step_file, RUNTIMES["tflm"])
+    calls = session.steps(generated(session.inputs, seed=0))
+    replay(step_file, tmp_path, arena_bytes=done.facts["arena_needed_bytes"], samples=calls)
+    model = read(step_file)
+    names = [spec.name for spec in model.inputs]
+    frames = names.index("frames")
+    heard = [max(0, min(2, 20 - 2 * number)) for number in range(len(calls))]
+    (tmp_path / "frames.h").write_text(
+        f"static const int8_t frames[][NET_INPUT_{frames}_SIZE] = "
+        f"{{{','.join('{' + ','.join(map(str, call['frames'].ravel())) + '}' for call in calls)}}};\n"
+        f"static const int heard[] = {{{','.join(map(str, heard))}}};\n"
+    )
+    main = tmp_path / "main.cpp"
+    # What the stand-in has not seen as the inputs of a step it refuses, so every state has to arrive.
+    main.write_text(
+        '#include "net_stream.h"\n#include "frames.h"\n'
+        "int main() {\n"
+        "  if (net_stream_step(frames[0], heard[0]) != NET_ERROR_CLOSED) return 1;\n"
+        "  if (net_init()) return 2;\n"
+        "  for (int pass = 0; pass < 2; pass++) {\n"
+        "    for (int i = 0; i < NET_STREAM_STEPS; i++)\n"
+        "      if (net_stream_step(frames[i], heard[i]) != NET_OK) return 3;\n"
+        "    if (net_stream_step(frames[0], heard[0]) != NET_ERROR_INVOKE) return 4;\n"
+        "    net_stream_reset();\n  }\n}\n"
+    )
+    sources = [project / f"src/net{part}.cpp" for part in ("", "_data", "_stream")]
+    include = ("-I", project / "src", "-I", tmp_path, "-isystem", STUBS, "-isystem", tmp_path)
+    run("g++", "-std=c++17", *WARNINGS, *include, *sources, main, "-o", tmp_path / "main")
+    run(tmp_path / "main")
+    assert "src/net_stream.cpp" in (project / "CMakeLists.txt").read_text()
+    assert "net_stream_step(frames, NET_STREAM_FRAMES);" in (project / "README.md").read_text()
 
 
 def test_calls_that_depend_on_nothing_are_no_stream(tmp_path):

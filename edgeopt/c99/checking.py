@@ -271,10 +271,17 @@ def _like(node: Node) -> Iterator[str]:
             yield f"{list(node.input(position).shape)} for {list(node.output.shape)}"
 
 
-def _parts(node: Node) -> Iterator[str]:
-    for index in node.operator.outputs:
-        if len(node.graph.tensors[index].shape) != len(node.input(1).shape):
-            yield f"{list(node.graph.tensors[index].shape)} of {list(node.input(1).shape)}"
+def _parted(*, data: int, axis: int) -> Check:
+    """The parts have the rank of the operand at `data`, the operand at `axis` says along which of its dimensions."""
+
+    def check(node: Node) -> Iterator[str]:
+        whole = node.input(data).shape
+        yield from _axis(lambda node: node.constant(axis), position=data)(node)
+        for index in node.operator.outputs:
+            if len(node.graph.tensors[index].shape) != len(whole):
+                yield f"{list(node.graph.tensors[index].shape)} of {list(whole)}"
+
+    return check
 
 
 def _strided(node: Node) -> Iterator[str]:
@@ -329,7 +336,8 @@ FORMS: dict[str, Form] = {
     "SHAPE": _ONE,
     "SLICE": Form((3, 3), 3, _integers(1, lambda node: len(node.input(0).shape))),
     "SOFTMAX": Form((1, 1), 1, _all(_rank(1), _real("beta"))),
-    "SPLIT": Form((2, 2), 2, _all(_axis(lambda node: node.constant(0), position=1), _parts), outputs=(1, 256)),
+    "SPLIT": Form((2, 2), 2, _parted(data=1, axis=0), outputs=(1, 256)),
+    "SPLIT_V": Form((3, 3), 3, _parted(data=0, axis=2), outputs=(1, 256)),
     "SQUEEZE": _ONE,
     "STRIDED_SLICE": Form((4, 4), 4, _all(_rank(1), _strided)),
     "SUB": _TWO,

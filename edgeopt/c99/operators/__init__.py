@@ -35,6 +35,7 @@ OPERATORS: dict[str, Callable[[Node], Sequence[Call | Alias | Folded]]] = {
     "SLICE": moves.slice_,
     "SOFTMAX": activation.softmax,
     "SPLIT": moves.split,
+    "SPLIT_V": moves.split,
     "SQUEEZE": moves.reshape,
     "STRIDED_SLICE": moves.strided_slice,
     "SUB": arithmetic.sub,

@@ -79,9 +79,10 @@ def concatenation(node: Node) -> list[Call]:
 
 
 def split(node: Node) -> list[Call]:
-    """Lowers SPLIT into equal parts."""
-    source = node.input(1)
-    axis = int(node.constant(0).reshape(-1)[0]) % len(source.shape)
+    """Lowers SPLIT and SPLIT_V: their outputs are the parts."""
+    data, along = (1, 0) if node.operator.name == "SPLIT" else (0, 2)
+    source = node.input(data)
+    axis = int(node.constant(along).reshape(-1)[0]) % len(source.shape)
     strides = _strides(source.shape)
     calls, at = [], 0
     for index in node.operator.outputs:

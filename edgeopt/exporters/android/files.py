@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgeopt import delegates
 from edgeopt.exporters import streaming
@@ -14,6 +15,10 @@ from edgeopt.exporters.names import camel
 from edgeopt.exporters.shipped import Golden
 from edgeopt.exporters.shipped import golden as golden_of
 from edgeopt.tflite import metadata
+
+if TYPE_CHECKING:
+    from edgeopt.tflite.model import TFLiteModel
+    from edgeopt.tflite.stream import Stream
 
 # What the generated classes fill and read: as floats, from which integers are made by scale, or by rounding.
 SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
@@ -45,6 +50,8 @@ def project(source: Source, settings: Android) -> Project:
     templates = dict(layout.templates(_CLASSES, values))
     if kotlin:
         templates[f"{layout.sources(values)}/{values['compiled']}.kt"] = "model/CompiledModel.kt.j2"
+    if source.stream is not None:
+        templates[f"{layout.sources(values)}/{values['stream']['class']}.java"] = "model/Stream.java.j2"
     made = {path: rendering.render(template, values) for path, template in templates.items()}
     assets = f"{MODULE}/src/main/assets/{source.name}"
     return Project(
@@ -69,6 +76,7 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
     return {
         **layout.values(source, settings, model=f"{base}Model", test=f"{base}SelfTest"),
         "compiled": f"{base}CompiledModel",
+        "stream": None if source.stream is None else _stream(source.stream, source.model, f"{base}Stream"),
         "kotlin": kotlin,
         # LiteRT 2 has taken delegates out of its Interpreter.
         "delegates": settings.min_sdk < COMPILED_MODEL_SDK,
@@ -79,6 +87,22 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
         "outputs": golden.outputs,
         "golden": golden,
         "left": delegates.left(golden.model, "gpu"),
+    }
+
+
+def _stream(stream: Stream, model: TFLiteModel, name: str) -> dict[str, object]:
+    """Returns where the frames, the states and the flags of a step go, by the numbers of inputs and outputs."""
+    inputs = {spec.name: number for number, spec in enumerate(model.inputs)}
+    outputs = {spec.name: number for number, spec in enumerate(model.outputs)}
+    return {
+        "class": name,
+        "frames": stream.step,
+        "steps": stream.steps,
+        "sample": stream.frames,
+        "input": inputs[stream.input],
+        "valid": inputs[stream.valid] if stream.valid else None,
+        "states": [(inputs[before], outputs[after]) for before, after in stream.states],
+        "answers": [number for name, number in outputs.items() if name in stream.outputs],
     }
 
 

@@ -11,7 +11,7 @@ from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, settings_header
 from edgeopt.exporters.micro.proof import prove
 from edgeopt.exporters.micro.rendering import project_values, render
-from edgeopt.exporters.micro.states import stream_values
+from edgeopt.exporters.micro.states import stream_files
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.tflite.stored_weights import layers, stored_weights, with_weights
 
@@ -68,10 +68,8 @@ def project(source: Source, settings: Micro) -> Project:
     }
     files: dict[str, bytes | str] = dict(library.files)
     files |= {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
-    if source.stream is not None:
-        told = stream_values(source.stream, source.model)
-        for ending, folder in (("h", "include"), ("c", "src")):
-            files[f"{folder}/{source.name}_stream.{ending}"] = render(f"c99/stream.{ending}", **values, **told)
+    header, code = f"include/{source.name}_stream.h", f"src/{source.name}_stream.c"
+    files |= stream_files(source, values, header=header, code=code, fails=False)
     files[f"include/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
     return Project(
         files,

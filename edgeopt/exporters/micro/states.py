@@ -1,19 +1,39 @@
-"""How a file reads step by step goes in; what the templates write of its states comes out."""
+"""How a file reads step by step goes in; the C that carries its states comes out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from edgeopt.exporters.contract import Source
 from edgeopt.exporters.micro.fitness import C_TYPES
+from edgeopt.exporters.micro.rendering import render
 from edgeopt.runtimes.numbers import quantize
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.stream import Stream
 from edgeopt.vocabulary import TensorSpec
 
 
-def stream_values(stream: Stream, model: TFLiteModel) -> dict[str, Any]:
+def stream_files(
+    source: Source, values: Mapping[str, Any], *, header: str, code: str, fails: bool
+) -> dict[str, str]:
+    """Returns, by its path, what reads a sample step by step; nothing where the file takes samples whole.
+
+    Args:
+        source: what is exported.
+        values: of the project's templates.
+        header, code: the paths.
+        fails: whether a call of the model returns an error.
+    """
+    if source.stream is None:
+        return {}
+    told = {**values, **_stream_values(source.stream, source.model), "fails": fails}
+    return {header: render("stream.h", **told), code: render("stream.c", **told)}
+
+
+def _stream_values(stream: Stream, model: TFLiteModel) -> dict[str, Any]:
     """Returns where the frames, the states and the flags of a step go, by the numbers of inputs and outputs."""
     inputs = {spec.name: (number, spec) for number, spec in enumerate(model.inputs)}
     outputs = {spec.name: number for number, spec in enumerate(model.outputs)}

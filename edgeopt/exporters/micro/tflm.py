@@ -15,6 +15,7 @@ from edgeopt.exporters import golden, streaming
 from edgeopt.exporters.contract import Project, Source
 from edgeopt.exporters.micro import fitness, operators, settings_header
 from edgeopt.exporters.micro.rendering import project_values, render
+from edgeopt.exporters.micro.states import stream_files
 from edgeopt.runtimes import tflm
 from edgeopt.runtimes.state import variables
 from edgeopt.tflite import lifetimes, rewrite
@@ -98,6 +99,8 @@ def project(source: Source, settings: Micro) -> Project:
         "on_npu": on_npu,
     }
     made = {path.format(name=source.name): render(template, **values) for template, path in _FILES.items()}
+    header, code = f"src/{source.name}_stream.h", f"src/{source.name}_stream.cpp"
+    made |= stream_files(source, values, header=header, code=code, fails=True)
     made[f"src/{settings_header.file_name(source)}"] = settings_header.settings_header(source)
     saved = len(source.content) - len(content)
     return Project(

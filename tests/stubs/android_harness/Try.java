@@ -26,7 +26,41 @@ public final class Try {
         if (!arguments[2].equals("-")) {
             compiled(Class.forName(arguments[2]), model, test, context, samples);
         }
+        stream(model, runner, samples);
         ((AutoCloseable) java).close();
+    }
+
+    /** Lets what carries states from step to step read the frames of samples that are the steps of one, twice. */
+    private static void stream(Class<?> model, Object runner, float[][][] steps) throws Exception {
+        Class<?> kind;
+        try {
+            kind = Class.forName(model.getName().replaceFirst("Model$", "Stream"));
+        } catch (ClassNotFoundException none) {
+            return;
+        }
+        Object[] tensors = (Object[]) model.getMethod("inputs").invoke(null);
+        Object stream = kind.getConstructor(Class.forName(model.getName() + "$Runner")).newInstance(runner);
+        Method step = kind.getMethod("step", float[].class, int.class);
+        for (int pass = 0; pass < 2; pass++) {
+            for (float[][] sample : steps) {
+                float[] frames = null;
+                int heard = (int) kind.getField("FRAMES").get(null);
+                for (int i = 0; i < tensors.length; i++) {
+                    String name = (String) tensors[i].getClass().getField("name").get(tensors[i]);
+                    frames = name.equals("frames") ? sample[i] : frames;
+                    if (name.equals("valid")) {
+                        heard = 0;
+                        for (float flag : sample[i]) {
+                            heard += Math.round(flag);
+                        }
+                    }
+                }
+                for (float[] answer : (float[][]) step.invoke(stream, frames, heard)) {
+                    System.out.println("step " + bits(answer));
+                }
+            }
+            kind.getMethod("reset").invoke(stream);
+        }
     }
 
     private static float[][][] samples(String file) throws Exception {
@@ -162,7 +196,9 @@ public final class Try {
         float[][] values = new float[tensors.length][];
         for (int i = 0; i < tensors.length; i++) {
             values[i] = new float[(int) tensors[i].getClass().getField("elements").get(tensors[i]) / divisor];
-            values[i][0] = value;
+            if (values[i].length > 0) {
+                values[i][0] = value;
+            }
         }
         try {
             call(model, "run", opened, (Object) values);
