@@ -15,7 +15,7 @@ from edgeopt import frameworks
 from edgeopt.tflite.rewrite import changed, forget_unused_codes
 
 # Their integer kernels know one scale for what they read and write.
-_SAME_SCALE = frozenset(
+SAME_SCALE = frozenset(
     {
         *("AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER"),
         *("MAX_POOL_2D", "MIRROR_PAD", "PACK", "PAD", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
@@ -147,7 +147,7 @@ def _spread(model: Any, graph: Any, schema: Any, ranges: Ranges) -> None:
     """Gives the neighbours of a trained tensor its range where an operator has one scale for both."""
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     opcodes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
-    shared = [o for o in graph.operators if opcodes[o.opcodeIndex] in _SAME_SCALE]
+    shared = [o for o in graph.operators if opcodes[o.opcodeIndex] in SAME_SCALE]
 
     def key(index: int) -> str | None:
         if index < 0:

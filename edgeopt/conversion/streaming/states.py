@@ -12,9 +12,7 @@ from edgeopt.errors import ConversionError
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import changed, with_metadata
 from edgeopt.tflite.stream import ENTRY, Stream
-
-# Operators that only move numbers: what goes in and what comes out is quantized alike.
-_MOVES = frozenset({"CONCATENATION", "EXPAND_DIMS", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"})
+from edgeopt.tflite.trained_ranges import SAME_SCALE
 
 
 def alike(calibrated: Calibrated, stream: Stream) -> Calibrated:
@@ -35,7 +33,7 @@ def alike(calibrated: Calibrated, stream: Stream) -> Calibrated:
     for before, after in stream.states:
         group[root(outputs[after])] = root(inputs[before])
     for operator in model.main.operators:
-        if operator.name in _MOVES:
+        if operator.name in SAME_SCALE:
             tensors = [*operator.inputs, *operator.outputs]
             moved = [i for i in tensors if i >= 0 and model.main.tensors[i].is_float]
             for index in moved[1:]:
