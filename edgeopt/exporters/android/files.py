@@ -51,7 +51,7 @@ def project(source: Source, settings: Android) -> Project:
     if kotlin:
         templates[f"{layout.sources(values)}/{values['compiled']}.kt"] = "model/CompiledModel.kt.j2"
     if source.stream is not None:
-        templates[f"{layout.sources(values)}/{values['stream']['class']}.java"] = "model/Stream.java.j2"
+        templates[f"{layout.sources(values)}/{values['carrier']}.java"] = "model/Stream.java.j2"
     made = {path: rendering.render(template, values) for path, template in templates.items()}
     assets = f"{MODULE}/src/main/assets/{source.name}"
     return Project(
@@ -76,7 +76,8 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
     return {
         **layout.values(source, settings, model=f"{base}Model", test=f"{base}SelfTest"),
         "compiled": f"{base}CompiledModel",
-        "stream": None if source.stream is None else _stream(source.stream, source.model, f"{base}Stream"),
+        "stream": None if source.stream is None else _stream(source.stream, source.model),
+        "carrier": f"{base}Stream",
         "kotlin": kotlin,
         # LiteRT 2 has taken delegates out of its Interpreter.
         "delegates": settings.min_sdk < COMPILED_MODEL_SDK,
@@ -90,12 +91,11 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
     }
 
 
-def _stream(stream: Stream, model: TFLiteModel, name: str) -> dict[str, object]:
+def _stream(stream: Stream, model: TFLiteModel) -> dict[str, object]:
     """Returns where the frames, the states and the flags of a step go, by the numbers of inputs and outputs."""
     inputs = {spec.name: number for number, spec in enumerate(model.inputs)}
     outputs = {spec.name: number for number, spec in enumerate(model.outputs)}
     return {
-        "class": name,
         "frames": stream.step,
         "steps": stream.steps,
         "sample": stream.frames,

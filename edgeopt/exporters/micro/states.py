@@ -16,9 +16,7 @@ from edgeopt.tflite.stream import Stream
 from edgeopt.vocabulary import TensorSpec
 
 
-def stream_files(
-    source: Source, values: Mapping[str, Any], *, header: str, code: str, fails: bool
-) -> dict[str, str]:
+def stream_files(source: Source, values: Mapping[str, Any], *, header: str, code: str, fails: bool) -> dict[str, str]:
     """Returns, by its path, what reads a sample step by step; nothing where the file takes samples whole.
 
     Args:
