@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +21,13 @@ from edgeopt.recipe import Recipe, read_recipe, steps_from
 from edgeopt.rounding.allocation import Budget, allocate
 from edgeopt.rounding.alone import BETWEEN, CHOICES
 from edgeopt.rounding.losses import Losses, losses
-from edgeopt.rounding.mixing import FLOAT, Mixed, mix
+from edgeopt.rounding.mixing import FLOAT, Mixed, Speed, mix
 from edgeopt.rounding.walk import Settings, output_error
-from edgeopt.techniques.mixed import Mix, size_bytes
+from edgeopt.techniques.mixed import Mix, latency_ms, size_bytes
+from edgeopt.techniques.timing import milliseconds
 from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed
 from edgeopt.tflite.simulating import with_float_layers
 from edgeopt.tflite.stored_weights import layers
 from edgeopt.workspace import Workspace
@@ -38,6 +42,7 @@ def test_the_choice_is_the_best_of_all(seed: int) -> None:
     losses = -np.sort(-random.uniform(0, 1, (6, 3)), axis=1)
     budgets = [Budget(costs, 0.6 * costs[:, -1].sum()), Budget(work, 0.7 * work[:, -1].sum())]
     chosen = allocate(losses, budgets, time_limit=30)
+    assert chosen is not None
     every = np.array(list(itertools.product(range(3), repeat=6)))
     rows = np.arange(6)
     allowed = [one for one in every if all(budget.allows(one) for budget in budgets)]
@@ -49,9 +54,29 @@ def test_what_is_left_is_spent_and_time_that_is_over_leaves_a_choice() -> None:
     costs = np.array([[1.0, 2.0]] * 4)
     losses = np.array([[4.0, 0.0], [3.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
     # 4 is the least, and 2 more are to spend: on the two that lose most.
-    assert allocate(losses, [Budget(costs, 6.0)], time_limit=1e-9).tolist() == [1, 1, 0, 0]
-    assert allocate(losses, [Budget(costs, 4.0)], time_limit=30).tolist() == [0, 0, 0, 0]
-    assert allocate(np.zeros((2, 2)), [Budget(costs[:2], 9.0)], time_limit=30).shape == (2,)
+    assert _chosen(losses, Budget(costs, 6.0), time_limit=1e-9) == [1, 1, 0, 0]
+    assert _chosen(losses, Budget(costs, 4.0)) == [0, 0, 0, 0]
+    assert len(_chosen(np.zeros((2, 2)), Budget(costs[:2], 9.0))) == 2
+
+
+def test_budgets_that_pull_apart_leave_a_choice_or_none() -> None:
+    losses = np.array([[4.0, 0.0], [3.0, 0.0], [2.0, 0.0]])
+    size = np.array([[1.0, 2.0]] * 3)
+    # What is small is slow: of 3 layers 2 are slow at least where 4 is the most.
+    time = np.array([[1.0, 0.0]] * 3)
+    assert _chosen(losses, Budget(size, 4.0), Budget(time, 2.0)) == [1, 0, 0]
+    assert allocate(losses, [Budget(size, 4.0), Budget(time, 1.0)], time_limit=30) is None
+
+
+def _chosen(losses: np.ndarray, *budgets: Budget, time_limit: float = 30) -> list[int]:
+    chosen = allocate(losses, budgets, time_limit=time_limit)
+    assert chosen is not None
+    return [int(choice) for choice in chosen]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("150%", 3.0), ("0.5 %", 0.01), ("800us", 0.8), ("5ms", 5.0)])
+def test_a_latency_is_a_share_or_a_time(text: str, expected: float) -> None:
+    assert latency_ms(text, 2.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("60%", 1200), ("12.5 %", 250), ("1KB", 1000), ("1800", 1800)])
@@ -79,7 +104,14 @@ def _losses(pair: Pair) -> dict[int, Losses]:
     return _FOUND[id(pair)]
 
 
-def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None, *, floats: bool = False) -> Mixed:
+def _mixed(
+    pair: Pair,
+    size: int = 10**6,
+    bit_macs: float | None = None,
+    *,
+    floats: bool = False,
+    speed: Speed | None = None,
+) -> Mixed:
     names = [one.name for one in pair_weights(pair.floating, pair.quantized).pairs]
     return mix(
         pair.floating,
@@ -88,6 +120,7 @@ def _mixed(pair: Pair, size: int = 10**6, bit_macs: float | None = None, *, floa
         Settings(),
         size=size,
         bit_macs=bit_macs,
+        speed=speed,
         chosen=names,
         losses={bits: lost for bits, lost in _losses(pair).items() if floats or bits != FLOAT},
         time_limit=30,
@@ -123,6 +156,36 @@ def test_a_size_that_is_too_small_says_the_smallest(cnn: Pair) -> None:  # noqa:
     least = int(str(error.value).split("at least ")[1].split(" bytes")[0].replace(",", ""))
     # Operators of few bits have entries of their own in the file, so it may take some bytes more.
     assert len(_mixed(cnn, least + 300).result.content) <= least + 300
+
+
+def _slow_fours(contents: Sequence[bytes]) -> list[float]:
+    """A machine on which layers of four bits are slow, and several of them slower than they are alone."""
+    fours = [sum(layer.weight.dtype == "int4" for layer in layers(read(content))) for content in contents]
+    return [1 + 0.5 * count**1.5 for count in fours]
+
+
+def test_the_file_keeps_its_time(cnn: Pair) -> None:  # noqa: F811
+    size = len(cnn.quantized) - 900
+    # Two take 2.4 ms, so that one is left: the largest, which is enough.
+    found = _mixed(cnn, size, speed=Speed(2.2, _slow_fours))
+    assert len(found.result.content) <= size
+    assert list(found.bits.values()).count(4) == 1
+    assert found.times[next(iter(found.bits))] == {4: pytest.approx(0.5), 8: 0.0}
+    with pytest.raises(
+        ConfigError, match=r"at least 1\.5 ms, the least that files of [\d,]+ bytes .* got 1\.2 ms\."
+    ) as why:
+        _mixed(cnn, size, speed=Speed(1.2, _slow_fours))
+    assert "latency: 1.58ms" in str(why.value)
+
+
+def test_files_are_timed_in_turns_and_one_that_does_not_run_says_so(cnn: Pair, tmp_path: Path) -> None:  # noqa: F811
+    files = [tmp_path / name for name in ("one.tflite", "other.tflite")]
+    files[0].write_bytes(cnn.quantized)
+    (took,) = milliseconds(files[:1])
+    assert took > 0
+    files[1].write_bytes(changed(cnn.quantized, _nobodys))
+    with pytest.raises(ModelError, match=r"Expected a model that LiteRT runs, to time it, got one it refuses: .+"):
+        milliseconds(files)
 
 
 def test_a_layer_may_stay_float_between_integers(cnn: Pair) -> None:  # noqa: F811
@@ -186,6 +249,19 @@ def test_a_recipe_ends_in_a_file_of_the_size_asked_for(digits_model: Path, tmp_p
     assert dtypes == {"int4", "int8"}
 
 
+def test_a_recipe_ends_in_a_file_that_is_as_fast_as_asked_for(digits_model: Path, tmp_path: Path) -> None:
+    step = {"mixed": {"size": "90%", "latency": "1000%"}}
+    with Workspace(digits_model, datasets.load("digits"), tmp_path) as workspace:
+        found = carry_out(Recipe(steps=steps_from([step]), schemes=("int8",)), workspace)
+    (record,) = found.records
+    promise = next(promise for promise in record.promises if promise.kind == "latency")
+    assert promise.of is not None
+    assert promise.kept
+    assert 0 < (promise.measured or 0) < promise.limit
+    assert 5 * promise.of < promise.limit < 20 * promise.of  # the share of a time that was taken before
+    assert " ms with 4 bits)" in " ".join(layer.done for layer in record.layers)
+
+
 def test_a_recipe_says_which_layers_stayed_float(digits_model: Path, tmp_path: Path) -> None:
     step = {"mixed": {"size": "160%", "floats": True, "spare": ["FULLY_CONNECTED"]}}
     with Workspace(digits_model, datasets.load("digits"), tmp_path) as workspace:
@@ -204,10 +280,19 @@ def test_what_a_plan_says_of_it() -> None:
     assert notes == ("steps[1].mixed: it rounds all weights anew",)
     with pytest.raises(ConfigError, match="Expected a size such as 64KB"):
         Mix(size="much")
+    with pytest.raises(ConfigError, match="Expected a time such as 5ms"):
+        Mix(latency="soon")
     with pytest.raises(ConfigError, match="got dynamic: runtimes know layers of 4 bits beside layers of 8"):
         plan(read_recipe("{schemes: [int8, dynamic], steps: [mixed]}"))
     with pytest.raises(ConfigError, match=r"got int4-block32: .*, and floats stand between integers"):
         plan(read_recipe("{schemes: [int4-block32], steps: [{mixed: {floats: true}}]}"))
+
+
+def _nobodys(parsed: Any, schema: Any) -> None:
+    """Makes the first operator one that no runtime knows."""
+    code = parsed.operatorCodes[parsed.subgraphs[0].operators[0].opcodeIndex]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = "Nobodys"
 
 
 def _operators(content: bytes) -> list[formats.contract.OperatorFacts]:

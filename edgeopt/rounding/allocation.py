@@ -13,7 +13,7 @@ class Budget:
     """What all layers together may cost.
 
     Attributes:
-        costs: of each layer with each choice, [layers, choices], rising with the choices.
+        costs: of each layer with each choice, [layers, choices].
         limit: of their sum.
     """
 
@@ -29,16 +29,22 @@ class Budget:
         """The smallest sum that there is."""
         return float(self.costs.min(1).sum())
 
+    @property
+    def cheapest(self) -> np.ndarray:
+        """The choices that it is the sum of, int [layers]."""
+        found: np.ndarray = self.costs.argmin(1)
+        return found
 
-def allocate(losses: np.ndarray, budgets: Sequence[Budget], *, time_limit: float) -> np.ndarray:
-    """Returns the choice of each layer, int [layers], that loses least within all budgets.
+
+def allocate(losses: np.ndarray, budgets: Sequence[Budget], *, time_limit: float) -> np.ndarray | None:
+    """Returns the choice of each layer, int [layers], that loses least within all budgets; None where none was found.
 
     An integer programme (HiGHS, through `scipy.optimize.milp`); where its time is over the best found so far stays.
     What is left of the budgets is spent then, on whatever wins most.
 
     Args:
         losses: of each layer with each choice, [layers, choices].
-        budgets: each allows the cheapest choice of all layers.
+        budgets: each allows its cheapest choice of all layers; together they may allow nothing.
         time_limit: in seconds.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
@@ -54,11 +60,11 @@ def allocate(losses: np.ndarray, budgets: Sequence[Budget], *, time_limit: float
         constraints=constraints,
         options={"time_limit": time_limit},
     )
-    chosen = np.zeros(layers, int) if found.x is None else found.x.reshape(layers, choices).argmax(1)
+    tried = [] if found.x is None else [found.x.reshape(layers, choices).argmax(1)]
     # Solvers keep limits up to a tolerance.
-    if not all(budget.allows(chosen) for budget in budgets):
-        chosen = np.zeros(layers, int)
-    return _spent(chosen, losses, budgets)
+    tried += [budget.cheapest for budget in budgets]
+    chosen = next((one for one in tried if all(budget.allows(one) for budget in budgets)), None)
+    return None if chosen is None else _spent(chosen, losses, budgets)
 
 
 def _spent(chosen: np.ndarray, losses: np.ndarray, budgets: Sequence[Budget]) -> np.ndarray:

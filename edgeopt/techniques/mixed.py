@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from edgeopt.choices import option
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import Step
 from edgeopt.techniques.contract import Carried, Need, Technique
-from edgeopt.units import parse_size
+from edgeopt.techniques.timing import TIMES_VARY
+from edgeopt.units import parse_size, parse_time_ms
 from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from edgeopt.formats.contract import FileFacts
     from edgeopt.rounding.mixing import Mixed
 
-_BYTES, _OFF = "bytes of the file", "output error"
+_BYTES, _OFF, _LATENCY = "bytes of the file", "output error", "latency"
 # Bits of a layer's weights → the choice that says what it loses by them.
 _WEIGHED = {4: "int4", 8: "int8"}
 
@@ -40,6 +42,13 @@ class Mix(Step):
     bit_macs: float | None = option(
         None, "Share of all multiply-accumulates times 8 bits that may stay, as well.", above=0.0, high=1.0, hint="0.75"
     )
+    latency: str | None = option(
+        None,
+        "Of the time at most, as well: a share of what the file takes here on LiteRT, or a time. Layers of 4 bits are "
+        "slower there, and floats too.",
+        metavar="PERCENT|TIME",
+        hint="150%",
+    )
     floats: bool = option(
         False,
         "A layer may stay float as well, between the integers of the others: exact, at four times the bytes of 8 bits, "
@@ -58,6 +67,8 @@ class Mix(Step):
     def __post_init__(self) -> None:
         super().__post_init__()
         size_bytes(self.size, 100)
+        if self.latency is not None:
+            latency_ms(self.latency, 1.0)
 
 
 def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carried: Carried) -> tuple[Path, StepRecord]:
@@ -71,7 +82,7 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     from edgeopt import files
     from edgeopt.rounding.alone import BETWEEN, CHOICES
     from edgeopt.rounding.losses import SAMPLES, losses
-    from edgeopt.rounding.mixing import FLOAT, mix
+    from edgeopt.rounding.mixing import FLOAT, Speed, mix
     from edgeopt.rounding.walk import Settings
     from edgeopt.techniques.in_layers import chosen_layers
     from edgeopt.tflite.pairing import pair_weights
@@ -80,6 +91,10 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     floating, quantized = float_file.read_bytes(), carried.converted.read_bytes()
     there = [(pair.name, pair.quantized.operator.name) for pair in pair_weights(floating, quantized).pairs]
     size = size_bytes(step.size, len(quantized))
+    speed = None
+    if step.latency is not None:
+        (took,) = _milliseconds([quantized])
+        speed = Speed(latency_ms(step.latency, took), _milliseconds)
     few = calibration.take(SAMPLES, seed=carried.seed)
     lost = {
         bits: carried.losses.get(name)
@@ -101,6 +116,7 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
         ),
         size=size,
         bit_macs=step.bit_macs,
+        speed=speed,
         chosen=chosen_layers(there, step.layers, step.spare),
         losses=lost,
         time_limit=step.time_limit,
@@ -109,21 +125,52 @@ def apply(step: Mix, float_file: Path, scheme: Scheme, calibration: Part, carrie
     files.atomic_write(output, found.result.content)
     result = found.result
     note = f"of the outputs' variance, on {result.held} samples that were not fitted on"
-    off = Promise(_OFF, limit=100 * result.before, unit="%").found(100 * result.after, note=note)
+    promises = [
+        Promise(_BYTES, limit=size, of=len(quantized)),
+        Promise(_OFF, limit=100 * result.before, unit="%").found(100 * result.after, note=note),
+    ]
+    if speed is not None:
+        before, after = _milliseconds([quantized, result.content])
+        kept = Promise(_LATENCY, limit=speed.latency_ms, of=before, unit="ms")
+        promises.append(kept.found(after, slack=TIMES_VARY, note="LiteRT, one thread"))
     return output, StepRecord(
         step.technique,
         step.said(),
         layers=tuple(_told(name, kind, found) for name, kind in there),
-        promises=(Promise(_BYTES, limit=size, of=len(quantized)), off),
+        promises=tuple(promises),
     )
 
 
 def size_bytes(text: str, whole: int) -> int:
     """Returns a budget in bytes: "60%" of a file, or "48KB"."""
-    share = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    size = int(float(share[1]) / 100 * whole) if share is not None else parse_size(text)
+    share = _share(text)
+    size = parse_size(text) if share is None else int(share * whole)
     assert size is not None
     return size
+
+
+def latency_ms(text: str, whole: float) -> float:
+    """Returns a budget in milliseconds: "150%" of what a file takes, or "2ms"."""
+    share = _share(text)
+    latency = parse_time_ms(text) if share is None else share * whole
+    assert latency is not None
+    return latency
+
+
+def _share(text: str) -> float | None:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    return None if found is None else float(found[1]) / 100
+
+
+def _milliseconds(contents: Sequence[bytes]) -> list[float]:
+    """Returns what an inference of each file takes here."""
+    from edgeopt.techniques.timing import milliseconds
+
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        files = [Path(folder) / f"{number}.tflite" for number in range(len(contents))]
+        for file, content in zip(files, contents):
+            file.write_bytes(content)
+        return milliseconds(files)
 
 
 def _told(name: str, kind: str, found: Mixed) -> LayerChange:
@@ -135,11 +182,14 @@ def _told(name: str, kind: str, found: Mixed) -> LayerChange:
     bits = found.bits[name]
     said = {held: "float" if held == FLOAT else f"{held} bits" for held in found.losses[name]}
     alone = ", ".join(f"{error:.3%} with {said[held]}" for held, error in found.losses[name].items())
-    return LayerChange(name, kind, done=f"{said[bits]} (alone it makes the error {alone})")
+    slower = ""
+    if found.times:
+        slower = "; " + ", ".join(f"{ms:+.3f} ms with {said[held]}" for held, ms in found.times[name].items() if ms)
+    return LayerChange(name, kind, done=f"{said[bits]} (alone it makes the error {alone}{slower})")
 
 
 def check(step: Mix, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
-    """Returns the promises: bytes are counted in the file, the error was measured in it."""
+    """Returns the promises: bytes are counted in the file, error and time were measured with it."""
     return tuple(promise.found(file.size_bytes) if promise.kind == _BYTES else promise for promise in record.promises)
 
 
@@ -149,7 +199,7 @@ def predict(step: Mix, facts: ModelFacts) -> Prospect:
         return Prospect("none", "there are no weights to give other bits", possible=False)
     return Prospect(
         f"a file of {step.size}: 4 bits where they cost least, 8 elsewhere{', or float' if step.floats else ''}",
-        "smaller, and no faster on CPUs: they widen 4 bits to 8 before they multiply",
+        "smaller, and slower on CPUs with XNNPACK, whose kernels do not take layers of 4 bits; no faster elsewhere",
     )
 
 

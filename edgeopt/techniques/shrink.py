@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt import progress
 from edgeopt.choices import Range, option
-from edgeopt.errors import ConfigError, ModelError, setting, suggestion
+from edgeopt.errors import ConfigError, setting, suggestion
 from edgeopt.prospects import ModelFacts, Prospect
 from edgeopt.steps import TrainedStep, Training
 from edgeopt.techniques.contract import Carried, Technique
@@ -38,8 +38,6 @@ LAST_ROUND = 0.5
 _SCALE_BYTES = 4
 # The converter adds a bias to a convolution without, and constants of its own.
 _CONVERTERS_OWN = 0.02
-# Times of two runs differ by some per cent.
-_TIMES_VARY = 0.1
 # Steps of the search for the MACs that take a share of the time: the share is then known to 1/64.
 _SEARCH_STEPS = 6
 
@@ -415,7 +413,8 @@ def _macs_for_latency(
             chosen = chooser.within("macs", share * total)
         except ConfigError:
             break
-        ratio = _time_ratio(model, shrink(chosen.channels, chosen.cut))[0]
+        before, after = _times(model, shrink(chosen.channels, chosen.cut))
+        ratio = after / before
         tried.append(f"{share:.0%} of the MACs take {ratio:.0%} of the time")
         fits, too_slow = (share, too_slow) if ratio <= step.latency else (fits, share)
     if not fits:
@@ -426,21 +425,17 @@ def _macs_for_latency(
     return "macs", fits, "; ".join(tried)
 
 
-def _time_ratio(model: Any, smaller: Any) -> tuple[float, float, float]:
-    """Returns the time of the smaller model over that of the other, and both in milliseconds: float32, LiteRT."""
-    from edgeopt.benchmarking import benchmark
+def _times(model: Any, smaller: Any) -> tuple[float, float]:
+    """Returns the time of the model and that of the smaller one, in milliseconds: float32, LiteRT."""
     from edgeopt.conversion import Converter, ConvertOptions
+    from edgeopt.techniques.timing import milliseconds
 
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         paths = [Path(folder) / "before.tflite", Path(folder) / "after.tflite"]
         for one, path in zip((model, smaller), paths):
             Converter(_loaded(one, path), ConvertOptions()).convert("float32", path)
-        rows = benchmark(paths).rows
-    for row in rows:
-        if row.result.latency_ms is None:
-            raise ModelError(f"Expected a model that LiteRT runs, to time it, got one it refuses: {row.result.reason}")
-    first, second = (row.result.latency_ms.p50 for row in rows if row.result.latency_ms)
-    return (rows[1].ratio.value if rows[1].ratio else second / first), first, second
+        first, second = milliseconds(paths)
+    return first, second
 
 
 def _loaded(model: Any, path: Path) -> LoadedModel:
@@ -455,9 +450,11 @@ def _loaded(model: Any, path: Path) -> LoadedModel:
 
 
 def _latency_promise(model: Any, smaller: Any, share: float) -> Promise:
-    ratio, before, _ = _time_ratio(model, smaller)
+    from edgeopt.techniques.timing import TIMES_VARY
+
+    before, after = _times(model, smaller)
     promise = Promise("latency", limit=share * before, of=before, unit="ms")
-    return promise.found(ratio * before, slack=_TIMES_VARY, note="float32, LiteRT, one thread")
+    return promise.found(after, slack=TIMES_VARY, note="float32, LiteRT, one thread")
 
 
 def _width_for(share: float, linear: float) -> float:
