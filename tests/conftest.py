@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -36,6 +37,25 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     return report
 
 
+def _seed() -> None:
+    # What initializers take their seeds from before TensorFlow is there, and what all else draws from after it.
+    random.seed(0)
+    if "tf_keras" in sys.modules:
+        frameworks.load("tf_keras").utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test that draws weights without a seed of its own draws the same in every run, whatever ran before it."""
+    _seed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fixtures_seeded() -> None:
+    """So do the fixtures of a module."""
+    _seed()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _own_objects() -> Iterator[None]:
     """What the tests of one module load from files of their own is unknown to the next module's."""
@@ -45,13 +65,6 @@ def _own_objects() -> Iterator[None]:
         for name, value in tuple(objects.items()):
             if value.__module__.startswith("edgeopt_custom_objects"):
                 del objects[name]
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """A test that draws weights without a seed of its own draws the same in every run, whatever ran before it."""
-    if "tf_keras" in sys.modules:
-        frameworks.load("tf_keras").utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
