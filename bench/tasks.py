@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import edgeopt
 from bench import common
-from edgeopt import files
+from edgeopt import files, formats
 from edgeopt.data import load as load_data
 from edgeopt.errors import EdgeoptError
-from edgeopt.evaluation import evaluate
+from edgeopt.evaluation import Evaluation, evaluate
 from edgeopt.frameworks import load
 from edgeopt.loading import load_model
 from edgeopt.vocabulary import MetricValue
@@ -37,17 +38,23 @@ sys.path.append(str(ROOT / "models"))
 import detector  # noqa: E402
 import drawn  # noqa: E402
 
+# Steps between tfmot's masks.
+RENEWED = 5
+
 INTRO = f"""# Results on other tasks
 
 Written by `python -m bench.tasks --page`. Small networks on drawn pictures and tones ({drawn.TRAINED:,} to train
 on, {drawn.TESTED} to score; of twice as many, the third that is in order trains the autoencoder), each with the
 loss that it was compiled with, the detector with its own function for {drawn.EPOCHS} epochs, then through one
 step at a time, of 2 epochs; `by hand` is what tfmot's tutorials do, on every layer that it knows, with the same
-loss, epochs and batches, on the labels alone, or what it or the converter said instead. A tenth of the tagger's
-tags are drawn at random, so that at best 92 % can be told. Scores are of the `.tflite`, with 95 % intervals: mean
-IoU, the share of steps tagged right, of two outputs the mean (an error counts as the part of the labels' variance
-that is explained), the AUC of the reconstruction error, COCO's mAP, the share of words told right. tfmot's ranges
-begin at -6 to 6 and move by a thousandth a step, which in so few steps does not reach places of up to 100.
+loss, epochs and batches, on the labels alone, or what it or the converter said instead; behind it, how many points
+that is better (+) or worse than the row above, and whether chance would do as much (p of a paired test). tfmot renews
+its masks every 100 steps unless told otherwise, which in trainings as short as these prunes nothing: here it is told
+every {RENEWED}. A tenth of the tagger's tags are drawn at random, so that at best 92 % can be told. Scores are of the
+`.tflite`, with 95 % intervals: mean IoU, the share of steps tagged right, of two outputs the mean (an error counts as
+the part of the labels' variance that is explained), the AUC of the reconstruction error, COCO's mAP, the share of words
+told right. tfmot's ranges begin at -6 to 6 and move by a thousandth a step, which in so few steps does not reach places
+of up to 100.
 An empty cell was not measured yet."""
 
 
@@ -80,16 +87,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--epochs", type=int, default=2, help="of every step")
+    parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=list(STEPS), help="these alone")
     parser.add_argument("--page", action="store_true", help="write the page of what was kept, and nothing else")
     said = parser.parse_args()
     if not said.page:
         for name in said.models or MODELS:
-            measure(name, said.epochs)
+            measure(name, said.epochs, said.steps)
     files.atomic_write(PAGE, page())
 
 
-def measure(name: str, epochs: int) -> None:
-    """Trains a model and puts it through every step."""
+def measure(name: str, epochs: int, steps: Sequence[str]) -> None:
+    """Trains a model and puts it through steps."""
     keras = load("keras")
     keras.utils.set_random_seed(0)
     network = MODELS[name](keras)
@@ -99,7 +107,8 @@ def measure(name: str, epochs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         network.model.save(path)
-        for step, settings in STEPS.items():
+        for step in steps:
+            settings = STEPS[step]
             training = {"epochs": epochs, "batch_size": drawn.BATCH, **({"loss": [own_loss]} if own_loss else {})}
             try:
                 made = edgeopt.compress(
@@ -116,7 +125,14 @@ def measure(name: str, epochs: int) -> None:
             keep(name, "int8" if step == "qat" else "float32", made.before.metric)
             keep(name, step, made.after.metric)
             if step in BY_HAND:
-                keep(name, f"{step}, by hand", _by_hand(name, step, path, network, epochs))
+                ours = evaluate(path.with_name(f"{step}.tflite"), load_data(network.arrays).validation, metric=metric)
+                theirs = _by_hand(name, step, path, network, epochs)
+                keep(name, f"{step}, by hand", theirs if isinstance(theirs, str) else _beside(theirs, ours))
+
+
+def _beside(theirs: Evaluation, ours: Evaluation) -> str:
+    lost = theirs.difference(ours)
+    return f"{_words(theirs.metric)}; {-lost.value:+.1f}, p={lost.p_value:.2g}"
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -125,7 +141,9 @@ def measure(name: str, epochs: int) -> None:
 def _pruned(model: Any, steps: int) -> Any:
     """Returns it as "Prune some layers" of tfmot's guide has it: the model as a whole is refused for one layer."""
     keras, sparsity = load("tf_keras"), load("tfmot").sparsity.keras
-    schedule = sparsity.PolynomialDecay(0.0, STEPS["prune"]["sparsity"], begin_step=0, end_step=steps)
+    schedule = sparsity.PolynomialDecay(
+        0.0, STEPS["prune"]["sparsity"], begin_step=0, end_step=steps // RENEWED * RENEWED, frequency=RENEWED
+    )
     heavy = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense, keras.layers.Embedding, keras.layers.GRU)
 
     def wrapped(layer: Any) -> Any:
@@ -153,7 +171,7 @@ def _rounded(model: Any, steps: int) -> Any:
 BY_HAND: dict[str, Callable[[Any, int], Any]] = {"prune": _pruned, "qat": _rounded}
 
 
-def _by_hand(name: str, step: str, path: Path, network: drawn.Network, epochs: int) -> MetricValue | str:
+def _by_hand(name: str, step: str, path: Path, network: drawn.Network, epochs: int) -> Evaluation | str:
     """Returns the score of what tfmot's tutorial makes of the model, or what it says instead."""
     tf, tf_keras, tfmot = load("tensorflow"), load("tf_keras"), load("tfmot")
     _, loss, weights, arrays = network
@@ -189,7 +207,14 @@ def _by_hand(name: str, step: str, path: Path, network: drawn.Network, epochs: i
     named = _renamed(arrays, file)
     if named is None:
         return "its outputs have lost their names"
-    return evaluate(file, load_data(named).validation, metric=SAID.get(name, ("", None))[1]).metric
+    if step == "prune" and (zeros := _zeros(file)) < 0.5 * STEPS["prune"]["sparsity"]:
+        return f"{zeros:.0%} zeros"
+    return evaluate(file, load_data(named).validation, metric=SAID.get(name, ("", None))[1])
+
+
+def _zeros(file: Path) -> float:
+    kernels = [weight for weight in formats.facts(file).weights if len(weight.shape) > 1]
+    return sum(kernel.zeros or 0 for kernel in kernels) / sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def _refused(error: Exception) -> str:
@@ -201,8 +226,6 @@ def _refused(error: Exception) -> str:
 
 def _renamed(arrays: drawn.Arrays, file: Path) -> drawn.Arrays | None:
     """Returns the data with labels under the names that a file's outputs have; None where those do not tell them."""
-    from edgeopt import formats
-
     given = [spec.name for spec in formats.facts(file).outputs]
     found: drawn.Arrays = {}
     for key, array in arrays.items():

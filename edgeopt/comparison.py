@@ -20,7 +20,7 @@ from edgeopt.errors import DataError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, required_for
 from edgeopt.files import sha256
 from edgeopt.formats import signatures
-from edgeopt.metrics import Metric, Rows
+from edgeopt.metrics import Metric, Rows, heads
 from edgeopt.runtimes import RUNTIMES, Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
@@ -205,18 +205,15 @@ def compare_here(
                 one = metrics.metric(said or left.default_metric(scored))
         size = max(left.chunk_size, right.chunk_size)
         # The largest of numbers to predict, or of an embedding, is no decision.
-        decides = one is None or one.by == "classes" or ":" in one.name
+        decides = scored != heads.ALL and (one is None or one.by == "classes" or ":" in one.name)
 
         def measured(both: tuple[Batch, Batch]) -> _Piece:
             values_a, values_b = left.values(both[0]), right.values(both[1])
             sums = {name: _Sums.of(values_a[name], values_b[other]) for name, other in pairs.items()}
-            kept = (values_a[scored], values_b[pairs[scored]])
-            rows = (
-                None
-                if one is None
-                else tuple(one.per_sample(v, batch.of_output(scored)) for v, batch in zip(kept, both))
-            )
-            classes = [metrics.class_scores(values, classes=part.classes) if decides else None for values in kept]
+            named = (values_a, {name: values_b[other] for name, other in pairs.items()})
+            kept = [heads.read(scored, values, batch) for values, batch in zip(named, both)]
+            rows = None if one is None else tuple(one.per_sample(*read) for read in kept)
+            classes = [metrics.class_scores(values, classes=part.classes) if decides else None for values, _ in kept]
             return _Piece(len(both[0]), sums, classes, rows)
 
         batches = zip(left.part.batches(size), right.part.batches(size))

@@ -13,7 +13,7 @@ import os
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from edgeopt import formats, metrics, progress, runtimes, workers
 from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.formats import signatures
-from edgeopt.metrics import Rows
+from edgeopt.metrics import Rows, heads
 from edgeopt.metrics.breakdown import Sums, breakdown, sums
 from edgeopt.metrics.several import Scored, naive, together
 from edgeopt.runtimes import Delegate, Request, Runtime, Session
@@ -143,7 +143,7 @@ def evaluate(
         file: the model; float samples are quantized to what its inputs store, its outputs dequantized.
         part: samples and labels; read once, in order, a batch at a time.
         metric: see `metrics.metric`; of one output "OUTPUT=NAME", of several with commas between; chosen from outputs
-            and labels when None.
+            and labels when None. One of one's own that is said for all of several outputs takes them at once.
         output: which output is scored, where the model has several; those that have labels of their own when None.
         runtime: "NAME" or "NAME==VERSION" as in `--runtime`; the main one of the file's format when None.
         threads: how many interpreters work at the same time, one thread each; all cores when None. With a delegate
@@ -184,13 +184,14 @@ def evaluate_here(
     """As `evaluate`, in this process."""
     with Predictor(file, part, runtime, threads=threads, batch_size=batch_size, delegate=delegate) as predictor:
         said = metrics.for_outputs(metric)
-        names = _labelled([spec.name for spec in predictor.outputs], part, output)
+        outputs_there = [spec.name for spec in predictor.outputs]
+        names = [heads.ALL] if at_once(outputs_there, said, output) else _labelled(outputs_there, part, output)
         used = {n: metrics.metric(said.get(n) or said.get("") or predictor.default_metric(n)) for n in names}
         start = time.perf_counter()
 
         def scored(batch: Batch) -> list[_Piece]:
             values = predictor.values(batch)
-            return [_scored(one, values[name], batch.of_output(name)) for name, one in used.items()]
+            return [_scored(one, *heads.read(name, values, batch)) for name, one in used.items()]
 
         batches = predictor.part.batches(predictor.chunk_size)
         collected = _collected(in_threads(scored, batches, threads=predictor.threads), len(part))
@@ -495,8 +496,8 @@ def _labelled(names: Sequence[str], part: Part, wanted: str | None) -> list[str]
 
 def _scored(one: metrics.Metric, outputs: np.ndarray, batch: Batch) -> _Piece:
     """Returns the rows of a batch, how many of its samples gave outputs that are not finite, and sums for the table."""
-    finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    return one.per_sample(outputs, batch), int((~finite).sum()), sums(outputs, batch, one.by)
+    odd = ~heads.are_finite(outputs)
+    return one.per_sample(outputs, batch), int(odd.sum()), sums(outputs, batch, one.by)
 
 
 def _collected(pieces: Iterable[list[_Piece]], total: int) -> list[_Piece]:
@@ -544,14 +545,37 @@ def chosen(names: Sequence[str], wanted: str | None) -> str:
     )
 
 
+def at_once(names: Sequence[str], said: Mapping[str, str], output: str | None) -> bool:
+    """Whether one metric is said for all of several outputs that takes them at once.
+
+    Args:
+        names: of the outputs.
+        said: metrics by output, "" for all.
+        output: the one that is scored, where that is said.
+
+    Raises:
+        ConfigError: another is said of one of them beside it.
+    """
+    if output is not None or len(names) < 2 or "" not in said or not metrics.metric(said[""]).reads_all:
+        return False
+    if beside := [one for one in said if one]:
+        raise ConfigError(
+            f"Expected {said['']} alone as --metric, which takes all {len(names)} outputs at once, got another for "
+            f"{beside[0]}. Try --metric OUTPUT=NAME,OUTPUT=NAME for each of them."
+        )
+    return True
+
+
 def compared(names: Sequence[str], part: Part, metric: str | None, output: str | None) -> tuple[str, str | None]:
-    """Returns the one output by whose score two files are compared, and its metric where that is said.
+    """Returns the output by whose score two files are compared, or heads.ALL, and its metric where that is said.
 
     Raises:
         ConfigError: there is no such output or metric.
         DataError: it cannot be told which one.
     """
     said = metrics.for_outputs(metric)
+    if at_once(names, said, output):
+        return heads.ALL, said[""]
     own = [name for name in said if name]
     wanted = output or (own[0] if len(said) == len(own) == 1 else None)
     if len(names) > 1 and wanted is None and (not said or own or part.labels.outputs):

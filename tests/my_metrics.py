@@ -68,3 +68,49 @@ def no_boxes(outputs: np.ndarray) -> np.ndarray:
 
 
 number = 3
+
+
+def both(outputs: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Reads two outputs: right where the class is and anything comes out of the other."""
+    return ((outputs["kind"].argmax(axis=1) == labels) & (outputs["late"] > 0).any(axis=1)).astype(float)
+
+
+def both_rate(outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> float:
+    """As one number, of labels that have names."""
+    return float(both(outputs, labels["kind"]).mean())
+
+
+def pair_boxes(outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Decodes the boxes of two outputs."""
+    return np.concatenate([outputs["box"], outputs["score"][..., None], np.zeros((*outputs["score"].shape, 1))], axis=2)
+
+
+def keras_style(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Takes labels first, and says so."""
+    return float((y_pred.argmax(axis=1) == y_true).mean())
+
+
+class Counted:
+    """As Keras' metrics are made."""
+
+    _direction = "down"
+
+    def __init__(self, *settings: int) -> None:
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        self.errors, self.count = 0, 0
+
+    def update_state(self, labels: np.ndarray, outputs: np.ndarray) -> None:
+        self.errors += int((outputs.argmax(axis=1) != labels).sum())
+        self.count += len(labels)
+
+    def result(self) -> float:
+        return self.errors / self.count
+
+    def __call__(self) -> None: ...
+
+
+class Settled(Counted):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)

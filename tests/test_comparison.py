@@ -17,6 +17,7 @@ from edgeopt.comparison import compare, layer_errors
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.evaluation import Predictor, evaluate
+from edgeopt.fidelity import measure
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.tflite.activations import matched
 from edgeopt.tflite.model import Tensor
@@ -191,6 +192,11 @@ def test_several_outputs(models: dict[str, Path], digits: Part) -> None:
     assert len(found.outputs) == 2
     assert found.metric_a is None
     assert re.match(r"not scored: the labels are for one output \(--output-name \w+\)", found.notes[0])
+    at_once = compare(file, file, digits.head(20), metric="my_metrics:both", layer_samples=0, isolate=False)
+    assert at_once.metric_a is not None
+    assert at_once.metric_a.name == "my_metrics:both"
+    faithful = measure(file, file, digits.head(20), metric="my_metrics:both", isolate=False)
+    assert (faithful.notes, faithful.metric) == ((), at_once.metric_a)
     with pytest.raises(ConfigError, match="one of the model's outputs as --output-name, got 'none'"):
         compare(file, file, digits.head(20), output="none", isolate=False)
 

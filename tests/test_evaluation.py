@@ -18,9 +18,10 @@ from edgeopt import data, evaluation, formats, frameworks, parity, progress, run
 from edgeopt.comparison import compare
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
-from edgeopt.evaluation import Predictor, evaluate
+from edgeopt.evaluation import Evaluation, Predictor, evaluate
 from edgeopt.runtimes import RUNTIMES, Delegate
 from edgeopt.runtimes.numbers import quantize
+from edgeopt.store import Store
 from edgeopt.vocabulary import Quantization, TensorSpec
 
 
@@ -211,6 +212,27 @@ def test_an_output_of_several(models: dict[str, Path], digits: Part) -> None:
         evaluate(file, digits, isolate=False)
     with pytest.raises(ConfigError, match=r"one of the model's outputs as --output-name, got 'kinds'"):
         evaluate(file, digits, output="kinds", isolate=False)
+
+
+def test_ones_own_metric_of_all_outputs_at_once(models: dict[str, Path], digits: Part, tmp_path: Path) -> None:
+    file, x, y = models["heads-float32"], digits.arrays().inputs["x"], digits.arrays().labels
+    kind = evaluate(file, digits, output="kind", isolate=False)
+    found = evaluate(file, digits, metric="my_metrics:both")
+    assert (found.metric.name, found.metric.value, found.outputs) == ("my_metrics:both", kind.metric.value, ())
+    named = {"x": x, "y_kind": y, "y_late": np.zeros((len(y), 16))}
+    several = evaluate(
+        file, data.load(named, validation_share=1).validation, metric="my_metrics:both_rate", isolate=False
+    )
+    assert several.metric.value == pytest.approx(found.metric.value)
+    assert several.metric.low < several.metric.value < several.metric.high
+    assert several.difference(several).p_value == 1
+    for _ in range(2):  # as it was made, and as it was stored
+        kept = Store(tmp_path).remember("evaluate", {}, Evaluation, lambda: several)
+        assert kept.difference(several).value == 0
+    with pytest.raises(ConfigError, match=r"Expected my_metrics:both alone as --metric, which takes all 2 outputs at"):
+        evaluate(file, digits, metric="my_metrics:both,kind=top1", isolate=False)
+    with pytest.raises(ConfigError, match=r"The metric my_metrics:both failed: IndexError"):
+        evaluate(file, digits, metric="my_metrics:both", output="kind", isolate=False)
 
 
 def test_ones_own_metric_is_found_by_the_worker(models: dict[str, Path], digits: Part) -> None:

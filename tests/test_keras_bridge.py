@@ -99,6 +99,23 @@ def test_sequences_and_volumes():
     over_and_back(one([s, v], outputs))
 
 
+@pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras3", "keras2"])
+def test_what_works_on_the_last_axis_needs_no_wrapper_for_steps(library):
+    layers, t = library.layers, library.layers.TimeDistributed
+    s = library.Input((7, 4))
+    x = t(layers.Dense(5, activation="relu"), name="each")(s)
+    x = t(layers.Dropout(0.1))(t(layers.LayerNormalization())(t(layers.BatchNormalization())(x)))
+    x = t(layers.Flatten())(t(layers.Conv1D(2, 3), name="kept")(layers.Reshape((7, 5, 1))(x)))
+    model = scrambled(library.Model(s, t(layers.Dense(3, activation="softmax"))(x)))
+    standard = keras_bridge.standard_form
+    bridged = keras_bridge.to_keras2(model)[0] if library is keras else graph.rebuild(model, standard)
+    kinds = [type(layer).__name__ for layer in bridged.layers if layer.name != "kept"]
+    assert kinds.count("TimeDistributed") == 1  # of Flatten
+    assert type(bridged.get_layer("each")).__name__ == "Dense"
+    x = np.random.default_rng(0).random((2, 7, 4)).astype("float32")
+    np.testing.assert_allclose(np.asarray(model(x)), np.asarray(bridged(x)), atol=1e-6)
+
+
 def test_recurrent_layers_and_their_states():
     a, b = keras.Input((6, 4)), keras.Input((5, 4))
     _, h, c = L.LSTM(3, return_state=True)(a)

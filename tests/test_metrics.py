@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from edgeopt import metrics, statistics
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.metrics import METRICS, Rows, class_scores, decide, metric
+from edgeopt.metrics import METRICS, Rows, class_scores, decide, heads, metric
+from edgeopt.metrics.several import Scored, together
 from edgeopt.tasks.finding import metric_of
 from edgeopt.vocabulary import Batch, MetricValue
 
@@ -185,6 +186,14 @@ def test_ones_own_function() -> None:
     assert metric("my_metrics:hits").summary == "One number for each sample."
 
 
+def test_boxes_of_several_outputs_are_decoded_at_once() -> None:
+    box = np.tile(np.float64([0, 0, 4, 4]), (N, 1, 1))
+    there = np.concatenate([box, np.zeros((N, 1, 1))], axis=2)
+    outputs, batch = heads.read(heads.ALL, {"box": box, "score": np.full((N, 1), 0.9)}, Batch({"x": X}, there))
+    one = metric("map@my_metrics:pair_boxes")
+    assert one.value(one.settle(*one.per_sample(outputs, batch))).value == pytest.approx(1)
+
+
 def test_ones_own_function_is_called_no_more_than_is_said() -> None:
     my_metrics.calls.clear()
     first, second = (rows_of("my_metrics:counted_hits", outputs, LABELS) for outputs in (LOGITS, -LOGITS))
@@ -194,10 +203,49 @@ def test_ones_own_function_is_called_no_more_than_is_said() -> None:
     my_metrics.calls.clear()
     first, second = (rows_of("my_metrics:counted_rate", outputs, LABELS) for outputs in (LOGITS, -LOGITS))
     found = metric("my_metrics:counted_rate").value(first)
-    assert (found.value, len(my_metrics.calls)) == (pytest.approx(my_metrics.error_rate(LOGITS, LABELS)), 2 + 100 + 2)
+    assert (found.value, len(my_metrics.calls)) == (
+        pytest.approx(my_metrics.error_rate(LOGITS, LABELS)),
+        2 + 1 + 20 + 1,
+    )
     my_metrics.calls.clear()
     metric("my_metrics:counted_rate").difference(first, second)
-    assert len(my_metrics.calls) <= 2 + 2 * 100 + 2 * 100 + 4  # the test, and the interval
+    assert len(my_metrics.calls) == 2 + 2 * (1 + 20)  # both whole, and without each group
+
+
+def test_a_function_of_all_samples_is_tested_as_shares_of_samples_are() -> None:
+    worse_logits = np.where(generator.random((N, 1)) < 0.1, -LOGITS, LOGITS)
+    first, second = (rows_of("my_metrics:error_rate", outputs, LABELS) for outputs in (LOGITS, worse_logits))
+    worse = metric("my_metrics:error_rate").difference(first, second)
+    hits = metric("top1").difference(rows_of("top1", LOGITS, LABELS), rows_of("top1", worse_logits, LABELS))
+    assert worse.value == pytest.approx(hits.value)
+    assert worse.p_value is not None
+    assert worse.p_value < 1e-3
+    assert (worse.low, worse.high) == (pytest.approx(hits.low, abs=2), pytest.approx(hits.high, abs=2))
+    same = metric("my_metrics:error_rate").difference(first, first)
+    assert (same.value, same.p_value, same.low, same.high) == (0, 1, 0, 0)
+
+
+def test_a_function_that_takes_labels_first_is_given_them_first() -> None:
+    found, top1 = (value_of(name, LOGITS, LABELS) for name in ("my_metrics:keras_style", "top1"))
+    assert found.value == pytest.approx(top1.value)
+    assert (found.low, found.high) == (pytest.approx(top1.low, abs=0.02), pytest.approx(top1.high, abs=0.02))
+
+
+def test_a_metric_of_keras_is_asked_for_its_result() -> None:
+    found = value_of("my_metrics:Counted", LOGITS, LABELS)
+    assert found.value == pytest.approx(1 - value_of("top1", LOGITS, LABELS).value)
+    assert not found.higher_is_better
+    with pytest.raises(ConfigError, match=r"a metric that needs no settings, got one that does: .*missing 1 required"):
+        metric("my_metrics:Settled")
+
+
+def test_a_value_of_all_samples_beside_another_output() -> None:
+    """Both are drawn together, so that groups are left out of both."""
+    own, top1 = metric("my_metrics:error_rate"), metric("top1")
+    rows = (*rows_of("my_metrics:error_rate", LOGITS, LABELS), *rows_of("top1", LOGITS, LABELS))
+    joined = together([Scored(own, 2, 0.5), Scored(top1, 1, 0.5)])
+    assert joined.whole(*rows)
+    assert joined.value(rows).value == pytest.approx(value_of("top1", LOGITS, LABELS).value)
 
 
 def test_differences_say_how_much_worse() -> None:

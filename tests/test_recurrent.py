@@ -95,10 +95,18 @@ def test_recurrent_layers_are_trained_and_converted(
         assert [one.name for one in file.operators].count("UNIDIRECTIONAL_SEQUENCE_LSTM") == 2
 
 
-def test_what_cannot_be_narrowed_is_said(recurrent: Path, dataset: Dataset, tmp_path: Path) -> None:
-    words = r"a model without \(film: of ConvLSTM1D is not known .*memory: its units are tied .*\)\. Try .*student"
+def test_what_cannot_be_narrowed_is_said(dataset: Dataset, tmp_path: Path) -> None:
+    keras = load("tf_keras")
+    steps = keras.layers.Input((2, 4, 2), name="steps")
+    x = keras.layers.ConvLSTM1D(2, 3, padding="same", return_sequences=True, name="film")(steps)
+    x = keras.layers.Bidirectional(keras.layers.GRU(2), name="ways")(keras.layers.Reshape((2, 8))(x))
+    keras.Model(steps, keras.layers.Dense(3, name="word")(x)).save(tmp_path / "tied.keras")
+    words = r"a model without \(film: its units are tied .*ways: its units are tied .*\)\. Try .*student"
     with pytest.raises(ConfigError, match=words):
-        _worked("distill: {width: 0.5}", recurrent, dataset, tmp_path)
+        _worked("distill: {width: 0.5}", tmp_path / "tied.keras", dataset, tmp_path)
+    words = r"channels to leave out, got none \(left whole: film, ways: its units are tied .*\)\. Try to distill"
+    with pytest.raises(ConfigError, match=words):
+        _worked("shrink: {macs: 0.5}", tmp_path / "tied.keras", dataset, tmp_path)
 
 
 def test_the_loop_of_a_convlstm_is_not_trained_for_int8(recurrent: Path, dataset: Dataset, tmp_path: Path) -> None:

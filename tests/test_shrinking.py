@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgeopt import graph, keras_bridge
 from edgeopt.errors import ConfigError
 from edgeopt.frameworks import load
+from edgeopt.inspection.keras_layers import KerasCount
 from edgeopt.shrinking import CHANNELS, HEADS, Channels, blocks, drop, joints, masked, shrink
 
 Cut = dict[str, np.ndarray]
@@ -280,6 +281,10 @@ LAYERS = {
     "operators": lambda layers, x: load("tensorflow").nn.relu6(x + 3.0) * (1 / 6) + x,
     "rows": lambda layers, x: layers.Dense(6)(layers.GlobalAveragePooling1D()(layers.Reshape((36, 10))(x))),
     "sequence": lambda layers, x: layers.LSTM(6)(layers.Conv1D(7, 3)(layers.Reshape((36, 10))(x))),
+    "both ways": lambda layers, x: layers.Bidirectional(layers.GRU(4))(layers.Reshape((36, 10))(x)),
+    "film": lambda layers, x: layers.GlobalMaxPooling1D()(
+        layers.ConvLSTM1D(3, 3, padding="same")(layers.Reshape((6, 6, 10))(x))
+    ),
     "repeated": lambda layers, x: layers.Conv1D(4, 2)(layers.RepeatVector(3)(layers.GlobalMaxPooling2D()(x))),
     "mixer": lambda layers, x: layers.GlobalMaxPooling1D()(
         layers.Permute((2, 1))(layers.Dense(9)(layers.Permute((2, 1))(layers.Reshape((36, 10))(x))))
@@ -328,6 +333,16 @@ def test_recurrent_layers_are_left_whole_and_say_so() -> None:
     channels, _ = proven(keras().Model(inputs, layers.Dense(3)(x)))
     assert "through time" in channels.untouchable["gru"]
     assert group_of(channels, "conv").size == 8
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_what_recurrent_layers_compute_is_what_is_counted(sequences: bool) -> None:
+    layers = keras().layers
+    inputs = layers.Input((5, 6, 2))
+    x = layers.ConvLSTM1D(4, 3, padding="same", return_sequences=sequences)(inputs)
+    x = layers.Reshape((-1, 4))(x)
+    model = keras().Model(inputs, layers.Bidirectional(layers.LSTM(3))(x))
+    assert Channels(model).cost().macs == sum(row.macs or 0 for row in KerasCount(model).rows)
 
 
 def test_inputs_and_all_outputs_stay() -> None:

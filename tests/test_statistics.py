@@ -150,3 +150,33 @@ def test_paired_bootstrap_draws_both_models_together() -> None:
     errors = np.random.default_rng(1).exponential(size=400)
     low, high = statistics.paired_bootstrap([errors + 0.01], [errors], lambda rows: float(rows.mean()))
     assert (low, high) == pytest.approx((0.01, 0.01))
+
+
+def test_the_jackknife_is_as_wide_as_theory() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = statistics.jackknife((values,), lambda array: float(array.mean()))
+    assert (low + high) / 2 == pytest.approx(values.mean())
+    # Student's quantile of 19 degrees of freedom, with the doubt that 20 groups leave of the spread.
+    assert (high - low) / 2 == pytest.approx(2.093 * 2 / math.sqrt(400), rel=0.4)
+    few = statistics.jackknife((np.float64([1, 2, 4]),), lambda array: float(array.mean()))
+    spread = np.std([1, 2, 4], ddof=1) / math.sqrt(3)
+    assert few == pytest.approx((7 / 3 - 4.303 * spread, 7 / 3 + 4.303 * spread), rel=1e-3)
+
+
+def test_the_paired_jackknife_is_students_test() -> None:
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=20)
+    b = a + generator.normal(0.4, 0.5, 20)
+    (low, high), p_value = statistics.paired_jackknife((a,), (b,), lambda array: float(array.mean()))
+    expected = scipy.stats.ttest_rel(a, b)
+    assert p_value == pytest.approx(expected.pvalue)
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_a_statistic_that_is_undefined_without_a_group() -> None:
+    def of_many(array: np.ndarray) -> float:
+        return float(array.mean()) if len(array) == 40 else math.nan
+
+    values = np.arange(40.0)
+    assert np.isnan(statistics.jackknife((values,), of_many)).all()
+    assert np.isnan([*statistics.paired_jackknife((values,), (values,), of_many)[0]]).all()

@@ -22,7 +22,7 @@ from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, requi
 from edgeopt.fidelity.structure import input_grids, layouts, output_grids
 from edgeopt.fidelity.sums import Sums, inputs_left, parts, worst
 from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, problems
-from edgeopt.metrics import Metric, Rows
+from edgeopt.metrics import Metric, Rows, heads
 from edgeopt.runtimes import Runtime
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.tasks.finding import metric_of
@@ -201,6 +201,8 @@ class _Pair:
         except DataError as error:
             self.notes += (f"not scored: {error}",)
             return None
+        if self._scored == heads.ALL:
+            return metrics.metric(str(name))
         try:
             fitting = metric_of(self._left.values(self._first)[self._scored], self._first.of_output(self._scored))
         except DataError as error:
@@ -234,10 +236,10 @@ class _Pair:
         rows, refusal = None, ""
         if self._metric is not None:
             try:
-                scored = self._scored
+                named = {name: b[other] for name, other in self._outputs.items()}
                 rows = (
-                    self._metric.per_sample(a[scored], ours.of_output(scored)),
-                    self._metric.per_sample(b[self._outputs[scored]], theirs.of_output(scored)),
+                    self._metric.per_sample(*heads.read(self._scored, a, ours)),
+                    self._metric.per_sample(*heads.read(self._scored, named, theirs)),
                 )
             except DataError as error:
                 refusal = self._refused(error)

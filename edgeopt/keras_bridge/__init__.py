@@ -47,6 +47,15 @@ KEPT = (
 )
 
 
+# Layers that work on the last axis of whatever they are given, so that a TimeDistributed around one changes nothing.
+_OF_LAST_AXIS = frozenset(
+    (
+        *("Dense", "Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Dropout", "Rescaling"),
+        *("BatchNormalization", "LayerNormalization"),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A layer that cannot be bridged, and why."""
@@ -159,11 +168,14 @@ def register() -> None:
 def standard_form(layer: Any) -> graph.Replacement | None:
     """Returns the standard tf_keras layers for one that keras.applications defines for itself, or None.
 
-    A factor per channel is a 1x1 depthwise convolution, stochastic depth a dropout of whole samples: the same numbers,
-    by layers that every later step knows.
+    A factor per channel is a 1x1 depthwise convolution, stochastic depth a dropout of whole samples, TimeDistributed
+    around a Dense the Dense: the same numbers, by layers that every later step knows.
     """
     library = frameworks.load("tf_keras").layers
     kind, module = type(layer).__name__, type(layer).__module__
+    inner = _distributed(layer)
+    if inner is not None and module.startswith("tf_keras."):
+        return graph.Replacement(type(inner).from_config(_of_last_axis(inner, layer.name)), inner.get_weights())
     if module not in ("keras.src.applications.convnext", "tf_keras.src.applications.convnext"):
         return None
     rank = len(graph.leaves(layer._inbound_nodes[0].outputs)[0].shape)
@@ -176,6 +188,28 @@ def standard_form(layer: Any) -> graph.Replacement | None:
         )
         return graph.Replacement(scale, [_value(layer.gamma)])
     return None
+
+
+def _distributed(layer: Any) -> Any | None:
+    """Returns the layer inside of a TimeDistributed, of either Keras, that does the same without; None for all else."""
+    if type(layer).__name__ != "TimeDistributed" or not type(layer).__module__.startswith(
+        ("keras.src", "tf_keras.src")
+    ):
+        return None
+    inner = layer.layer
+    own = type(inner).__module__.startswith(("keras.src.layers", "tf_keras.src.layers"))
+    if not own or type(inner).__name__ not in _OF_LAST_AXIS or getattr(inner, "noise_shape", None) is not None:
+        return None
+    rank = len(graph.leaves(layer._inbound_nodes[0].outputs)[0].shape)
+    # Keras 2 counts from the front, without the steps.
+    last = ([-1], [rank - 2]) if type(inner).__module__.startswith("tf_keras") else ([-1],)
+    return inner if graph.leaves(getattr(inner, "axis", -1)) in last else None
+
+
+def _of_last_axis(inner: Any, name: str) -> dict[str, Any]:
+    """Returns the config of such a layer for all steps at once."""
+    config = {**inner.get_config(), "name": name}
+    return {**config, "axis": -1} if "axis" in config else config
 
 
 def first_difference(
@@ -274,6 +308,9 @@ def _in_keras2(calls: Sequence[graph.Call], names: set[str], notes: list[str]) -
     if standard is not None:
         standard.layer._name = call.name  # type: ignore[attr-defined]
         return standard
+    inner = _distributed(layer)
+    if inner is not None:
+        return _in_keras2([graph.Call(inner, c.name, c.args, c.kwargs, c.outputs) for c in calls], names, notes)
     if ours and kind == "Activation":
         config = {**layer.get_config(), "name": call.name}
         replacement = _activation(config["activation"], call.name)

@@ -15,6 +15,7 @@ import numpy as np
 from edgeopt import user_code
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.metrics.contract import Metric, Rows
+from edgeopt.metrics.heads import by_name
 from edgeopt.metrics.reading import required
 from edgeopt.vocabulary import Batch, Breakdown
 
@@ -31,7 +32,8 @@ _THERE = "boxes [N, boxes, 5], each x1, y1, x2, y2, class, with class -1 where t
 def mean_average_precision(name: str) -> Metric:
     """Returns the metric "map", or "map@module:function", which decodes the model's outputs first.
 
-    The function is called with the outputs of some samples [N, ...] and returns `boxes [N, boxes, 6]`.
+    The function is called with the outputs of some samples [N, ...], of a model with several outputs with a dict of
+    them, and returns `boxes [N, boxes, 6]`.
 
     Raises:
         ConfigError: the function cannot be imported.
@@ -64,6 +66,7 @@ def mean_average_precision(name: str) -> Metric:
         resamples=_RESAMPLES,
         apart=by_class,
         free_labels=True,
+        reads_all=decode is not None,
         why_undefined=lambda *rows: " (no box is labelled)",
     )
 
@@ -115,9 +118,9 @@ def _of_class(right: np.ndarray, total: int) -> float:
     return sums / right.shape[1]
 
 
-def _decoded(decode: Callable[[np.ndarray], Any], outputs: np.ndarray, name: str) -> np.ndarray:
+def _decoded(decode: Callable[[Any], Any], outputs: np.ndarray, name: str) -> np.ndarray:
     try:
-        return np.asarray(decode(outputs), np.float64)
+        return np.asarray(decode(by_name(outputs)), np.float64)
     except (Exception, SystemExit) as error:  # sys.exit would end the worker without a word
         raise ConfigError(
             f"The decoder {name} failed: {type(error).__name__}: {error}. Try it alone on the model's outputs."

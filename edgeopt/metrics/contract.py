@@ -24,6 +24,10 @@ def _not_apart(*rows: np.ndarray) -> Breakdown | None:
     return None
 
 
+def _never(*rows: np.ndarray) -> bool:
+    return False
+
+
 def _not_finite(*rows: np.ndarray) -> str:
     return " (an output is not finite)" if any(not np.isfinite(array).all() for array in rows) else ""
 
@@ -47,6 +51,8 @@ class Score:
         higher_is_better: the direction.
         is_share: the value lies in 0 to 1; differences are given in percentage points.
         resamples: how many samples are drawn anew for its interval and test; None: see `statistics.bootstrap`.
+        whole: `whole(*rows)` says whether the value is a function of all samples that may take long and cannot be taken
+            apart: its doubt is then found by leaving groups of them out, in a tenth of the calls.
         why_undefined: `why_undefined(*rows)` says in brackets why the value is not a finite number.
     """
 
@@ -56,12 +62,13 @@ class Score:
     higher_is_better: bool = True
     is_share: bool = False
     resamples: int | None = None
+    whole: Callable[..., bool] = _never
     why_undefined: Callable[..., str] = _not_finite
 
     def value(self, rows: Rows) -> MetricValue:
         """Returns the value of settled rows with its 95 % interval.
 
-        Wilson's interval for shares of samples, the bootstrap for everything else.
+        Wilson's interval for shares of samples, the jackknife for functions of all of them, else the bootstrap.
 
         Raises:
             DataError: the metric is not defined on these samples.
@@ -75,6 +82,8 @@ class Score:
             )
         if self._are_hits(rows):
             low, high = statistics.wilson(int(rows[0].sum()), len(rows[0]))
+        elif self.whole(*rows):
+            low, high = self._bounded(statistics.jackknife(rows, self.combine))
         else:
             low, high = statistics.bootstrap(rows, self.combine, resamples=self.resamples)
         return MetricValue(self.name, value, low, high, len(rows[0]), self.higher_is_better, self.is_share)
@@ -83,7 +92,8 @@ class Score:
         """Returns how much worse settled rows are than the reference's, of the same samples, with a p-value.
 
         In percentage points for shares, else in per cent of the reference's value. McNemar's exact test and Agresti
-        and Min's interval for shares of samples, the paired permutation test and bootstrap for everything else.
+        and Min's interval for shares of samples, the paired jackknife for functions of all of them, else the paired
+        permutation test and bootstrap.
 
         Raises:
             DataError: the two were not measured on the same number of samples.
@@ -98,6 +108,8 @@ class Score:
         if self._are_hits(reference) and self._are_hits(other):
             p_value = statistics.mcnemar(reference[0], other[0])
             bounds = statistics.paired_shares(reference[0], other[0])
+        elif self.whole(*reference):
+            bounds, p_value = statistics.paired_jackknife(reference, other, self.combine)
         else:
             p_value = statistics.paired_permutation(reference, other, self.combine, resamples=self.resamples)
             bounds = statistics.paired_bootstrap(reference, other, self.combine, resamples=self.resamples)
@@ -111,6 +123,9 @@ class Score:
             return 100 * amount / abs(before)
 
         return Difference(told(worse), p_value, told(low), told(high))
+
+    def _bounded(self, bounds: tuple[float, float]) -> tuple[float, float]:
+        return (max(bounds[0], 0.0), min(bounds[1], 1.0)) if self.is_share else bounds
 
     def _are_hits(self, rows: Rows) -> bool:
         """Whether each sample counted 0 or 1, so that the value is a proportion of samples."""
@@ -128,6 +143,8 @@ class Metric(Score):
         by: "classes" or "targets" where the score is worth taking apart so; see `breakdown`.
         apart: `apart(*rows)` takes settled rows apart where `by` says nothing; None where there is nothing to tell.
         free_labels: whether labels need not have the output's form: its shape, or classes of its units.
+        reads_all: whether it is of all outputs at once where there are several and it is said for all: it then takes
+            what `heads.read` gives of them.
     """
 
     per_sample: Callable[[np.ndarray, Batch], Rows]
@@ -135,3 +152,4 @@ class Metric(Score):
     by: str = ""
     apart: Callable[..., Breakdown | None] = _not_apart
     free_labels: bool = False
+    reads_all: bool = False

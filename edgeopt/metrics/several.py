@@ -47,6 +47,9 @@ def together(outputs: Sequence[Scored]) -> Score:
         found = [one.goodness(each) for one, each in zip(outputs, _apart(outputs, rows))]
         return float(np.mean(found)) if all(map(math.isfinite, found)) else math.nan
 
+    def whole(*rows: np.ndarray) -> bool:
+        return any(one.metric.whole(*each) for one, each in zip(outputs, _apart(outputs, rows)))
+
     resamples = [one.metric.resamples for one in outputs if one.metric.resamples is not None]
     return Score(
         NAME,
@@ -54,6 +57,7 @@ def together(outputs: Sequence[Scored]) -> Score:
         combine,
         is_share=True,
         resamples=min(resamples, default=None),
+        whole=whole,
     )
 
 

@@ -19,6 +19,8 @@ FEWEST = MEASURED[-1]
 # Nor under this part of what it would keep if all groups were cut alike: what a group loses alone, before recovery,
 # does not tell that it becomes the neck of the bottle.
 EVENNESS = 0.5
+# Names in a message, of layers that are left whole for one reason.
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,15 @@ def uniform(channels: Channels, share: float, *, groups: Sequence[Group], multip
     )
 
 
+def _left_whole(channels: Channels) -> str:
+    """Returns in brackets which layers keep all their channels, and why."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in channels.untouchable.items():
+        layers.setdefault(reason, []).append(name)
+    told = "; ".join(f"{', '.join(names[:_SHOWN])}{' …' * (len(names) > _SHOWN)}: {r}" for r, names in layers.items())
+    return f" (left whole: {told})" if told else ""
+
+
 def within(
     channels: Channels,
     limit: float,
@@ -106,9 +117,14 @@ def within(
         evenness: no group keeps less than this part of what it keeps when all are cut alike.
 
     Raises:
-        ConfigError: cutting all that may be cut does not do.
+        ConfigError: nothing may be cut, or cutting all of it does not do.
     """
     row = COUNTS.index(count)
+    if not groups:
+        raise ConfigError(
+            f"Expected layers with channels to leave out, got none{_left_whole(channels)}. Try to distill a student of "
+            "your own."
+        )
 
     def spent(sizes: Sequence[int] | np.ndarray) -> float:
         return float(channels.costs(np.asarray(sizes)[:, None])[row][0])
@@ -118,7 +134,7 @@ def within(
     if spent(smallest) > limit:
         raise ConfigError(
             f"Expected to get down to {limit:,.0f} {count}, got {spent(smallest):,.0f} with every group of channels "
-            f"cut as far as may be at once. Try a larger share, "
+            f"cut as far as may be at once{_left_whole(channels)}. Try a larger share, "
             f"{setting('multiple_of', max(1, multiple_of // 2))} or more {setting('rounds')}."
         )
     alike = next(

@@ -48,8 +48,8 @@ BINARY = frozenset(
 )
 # What the names of operations that multiply matrices hold.
 _PRODUCTS = ("matmul", "einsum", "dot", "conv")
-# Gates of a recurrent layer, side by side in its kernels.
-_GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3}
+# Layers that carry a state from step to step.
+_RECURRENT = ("SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 
 
 def outputs_of(
@@ -543,24 +543,40 @@ def _attention_macs(trace: Trace, layer: Any, values: tuple[Value, Value, Value]
 
 
 def _recurrent(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
-    """Reads its input's channels; its own units are left whole."""
+    """Reads its input's channels, in one direction or both; its own units are left whole."""
     layer, value = call.layer, values[0]
-    if len(values) > 1 or layer.return_state or value.rank != 2:
+    ways = [layer.forward_layer, layer.backward_layer] if kind_of(layer) == "Bidirectional" else [layer]
+    if len(values) > 1 or any(kind_of(way) not in _RECURRENT or way.return_state for way in ways):
         return unknown(trace, call, values)
-    _frozen(trace, call, value, [0])
-    given = trace.read(value, 1)
-    cell = layer.cell
+    if any(_channel_axis(way, value) == 0 for way in ways):
+        return unknown(trace, call, values)
+    channel = value.rank - 1
+    _frozen(trace, call, value, range(channel))
+    given = trace.read(value, channel)
+    kernels = {id(way.cell.kernel) for way in ways}
     use = trace.use(layer, call.name)
-    axes: list[Axes] = [(given, None) if w is cell.kernel else (None,) * len(w.shape) for w in layer.weights]
+    axes: list[Axes] = [
+        (*(None,) * (len(w.shape) - 2), given, None) if id(w) in kernels else (None,) * len(w.shape)
+        for w in layer.weights
+    ]
     for before, now in zip(use.weights, axes):
         for one, other in zip(before, now):
             if one is not None:
                 trace.units.tie(one, other, f"the layer {call.name} is used elsewhere, where they are untouchable")
     use.weights, use.whole = axes, "its units are tied to one another through time"
-    width = layer.units * _GATES[kind_of(layer)]
-    trace.macs(width, [(value.shape[0], None), (value.shape[1], given)])
-    trace.macs(width * layer.units, [(value.shape[0], None)])
-    return [(None,) * (2 if layer.return_sequences else 1)]
+    out = tuple(call.outputs[0].shape)[1:]
+    for way in ways:
+        places = prod(size or 1 for size in _places(way, value, out)) * (value.shape[0] or 1)
+        trace.macs(
+            prod(way.cell.kernel.shape[:-2]) * way.cell.kernel.shape[-1] * places, [(value.shape[channel], given)]
+        )
+        trace.macs(prod(way.cell.recurrent_kernel.shape) * places, [])
+    return [(None,) * len(out)]
+
+
+def _places(layer: Any, value: Value, out: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Returns the size of what each step of a convolutional recurrent layer makes, none of any other."""
+    return out[-1 - (value.rank - 2) : -1] if hasattr(layer, "filters") else ()
 
 
 def _dot(trace: Trace, call: Call, values: list[Value]) -> list[Axes]:
@@ -669,7 +685,7 @@ RULES: dict[str, Rule] = {
     **_each(_permute, "Permute"),
     **_each(_repeat, "RepeatVector"),
     **_each(_attention, "MultiHeadAttention"),
-    **_each(_recurrent, "SimpleRNN", "LSTM", "GRU"),
+    **_each(_recurrent, *_RECURRENT, "Bidirectional"),
     **_each(_computed, "TFOpLambda", "KerasOperation"),
     "": unknown,
 }
