@@ -241,6 +241,12 @@ def test_tables_show_it_and_nothing_steers_the_terminal(folder: Path) -> None:
         Console(file=shown, width=200).print(table)
     assert "SeparableConv2D" not in shown.getvalue()
     assert "GlobalAveragePooling2D" in shown.getvalue()
+    for width in (60, 80):
+        shown = io.StringIO()
+        for table in inspection_tables(inspect_converted(path), width=width):
+            Console(file=shown, width=width).print(table)
+        assert "DEPTHWISE_CONV_2D v3" in shown.getvalue()
+        assert "no room for distinct" in shown.getvalue()
 
 
 def test_a_file_is_inspected_without_tensorflow_and_fast(folder: Path) -> None:

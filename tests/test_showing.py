@@ -16,6 +16,7 @@ import pytest
 
 from edgeopt.progress import Outlook, Progress, Stage
 from edgeopt.showing.course import Course, in_words
+from edgeopt.showing.narrow import narrowed
 from edgeopt.showing.pipe import SeldomLines
 from edgeopt.showing.values import Shown
 
@@ -305,3 +306,28 @@ def test_results_of_the_api_are_shown() -> None:
     from edgeopt.comparison import Comparison
 
     assert all(issubclass(kind, Shown) for kind in (Benchmark, Comparison, Compressed, Conversion))
+
+
+def test_a_narrow_terminal_does_without_columns_rather_than_with_pieces_of_words() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def shown(width: int) -> str:
+        table = Table(box=None, pad_edge=False)
+        for header, options in (("name", {"min_width": 10}), ("least", {"no_wrap": True}), ("less", {"no_wrap": True})):
+            table.add_column(header, overflow="fold", **options)
+        table.add_row("long_name_" * 3, "1234567890", "1234567")
+        console = Console(width=width, file=io.StringIO())
+        console.print(narrowed(table, width, ("least", "less")))
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    # 10 of the name, then each column and 2 characters behind it.
+    whole = (10 + 2) + (10 + 2) + (7 + 2)
+    assert all(text in shown(whole) for text in ("long_name_", "1234567890", "1234567"))
+    assert "no room" not in shown(whole)
+    assert "1234567890" not in shown(whole - 1)
+    assert "no room for least:" in shown(whole - 1)
+    assert "1234567\n" in shown(whole - 1)
+    assert "1234567\n" in shown((10 + 2) + (7 + 2)).replace(" ", "")
+    assert "no room for least, less" in " ".join(shown((10 + 2) + (7 + 2) - 1).split())
+    assert "long_name_" in shown(12)

@@ -10,7 +10,7 @@ import click
 from edgeopt.cli import common
 
 
-@click.command("decoder", short_help="Make a language model a file that reads and writes on.")
+@click.command("decoder", short_help="Make a language model a file that writes text by tokens.")
 @common.model_argument
 @common.output_option
 @click.option("--weights", type=click.Path(path_type=Path), help="A quantized .tflite of this model: it gets these.")

@@ -50,7 +50,7 @@ def command(
     quiet: bool,
     **data: Any,
 ) -> None:
-    """Score a converted file on the validation part of your data, with a 95 % interval, on any runtime.
+    """Score a converted file on the test split of your data, or on all where there is none, with a 95 % interval.
 
     \b
       edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime

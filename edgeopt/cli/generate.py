@@ -11,7 +11,7 @@ from edgeopt.cli import common
 from edgeopt.showing.safe import visible_lines
 
 
-@click.command("generate", short_help="Let a language model's file go on from a prompt.")
+@click.command("generate", short_help="Write text from a prompt, with what `decoder` made.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.tokenizer_option(required=True)
 @click.option("--prompt", required=True, metavar="TEXT", help="What it goes on from.")

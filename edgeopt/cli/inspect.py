@@ -69,7 +69,7 @@ def command(
         common.print_json(inspection)
         return
     console = common.console()
-    for number, table in enumerate(inspection_tables(inspection)):
+    for number, table in enumerate(inspection_tables(inspection, width=console.width)):
         if number:
             console.print()
         console.print(table)

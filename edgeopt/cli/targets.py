@@ -36,6 +36,7 @@ def command(name: str | None, as_json: bool) -> None:
 def _list(known: list[Target]) -> None:
     from rich.table import Table
 
+    from edgeopt.showing.narrow import narrowed
     from edgeopt.targets import how
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -47,7 +48,8 @@ def _list(known: list[Target]) -> None:
         table.add_row(
             target.name, target.kind, flash, ram, runtimes, target.best_scheme, how(target) or "on the device"
         )
-    common.console().print(table)
+    console = common.console()
+    console.print(narrowed(table, console.width, ("best scheme", "kind", "runtimes", "latency")))
 
 
 def size_in_words(size: int | None) -> str:

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.loading.formats import FORMATS as SOURCES
+from edgeopt.showing.narrow import narrowed
 from edgeopt.showing.safe import visible_lines
 
 if TYPE_CHECKING:
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     from edgeopt.vocabulary import Quantization, Shape, TensorSpec
 
 
-def inspection_tables(inspection: Inspection) -> list[Table]:
-    """Returns the summary, inputs and outputs, operators or layers, what each technique can do, and the target."""
-    tables = [_summary(inspection), _interface(inspection), _rows(inspection)]
+# Of "DEPTHWISE_CONV_2D v1".
+_SHORTEST_NAME, _SHORTEST_KIND = 16, 20
+# Columns of operators that a narrow terminal does without, the first to go first.
+_SPARE = ("distinct", "zeros", "weights", "MACs", "params")
+
+
+def inspection_tables(inspection: Inspection, *, width: int = 200) -> list[Table]:
+    """Returns the summary, inputs and outputs, operators or layers, what each technique can do, and the target.
+
+    Args:
+        inspection: of a file.
+        width: of the terminal, in characters.
+    """
+    tables = [_summary(inspection), _interface(inspection), narrowed(_rows(inspection), width, _SPARE)]
     if inspection.format in SOURCES:
         tables.append(_advice(inspection))
     return tables if inspection.target is None else [*tables, target_table(inspection.target)]
@@ -125,8 +137,8 @@ def _rows(inspection: Inspection) -> Table:
     table = _table(
         "Operators" if inspection.operators else "Layers",
         ("", number),
-        "name",
-        "kind",
+        ("name", {"min_width": _SHORTEST_NAME}),
+        ("kind", {"min_width": _SHORTEST_KIND}),
         ("output", {"no_wrap": True}),
         ("params", number),
         ("MACs", number),

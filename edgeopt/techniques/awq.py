@@ -125,7 +125,7 @@ def _layers(done: Sequence[Scaled], left: Sequence[Site], bits: int) -> Iterator
 
 TECHNIQUE = Technique(
     "awq",
-    "Scale weights by what they meet: few bits, language models.",
+    "Scale language models' weights: few bits then lose less.",
     Awq,
     apply,
     check,

@@ -288,7 +288,7 @@ def _measured(promises: Sequence[Promise], stored: Sequence[StoredWeight]) -> It
 
 TECHNIQUE = Technique(
     "qat",
-    "Train in simulated int8, or fewer bits: it then costs nothing.",
+    "Train in simulated int8, or fewer bits: it costs little.",
     QAT,
     apply,
     check,
