@@ -283,9 +283,8 @@ def tasks_table() -> str:
     """Returns the tasks."""
     from edgeopt.tasks import TASKS
 
-    def called(name: str, instead: str) -> str:
-        words = f"`{name}`" if name else "given"
-        return f"{words}, or `{instead}`" if instead else words
+    def called(*names: str) -> str:
+        return ", or ".join(f"`{name}`" for name in names if name) or "given"
 
     rows = (
         [
@@ -293,7 +292,7 @@ def tasks_table() -> str:
             row.summary,
             row.labels,
             called(row.loss, row.one_unit_loss) if row.loss or row.name == "detection" else "its teacher's",
-            called(row.metric, row.unlabelled_metric),
+            called(row.metric, row.unlabelled_metric, row.uneven_metric),
         ]
         for row in TASKS.values()
     )

@@ -279,6 +279,8 @@ def test_difference_needs_the_same_samples() -> None:
         (LOGITS, LABELS, X, "top1"),
         (LOGITS, np.eye(4)[LABELS], X, "top1"),
         (LOGITS, LOGITS + 1, X, "mse"),
+        (LOGITS[:, :2], LOGITS[:, :2] * (1, 20), X, "r2"),
+        (LOGITS[:, :2], LOGITS[:, :2] * (1, 0), X, "mse"),
         (SCORES[:, None], BINARY, X, "top1"),
         (SCORES[:, None], SCORES, X, "mse"),
         (SCORES[:, None], LABELS, X, "mse"),

@@ -70,6 +70,17 @@ def test_targets_are_worse_when_they_grow() -> None:
     assert "Target by target" in render_markdown(report_of(before, after))
 
 
+def test_targets_are_told_in_their_own_spread_where_they_have_one() -> None:
+    explained = [(0.75, 0.96), (0.75, 0.91)]
+    before, after = (Breakdown("targets", ("0", "1"), {"rmse": (100.0, 0.2), "r2": r2}) for r2 in explained)
+    found = told(before, after)
+    assert found.called == "RMSE, as a share of its spread,"
+    assert [row.worse for row in found.rows] == pytest.approx([0, 0.3 - 0.2])
+    drawn = svg(found)
+    assert "50.0% → 50.0%" in drawn
+    assert "20.0% → 30.0%" in drawn
+
+
 def test_of_many_classes_those_that_lost_most_stay() -> None:
     scores = np.linspace(0.5, 0.9, 50)
     found = told(of_classes(tuple(scores)), of_classes(tuple(scores * np.linspace(1, 0.5, 50))))

@@ -132,6 +132,7 @@ METRICS: dict[str, Metric] = {
             values.r2,
             per_sample=values.r2_per_sample,
             by="targets",
+            is_share=True,
             why_undefined=values.why_no_r2,
         ),
         Metric(

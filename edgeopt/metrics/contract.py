@@ -49,7 +49,8 @@ class Score:
         summary: one line for help and docs.
         combine: `combine(*rows)` is the value; NaN where it is not defined.
         higher_is_better: the direction.
-        is_share: the value lies in 0 to 1; differences are given in percentage points.
+        is_share: the value lies in 0 to 1, or below where it is worse than no answer; differences are given in
+            percentage points.
         resamples: how many samples are drawn anew for its interval and test; None: see `statistics.bootstrap`.
         whole: `whole(*rows)` says whether the value is a function of all samples that may take long and cannot be taken
             apart: its doubt is then found by leaving groups of them out, in a tenth of the calls.
@@ -125,7 +126,7 @@ class Score:
         return Difference(told(worse), p_value, told(low), told(high))
 
     def _bounded(self, bounds: tuple[float, float]) -> tuple[float, float]:
-        return (max(bounds[0], 0.0), min(bounds[1], 1.0)) if self.is_share else bounds
+        return (bounds[0], min(bounds[1], 1.0)) if self.is_share else bounds
 
     def _are_hits(self, rows: Rows) -> bool:
         """Whether each sample counted 0 or 1, so that the value is a proportion of samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,17 @@ from edgeopt.report.model import Report
 from edgeopt.report.words import printable
 from edgeopt.vocabulary import Breakdown
 
-# What a row is told by, the first that there is.
-_MEASURES = ("iou", "f1", "ap", "rmse")
+# What a row is told by, the first that there is; targets in their own spread where all have one, or the one in pixels
+# hides the one in metres.
+_MEASURES = ("iou", "f1", "ap", "spread", "rmse")
+_ERRORS = ("spread", "rmse")
 _SINGULAR = {"classes": "class", "labels": "label", "targets": "target"}
 # More rows help nobody; those that lost most stay.
 _MOST_ROWS = 20
 _ROW, _LEFT, _WIDTH, _TOP = 18, 150, 420, 22
 _CHARACTERS = 20
+# Room for the numbers of a row.
+_NUMBERS = 150
 _HEIGHT = 120
 _LARGEST_MATRIX = 12
 
@@ -42,7 +47,7 @@ class Parts:
 
     Attributes:
         kind: "class", "label" or "target".
-        measure: "iou", "f1", "ap" or "rmse".
+        measure: of _MEASURES.
         before, after: names of the variants.
         rows: in their own order.
         left_out: how many rows lost less than those that are told.
@@ -69,7 +74,8 @@ class Parts:
     @property
     def called(self) -> str:
         """The measure as people write it."""
-        return {"iou": "IoU", "ap": "average precision"}.get(self.measure, self.measure.upper())
+        names = {"iou": "IoU", "ap": "average precision", "spread": "RMSE, as a share of its spread,"}
+        return names.get(self.measure, self.measure.upper())
 
     def text(self, value: float | None) -> str:
         """Returns a score as people read it."""
@@ -92,18 +98,29 @@ def parts(report: Report) -> tuple[Parts, ...]:
 def _parts(output: str, names: tuple[str, str], first: Breakdown | None, second: Breakdown | None) -> Parts | None:
     if first is None or second is None:
         return None
-    measure = next((name for name in _MEASURES if name in first.columns and name in second.columns), None)
-    if measure is None or first.names != second.names or len(first.names) < 2:
+    if first.names != second.names or len(first.names) < 2:
+        return None
+    found = ((name, _column(first, name), _column(second, name)) for name in _MEASURES)
+    measure, before, after = next((one for one in found if one[1] and one[2]), ("", (), ()))
+    if not measure:
         return None
     rows = [
-        Part(name, first.counts[n] if first.counts else None, before, after, _worse(measure, before, after))
-        for n, (name, before, after) in enumerate(zip(first.names, first.columns[measure], second.columns[measure]))
+        Part(name, first.counts[n] if first.counts else None, had, has, _worse(measure, had, has))
+        for n, (name, had, has) in enumerate(zip(first.names, before, after))
     ]
     told = set(sorted(range(len(rows)), key=lambda n: -rows[n].worse)[:_MOST_ROWS])
     kept = tuple(row for n, row in enumerate(rows) if n in told)
     confusion = second.confusion if len(second.confusion) <= _LARGEST_MATRIX else ()
     left_out = len(rows) - len(kept)
     return Parts(_SINGULAR[first.of], measure, *names, kept, left_out, _mistakes(first, second), output, confusion)
+
+
+def _column(found: Breakdown, measure: str) -> tuple[float | None, ...]:
+    """Returns a measure of each part; () where there is none."""
+    if measure != "spread":
+        return tuple(found.columns.get(measure, ()))
+    explained = [value for value in found.columns.get("r2", ()) if value is not None]
+    return tuple(math.sqrt(1 - value) for value in explained) if len(explained) == len(found.names) else ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +186,7 @@ def svg(found: Parts) -> str:
     height = _TOP + _ROW * len(found.rows) + 6
     values = [value for row in found.rows for value in (row.before, row.after) if value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if found.measure != "rmse":
+    if found.measure not in _ERRORS:
         high = 1.0
     span = (high - low) or 1.0
 
@@ -178,7 +195,7 @@ def svg(found: Parts) -> str:
 
     label = f"{found.called} of each {found.kind}, {found.before} and {found.after}"
     drawn = [
-        f'<svg viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" width="{_LEFT + _WIDTH + 20}" role="img" '
+        f'<svg viewBox="0 0 {_LEFT + _WIDTH + _NUMBERS} {height}" width="{_LEFT + _WIDTH + _NUMBERS}" role="img" '
         f'aria-label="{html.escape(label)}">',
         f'<text x="{_LEFT}" y="12">{html.escape(found.text(low))}</text>',
         f'<text x="{_LEFT + _WIDTH}" y="12" text-anchor="end">{html.escape(found.text(high))}</text>',
@@ -196,6 +213,7 @@ def svg(found: Parts) -> str:
             f'<line x1="{x(row.before)}" y1="{y}" x2="{x(row.after)}" y2="{y}" stroke="currentColor" stroke-width="2"/>'
             f'<circle cx="{x(row.before)}" cy="{y}" r="3.5" fill="none" stroke="currentColor"/>'
             f'<circle cx="{x(row.after)}" cy="{y}" r="3.5" fill="currentColor"/></g>'
+            f'<text x="{_LEFT + _WIDTH + 16}" y="{y + 4}">{found.text(row.before)} → {found.text(row.after)}</text>'
         )
     return "\n".join([*drawn, "</svg>"])
 
@@ -203,7 +221,7 @@ def svg(found: Parts) -> str:
 def _worse(measure: str, before: float | None, after: float | None) -> float:
     if before is None or after is None:
         return 0.0
-    return after - before if measure == "rmse" else before - after
+    return after - before if measure in _ERRORS else before - after
 
 
 def _mistakes(first: Breakdown, second: Breakdown, most: int = 3) -> tuple[str, ...]:

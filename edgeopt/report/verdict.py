@@ -247,13 +247,15 @@ def _quality(report: Report, best: Variant) -> str:
     numbers, metric = Numbers.of(report), best.metric
     if metric is None or math.isnan(metric.value):
         return ", its quality not measured"
+    # By its short name, as columns have it, two variants would be "at the same outputs".
+    name = "mean of outputs" if best.outputs else numbers.metric_name
     interval = f"{numbers.metric(metric.value)}, 95 % interval {numbers.interval(metric)}"
     if best.drop is None or not math.isfinite(best.drop.value):
-        return f", with {numbers.metric_name} {interval}"
+        return f", with {name} {interval}"
     if numbers.loss(abs(best.drop.value)) == numbers.loss(0.0):
-        return f" at the same {numbers.metric_name} ({interval})"
+        return f" at the same {name} ({interval})"
     lower = (best.drop.value > 0) == metric.higher_is_better
     moved = f"{numbers.loss(abs(best.drop.value))} {'lower' if lower else 'higher'}"
     if best.drop.p_value is not None and best.drop.p_value >= SIGNIFICANCE:
         moved += ", within chance"
-    return f", its {numbers.metric_name} {moved} ({interval})"
+    return f", its {name} {moved} ({interval})"

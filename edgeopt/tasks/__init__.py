@@ -30,6 +30,8 @@ class Task:
         free_labels: whether labels need not have the output's form: its shape, or classes of its units.
         one_unit_loss: instead of `loss` where one unit tells two classes apart.
         unlabelled_metric: instead of `metric` where there are no labels.
+        uneven_metric: instead of `metric` where there are targets of very unlike spread, of which it would show the
+            widest alone.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Task:
     free_labels: bool = False
     one_unit_loss: str = ""
     unlabelled_metric: str = ""
+    uneven_metric: str = ""
 
     def loss_for(self, units: int | None) -> str:
         """Returns the loss that is its own for so many units of the last axis."""
@@ -85,6 +88,7 @@ TASKS: dict[str, Task] = {
             loss="scaled_squared_error",
             metric="mse",
             imitation="values",
+            uneven_metric="r2",
         ),
         Task(
             "segmentation",

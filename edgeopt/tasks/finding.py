@@ -11,6 +11,9 @@ from edgeopt.errors import DataError
 from edgeopt.tasks import TASKS, Task, task
 from edgeopt.vocabulary import Batch
 
+# From here on a target has less than a hundredth of another's part in a mean of squares.
+_UNEVEN = 10
+
 
 def found(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said: str | None = None) -> Task:
     """Returns what an output is for.
@@ -85,11 +88,22 @@ def metric_of(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, 
     labels = batch.labels
     if row.unlabelled_metric and (labels is None or labels.size != len(labels) or not np.isin(labels, (0, 1)).all()):
         return row.unlabelled_metric
+    if row.uneven_metric and labels is not None and are_uneven(labels):
+        return row.uneven_metric
     if not row.metric:
         raise DataError(
             f"Expected a metric for {row.name}, got none: it has none of its own. Try --metric module:function."
         )
     return row.metric
+
+
+def are_uneven(targets: np.ndarray) -> bool:
+    """Whether targets [N, targets] spread so unlike that the mean of their errors is that of the widest alone."""
+    if targets.ndim != 2 or targets.dtype.kind not in "fiu":
+        return False
+    spreads = np.std(targets.astype(np.float64), axis=0)
+    spreads = spreads[spreads > 0]
+    return len(spreads) > 1 and bool(spreads.max() > _UNEVEN * spreads.min())
 
 
 def input_given_back(outputs: np.ndarray, batch: Batch) -> int | None:
