@@ -5,7 +5,7 @@
 Without an epoch, each criterion at three quarters and at half of the MACs, bare and re-fitted; the cut is spread by the
 same search. With epochs, half of the MACs: by default, and every layer cut alike to its largest weights (`l1`, nothing
 re-fitted) with the same training. Scores are those of the float32 `.tflite` on the data's test split. What is done is
-kept in bench/results/shrinking.json; `--page` writes docs/shrinking-results.md of it.
+kept in bench/results/shrinking.json; `--page` writes docs/shrinking-results.md of it. `--rows` does some of them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--augment", default="none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", choices=[*UNTRAINED, *TRAINED], default=[*UNTRAINED, *TRAINED])
     parser.add_argument("--page", action="store_true")
     said = parser.parse_args()
     if said.model and said.data:
@@ -60,7 +61,7 @@ def main() -> None:
                 jobs = [(title, share, row) for share in SHARES for title, row in UNTRAINED.items()]
             else:
                 jobs = [(title, 0.5, row) for title, row in TRAINED.items()]
-            for title, share, row in jobs:
+            for title, share, row in (job for job in jobs if job[0] in said.rows):
                 key = {"model": said.model.stem, "data": said.data.stem, "row": title, "share": share}
                 key |= {"epochs": said.epochs, "seed": seed}
                 if not any(all(known[k] == v for k, v in key.items()) for known in common.kept_rows(RESULTS)):
@@ -97,8 +98,9 @@ def page() -> str:
         "# Shrinking, measured",
         "<!-- Written by `python -m bench.shrinking --page` from bench/results/shrinking.json. -->",
         "What is left of a model after `shrink`, with no training at all and after a recovery: top-1 accuracy of the "
-        "float32 `.tflite` on the data's test split, several numbers for several seeds. Without training no labels are "
-        "used. `python -m bench.shrinking --help` says how to make these tables.",
+        "float32 `.tflite` on those two thirds of the data's test split that nothing was chosen on, several numbers "
+        "for several seeds. A cut by hand has the same training, teacher and augmentation. Without training no labels "
+        "are used. `python -m bench.shrinking --help` says how to make these tables.",
     ]
     known = common.kept_rows(RESULTS)
     for model, data in dict.fromkeys((r["model"], r["data"]) for r in known):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as benchmarks
-from bench import budget, common, compression, tune
+from bench import budget, common, compression, shrinking, tune
 from edgeopt.recipe import steps_from
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,11 @@ def test_a_row_s_steps_are_a_recipe_s(title: str) -> None:
 def test_the_page_is_made_of_the_results() -> None:
     stale = "docs/compression-results.md: try `python -m bench.compression --page`"
     assert compression.PAGE.read_text(encoding="utf-8") == compression.page(), stale
+
+
+def test_the_page_of_shrinking_is_made_of_the_results() -> None:
+    stale = "docs/shrinking-results.md: try `python -m bench.shrinking --page`"
+    assert shrinking.PAGE.read_text(encoding="utf-8") == shrinking.page(), stale
 
 
 def test_the_page_of_budgets_is_made_of_the_results() -> None:
