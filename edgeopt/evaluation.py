@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from edgeopt import formats, metrics, progress, runtimes, workers
-from edgeopt.data import bind
+from edgeopt.data import bind, guessing
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.formats import signatures
 from edgeopt.metrics import Rows, heads
@@ -214,6 +214,7 @@ def evaluate_here(
             (name,), outputs = names, ()
             everything = settled[name]
             value, table = used[name].value(everything), tables[name]
+            notes += guessing(part.of_output(name), value)
         return Evaluation(
             value,
             everything,
@@ -521,7 +522,7 @@ def _joined(pieces: Sequence[_Piece]) -> _Piece:
 
 
 def _odd_note(odd: int) -> tuple[str, ...]:
-    return (f"outputs of {odd} samples are not finite",) if odd else ()
+    return (f"outputs of {odd} sample{'s' * (odd != 1)} are not finite",) if odd else ()
 
 
 def _require_samples(part: Part) -> None:

@@ -154,13 +154,14 @@ def with_losses(
     return tuple(add(record) for record in records)
 
 
-def unrefuted(workspace: Workspace, variants: Sequence[Variant], warnings: Sequence[str]) -> tuple[str, ...]:
-    """Returns the warnings but for those that the score of the model as it came has refuted."""
+def settled(workspace: Workspace, variants: Sequence[Variant], warnings: Sequence[str]) -> tuple[str, ...]:
+    """Returns the warnings without those that the score of the model as it came refutes, and with those it gives."""
     metric = next((variant.metric for variant in variants if variant.metric and not variant.steps), None)
     if metric is None:
         return tuple(warnings)
     wrong = datasets.refuted(workspace.data, workspace.summary.inputs, metric)
-    return tuple(warning for warning in warnings if warning not in wrong)
+    doubts = datasets.guessing(workspace.data.validation, metric)
+    return (*(warning for warning in warnings if warning not in wrong), *doubts)
 
 
 def held_against_float(

@@ -208,7 +208,7 @@ def write_up(
 ) -> Report:
     """Recommends one of the variants that were found, writes the report, and gives the files names for people."""
     output = workspace.folder
-    warnings = measuring.unrefuted(workspace, found.outcome.variants, warnings)
+    warnings = measuring.settled(workspace, found.outcome.variants, warnings)
     outcome = _shown(workspace, found.outcome)
     report = _report(workspace, recipe, outcome, (*warnings, *outcome.notes, *found.said), commands)
     report = recommended(replace(report, climb=found.climb, sensitivity=sensitivity))

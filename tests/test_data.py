@@ -907,7 +907,7 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
         ({"x": np.zeros(4), "y": np.zeros(4), "y_a": np.zeros(4)}, "one array of labels per split .* got y and y_a"),
         ({"x": np.zeros((0, 3))}, r"got none: its shape is \(0, 3\)"),
         ({"x": np.float32(3)}, "got a single number"),
-        ({"x": np.array(["a", "b"])}, "Expected numbers as x in .*got <U1"),
+        ({"x": np.array(["a", "b"])}, "Expected numbers as x in .*got <U1. .* of a model that reads texts the layers"),
         ({"x": np.zeros((2, 2), complex)}, "got complex128"),
         ({"x_train": np.zeros((3, 2)), "x_test": np.zeros((3, 4))}, "Expected samples of one shape in all splits"),
         ({"x_train": np.zeros(3), "y_train": np.zeros(3), "x_test": np.zeros(3), "y_test": np.zeros((3, 2))},
@@ -1093,6 +1093,21 @@ def test_a_good_score_refutes_that_pixels_are_on_a_wrong_scale(low: float, is_sh
     (warned,) = [one for one in data.check(loaded, IMAGE_INPUT) if "use --scale 1/255" in one]
     scored = MetricValue("top1", low + 0.01, low, low + 0.02, 100, True, is_share)
     assert data.refuted(loaded, IMAGE_INPUT, scored) == ((warned,) if is_refuted else ())
+
+
+def test_a_score_that_one_answer_to_all_reaches_is_doubted() -> None:
+    names = np.array(["cat", "dog", "fox", "owl"])
+    part = data.load((_images(100), names[np.repeat([0, 1, 2, 3], (40, 20, 20, 20))])).validation
+    share = 40 / 100
+    for low, name, doubted in ((share, "top1", True), (share + 0.01, "top1", False), (share, "f1", False)):
+        found = data.guessing(part, MetricValue(name, low + 0.05, low, low + 0.1, 100, True, True))
+        assert len(found) == doubted
+        for text in found:
+            assert "answers one class to every sample (40.0% right)" in text
+            assert "look at the order of the classes (here cat, dog, fox …), and at --scale" in text
+    for labels in (np.zeros(100, int), np.linspace(0, 1, 100)):  # a single class, values
+        part = data.load((_images(100), labels)).validation
+        assert data.guessing(part, MetricValue("top1", 0.0, 0.0, 0.1, 100, True, True)) == ()
 
 
 def test_check_warns() -> None:

@@ -13,7 +13,7 @@ from edgeopt import files, progress
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import carry_out
 from edgeopt.errors import ConfigError, DataError
-from edgeopt.measuring import held_against_float, scored, unrefuted, with_losses
+from edgeopt.measuring import held_against_float, scored, settled, with_losses
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, steps_from
@@ -115,7 +115,7 @@ def compress(
         outcome = carry_out(recipe, workspace)
         variants = _scored(workspace, outcome.variants)
         records = with_losses(workspace, outcome.records, variants)
-        warnings = unrefuted(workspace, variants, warnings)
+        warnings = settled(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)
     after = next(v for v in variants if v.name == records[-1].after)
     if after.error is not None:

@@ -13,7 +13,7 @@ from edgeopt import files, progress
 from edgeopt.api.models import as_path
 from edgeopt.carry_out import BASELINE, carry_out
 from edgeopt.errors import ConfigError, ConversionError
-from edgeopt.measuring import held_against_float, scored, tried_on_runtimes, unrefuted
+from edgeopt.measuring import held_against_float, scored, settled, tried_on_runtimes
 from edgeopt.outlook import stages
 from edgeopt.plan import plan
 from edgeopt.recipe import Recipe, steps_from
@@ -116,7 +116,7 @@ def repair(
         variants = list(outcome.variants)
         if workspace.data.validation.has_labels or conditions.scoring is not None:
             variants = scored(workspace, variants)
-            warnings = unrefuted(workspace, variants, warnings)
+            warnings = settled(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)
         checked = tried_on_runtimes(workspace, [v for v in variants if v.name == best], ())
         variants = [checked[0] if v.name == best else v for v in variants]

@@ -92,6 +92,27 @@ def refuted(dataset: Dataset, inputs: Sequence[TensorSpec], scored: MetricValue)
     return tuple(_raw_pixels(_probe(part, _PROBED_SAMPLES), part.preprocessing))
 
 
+def guessing(part: Part, scored: MetricValue) -> tuple[str, ...]:
+    """Returns a warning where a model is not shown to do better than who answers one class to every sample; else none.
+
+    Args:
+        part: what it was scored on.
+        scored: how well it did; only a share of right classes can be compared with that.
+    """
+    ids = part.ids() if scored.name == "top1" and not part.labels.outputs else None
+    if ids is None or not len(ids):
+        return ()
+    share = np.bincount(ids[ids >= 0]).max() / len(ids)
+    if share == 1 or scored.low > share:
+        return ()
+    names = part.class_names[:3]
+    order = f" (here {', '.join(names)}{' …' * (len(part.class_names) > 3)})" if names else ""
+    return (
+        f"The model is not shown to do better than one that answers one class to every sample ({share:.1%} right): "
+        f"look at the order of the classes{order}, and at --scale, --mean and --std.",
+    )
+
+
 def _probe(part: Part, samples: int) -> Batch:
     count = max(1, min(samples, _PROBE_BYTES // part.table.sample_bytes))
     return (part.take(count) if part.reads_any_row else part.head(count)).arrays()
