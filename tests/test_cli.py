@@ -97,6 +97,7 @@ def test_version(tmp_path: Path) -> None:
         ("convert m.keras -o o.tflite --runtime litrt", "got 'litrt'. Did you mean 'litert'?"),
         ("convert m.keras -o o.tflite --data digits --labels class", "Did you mean 'classes'?"),
         ("convert m.keras", "Missing option '-o' / '--output'"),
+        ("convert m.keras -o o --format tflite --format onnx", "as one file is written, got tflite and onnx. Try"),
         ("evaluate m.tflite", "Missing option '--data'"),
         ("optimize m.keras --data digits -o o --max-size 64XB", "Expected a size such as 64KB, 1.5MB or 200000"),
         ("optimize m.keras --data digits -o o --max-latency soon", "Expected a time such as 5ms, 800us or 0.2s"),

@@ -907,7 +907,7 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
         ({"x": np.zeros(4), "y": np.zeros(4), "y_a": np.zeros(4)}, "one array of labels per split .* got y and y_a"),
         ({"x": np.zeros((0, 3))}, r"got none: its shape is \(0, 3\)"),
         ({"x": np.float32(3)}, "got a single number"),
-        ({"x": np.array(["a", "b"])}, "Expected numbers as x in .*got <U1. .* of a model that reads texts the layers"),
+        ({"x": np.array(["a", "b"])}, "as x in .*got <U1. .* of a model that reads texts give the layers"),
         ({"x": np.zeros((2, 2), complex)}, "got complex128"),
         ({"x_train": np.zeros((3, 2)), "x_test": np.zeros((3, 4))}, "Expected samples of one shape in all splits"),
         ({"x_train": np.zeros(3), "y_train": np.zeros(3), "x_test": np.zeros(3), "y_test": np.zeros((3, 2))},

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from edgeopt.api.sizes import Sized
 
 
+def _only(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    if len(set(given)) > 1:
+        raise click.BadParameter(
+            f"expected one, as one file is written, got {' and '.join(given)}. Try convert once for each, or `edgeopt "
+            "optimize`, which makes a .tflite of each scheme and with --format the other format as well.",
+            context,
+            option,
+        )
+    return given[0] if given else None
+
+
 @click.command("convert", short_help="Convert in one scheme, calibrated with your data and verified.")
 @common.model_argument
 @common.output_option
@@ -26,6 +37,8 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=common.Named(FORMATS),
+    multiple=True,
+    callback=_only,
     help="Of the file, where -o has no suffix that says it; the suffix is appended.",
 )
 @common.scheme_option

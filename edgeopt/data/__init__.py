@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeopt.data.binding import bind, match_inputs
-    from edgeopt.data.checks import check
+    from edgeopt.data.checks import check, guessing, refuted
     from edgeopt.data.dataset import Dataset, Part, fingerprint
     from edgeopt.data.loading import load, source_of
     from edgeopt.data.preprocessing import describe_preprocessing, parse_preprocessing, preprocess

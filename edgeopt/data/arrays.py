@@ -108,8 +108,8 @@ def _input(member: str, column: Column, where: str) -> Column:
         raise DataError(f"Expected samples [N, ...] as {member} in {where}, got a single number. Try a longer array.")
     if column.dtype.kind not in "fiub":
         raise DataError(
-            f"Expected numbers as {member} in {where}, got {column.dtype}. Try turning them into numbers before saving, "
-            "and of a model that reads texts the layers behind its tables: a .tflite holds no texts."
+            f"Expected numbers as {member} in {where}, got {column.dtype}. Try saving them as numbers, and of a model "
+            "that reads texts give the layers behind its tables: a .tflite holds no texts."
         )
     if column.shape[0] == 0 or column.row_bytes == 0:
         raise DataError(
