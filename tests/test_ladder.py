@@ -403,7 +403,7 @@ def test_the_report_shows_the_ladder_as_it_was_climbed() -> None:
     for said in (
         "weights of head are 61 % of the bytes.",
         "It ended: the time was over.",
-        "gone on with for the smallest one, within 10 min 0 s",
+        "gone on with for the smallest one, within 10 min",
         "ot begun: student.",
         "Pruning and clustering are no rungs",
     ):
@@ -411,7 +411,7 @@ def test_the_report_shows_the_ladder_as_it_was_climbed() -> None:
         assert said in text, said
     assert "Not begun: it brings quality, and what lacks is bytes." in page
     assert "int8: 5 bytes: too &lt;large&gt;" in page
-    assert "| shrink | 1 min 0 s | 1 min 30 s | int8 |" in text
+    assert "| shrink | 1 min | 1 min 30 s | int8 |" in text
     assert "The ladder" not in render_html(replace(report, climb=None))
 
 

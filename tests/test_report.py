@@ -859,6 +859,8 @@ def test_numbers_share_unit_and_precision(report: Report) -> None:
     assert (numbers.time(0.05), numbers.time(13.8)) == ("50 µs", "13,800 µs")
     assert (numbers.metric(0.98), numbers.change(Difference(0.3))) == ("98.0 %", "\u22120.3")
     assert numbers.change(Difference(0.0)) == "±0.0"
+    assert numbers.moved(Difference(1.8, 0.01, 1.2, 2.4)) == "loses 1.8 ± 0.6 points"
+    assert numbers.moved(Difference(-0.3, 0.5, -1.0, 0.4)) == "gains 0.3 ± 0.7 points"
     slow = replace(report, runtime="x", variants=(variant("a", 5, 0.9, None, 4.2),), baseline="a", best="a")
     assert words.Numbers.of(slow).time(1380.0) == "1,380.00 ms"
     mse = words.Numbers.of(errors_as_metric(report))
@@ -866,6 +868,7 @@ def test_numbers_share_unit_and_precision(report: Report) -> None:
 
 
 def test_small_words() -> None:
+    assert [words.seconds(value) for value in (83.2, 720.0, 9.94)] == ["1 min 23 s", "12 min", "9.9 s"]
     assert words.size(999) == "999 bytes"
     assert words.size(98_496) == "98.5 kB"
     assert words.ratio(0.0031) == "0.003×"

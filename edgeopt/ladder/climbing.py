@@ -504,7 +504,7 @@ class _Climber:
             if variant.name not in names or variant.name == BASELINE:
                 continue
             lacks = dict.fromkeys(_TOO[one.lacks] for one in broken(report, variant))
-            loss = "" if variant.drop is None else f", loses {numbers.loss_with_doubt(variant.drop)}"
+            loss = "" if variant.drop is None else f", {numbers.moved(variant.drop)}"
             named = f"{variant.name} ({recipe})" if recipe and _is_cut(variant) else variant.name
             found.append(f"{named}: {variant.size_bytes:,} bytes{loss}: {'; '.join(lacks) or 'keeps every budget'}")
         return tuple(found)

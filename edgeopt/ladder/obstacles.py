@@ -45,7 +45,7 @@ def _quality(report: Report, nearest: Variant, folder: Path) -> Iterator[str]:
     if nearest.drop is None:
         yield f"what {nearest.name} loses is not known, as it was not scored, where {limit} may be lost"
     else:
-        yield f"{nearest.name} loses {numbers.loss_with_doubt(nearest.drop)}, where {limit} may be lost"
+        yield f"{nearest.name} {numbers.moved(nearest.drop)}, where {limit} may be lost"
     yield from _fitting(report, Gain.QUALITY, "as good")
 
 

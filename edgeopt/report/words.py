@@ -93,9 +93,9 @@ def size(number: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """Returns 83.2 as "1 min 23 s"."""
+    """Returns 83.2 as "1 min 23 s", and 60 as "1 min"."""
     minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{value:.1f} s"
+    return f"{minutes} min" + (f" {rest} s" if rest else "") if minutes else f"{value:.1f} s"
 
 
 def moment(created: str) -> str:
@@ -285,6 +285,11 @@ class Numbers:
         decimals, unit = self.decimals if self.is_share else 1, "points" if self.is_share else "%"
         half = max(drop.high - drop.value, drop.value - drop.low)
         return f"{drop.value:.{decimals}f} ± {half:.{decimals}f} {unit}".replace("-", MINUS)
+
+    def moved(self, drop: Difference) -> str:
+        """Returns "loses 1.8 ± 0.6 points", or "gains 0.3 ± 0.6 points" where a file is better than the baseline."""
+        told = self.loss_with_doubt(drop)
+        return f"gains {told.removeprefix(MINUS)}" if told.startswith(MINUS) else f"loses {told}"
 
     def change(self, drop: Difference | None) -> str:
         """Returns how the metric itself moved against the baseline: "−0.3" points, or "+3.2" per cent."""
