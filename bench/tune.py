@@ -27,6 +27,8 @@ from edgeopt import files
 from edgeopt.carry_out import BASELINE, carry_out
 from edgeopt.errors import EdgeoptError
 from edgeopt.front import exact
+from edgeopt.plain import from_plain, to_plain
+from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, from_values, to_values
 from edgeopt.search.hands import Ended
 from edgeopt.search.trying import Address, Bench, Rule
@@ -53,6 +55,7 @@ SPACE = {
     ],
 }
 TRIALS, SEEDS = (8, 16), 30
+SEARCHES = ("expected", "near", "tpe")
 ALL = ("table", "fronts", "requantized", "hands", "growth")
 WORST_DROP = 5.0
 _ALL = 10**6
@@ -96,6 +99,7 @@ def table(model: Path, spec: str, folder: Path) -> dict[str, Any]:
     data = datasets.load(spec)
     with Workspace(model, data, folder) as workspace:
         size = workspace.converted(workspace.original, BASELINE).size_bytes
+        facts = workspace.survey(layers=False).facts
     bench, rows = Bench(Address(model, data, folder, Conditions(), ("quality", "size"))), []
     for recipe in grid(_ALL):
         row: dict[str, Any] = {"recipe": to_values(recipe)}
@@ -106,7 +110,7 @@ def table(model: Path, spec: str, folder: Path) -> dict[str, Any]:
             rows.append({**row, "failed": str(error)})
         print(rows[-1], flush=True)
     bench.close()
-    return {"float_bytes": size, "rows": rows}
+    return {"float_bytes": size, "facts": to_plain(facts), "rows": rows}
 
 
 Points = dict[str, "tuple[float, float] | None"]
@@ -117,8 +121,9 @@ def points_of(found: dict[str, Any]) -> Points:
     return {digest(row["recipe"]): None if "failed" in row else (row["size"], row["quality"]) for row in found["rows"]}
 
 
-def searched(points: Points, worst: tuple[float, float], trials: int, sampler: str | None, seed: int) -> float:
+def searched(found: dict[str, Any], trials: int, sampler: str, seed: int) -> float:
     """Returns the hypervolume of a search that looks its trials up."""
+    points, known = points_of(found), replace(cheap_trials.DATA, facts=from_plain(ModelFacts, found["facts"]))
 
     def outcome(hand: int, recipe: Recipe) -> Ended:
         point = points[digest(to_values(replace(recipe, seed=0)))]
@@ -128,37 +133,38 @@ def searched(points: Points, worst: tuple[float, float], trials: int, sampler: s
         return Ended(hand, replace(cheap_trials.measured(recipe), costs=costs))
 
     search = cheap_trials.search(trials=trials, sampler=sampler, recipe=SPACE, seed=seed)
-    space = search.space(cheap_trials.DATA)
+    space = search.space(known)
     with tempfile.TemporaryDirectory() as folder:
         study = cheap_trials.study(f"sqlite:///{folder}/study.db")
         study.first(first_trials(search, space), space)
         Leader(search, study, space, time.monotonic()).lead(cheap_trials.Cheap(outcome=outcome))
     done = [trial.outcome.measured for trial in study.trials if trial.outcome.state == "done"]
-    return hypervolume([(one.costs["size"].value, one.costs["quality"].value) for one in done if one], worst)
+    return _area(found, [(one.costs["size"].value, one.costs["quality"].value) for one in done if one])
 
 
 def fronts(found: dict[str, Any], seeds: int) -> list[dict[str, Any]]:
     """Returns a row for each number of trials: hypervolumes of searches and of grids, each sorted."""
-    points, worst = points_of(found), (float(found["float_bytes"]), WORST_DROP)
+    points = points_of(found)
     recipes = [points[digest(row["recipe"])] for row in found["rows"]]
     rows = []
     for trials in TRIALS:
         rows.append(
             {
                 "trials": trials,
-                "best": hypervolume([point for point in recipes if point], worst),
+                "best": _area(found, recipes),
                 "grids": sorted(
-                    hypervolume([point for i in range(trials) if (point := _every(recipes, trials, i, offset))], worst)
+                    _area(found, [_every(recipes, trials, i, offset) for i in range(trials)])
                     for offset in range(len(recipes))
                 ),
-                **{
-                    name: sorted(searched(points, worst, trials, name, seed) for seed in range(seeds))
-                    for name in ("near", "tpe")
-                },
+                **{name: sorted(searched(found, trials, name, seed) for seed in range(seeds)) for name in SEARCHES},
             }
         )
         print({name: _mean(each) for name, each in rows[-1].items()}, flush=True)
     return rows
+
+
+def _area(found: dict[str, Any], points: Sequence[tuple[float, float] | None]) -> float:
+    return hypervolume([point for point in points if point], (float(found["float_bytes"]), WORST_DROP))
 
 
 def _every(recipes: Sequence[Any], trials: int, number: int, offset: int) -> Any:
@@ -248,8 +254,8 @@ def tables(rows: dict[str, Any]) -> str:
     if "requantized" in rows:
         times = rows["requantized"]
         parts.append(
-            f"A trial that only quantizes anew takes {statistics.median(times.values()):.2f} s of a processor before its "
-            f"evaluation, the median of {len(times)} schemes, and {max(times.values()):.2f} s at most."
+            f"A trial that only quantizes anew takes {statistics.median(times.values()):.2f} s of a processor before "
+            f"its evaluation, the median of {len(times)} schemes, and {max(times.values()):.2f} s at most."
         )
     if "hands" in rows:
         one, two = rows["hands"]["1"], rows["hands"]["2"]
@@ -260,7 +266,8 @@ def tables(rows: dict[str, Any]) -> str:
 
 
 _WHAT = {
-    "near": "`near`, the default",
+    "expected": "`expected`, the default",
+    "near": "`near`",
     "tpe": "`tpe`",
     "grids": "even grids",
     "best": "all recipes of the space",

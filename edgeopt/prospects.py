@@ -94,6 +94,7 @@ class Prospect:
         possible: whether it can be done to this very model; None where that is not known.
         size_bytes: of the file in a scheme; None where that is not told.
         left: share of the weights that are left.
+        share: of the file's bytes that are left, where a setting says it.
     """
 
     gain: str
@@ -101,6 +102,7 @@ class Prospect:
     possible: bool | None = True
     size_bytes: int | None = None
     left: float = 1.0
+    share: float = 1.0
 
     @property
     def words(self) -> str:

@@ -40,7 +40,9 @@ from edgeopt.vocabulary import Budgets
     help="Repeatable. Quality and size, and with --target its latency, if not given.",
 )
 @common.budget_options(latency="Of one inference, as --objective latency is")
-@click.option("--sampler", metavar="near|tpe|nsga2|random", help="What draws; by the number of trials if not given.")
+@click.option(
+    "--sampler", metavar="expected|near|tpe|nsga2|random", help="What draws; by the number of trials if not given."
+)
 @click.option(
     "--pruner",
     metavar="budget|median|none",

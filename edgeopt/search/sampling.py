@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeopt.chance import seed_for
-from edgeopt.errors import named
+from edgeopt.errors import ConfigError, named, setting
 from edgeopt.plain import to_plain
 from edgeopt.recipe import Recipe
 from edgeopt.search.space import ImpossibleError, Parameter, Space
@@ -24,8 +24,8 @@ from edgeopt.search.space import ImpossibleError, Parameter, Space
 # Trials from which models of where good ones lie have something to go by, and from which they cost more than a trial's
 # place among the best.
 SOME_TRIALS, MANY_TRIALS = 50, 300
-# Of few trials, the share that lies evenly in the space before any looks at what the others came to.
-EVENLY, MOST_EVENLY = 0.75, 32
+# Of the trials, so many at most lie evenly in the space before any looks at what the others came to.
+MOST_EVENLY = 32
 # Recipes that are looked at for those that lie evenly, and changes for one that was not tried before.
 _LOOKED_AT, _CHANGES = 256, 12
 # Of a range, how far a neighbour lies at least and at most.
@@ -69,18 +69,29 @@ class Sampler:
         make: makes Optuna's, of the package and a seed.
         everything: whether it wants every parameter drawn in every trial.
         near: whether it changes what was best so far; see `near`.
+        expects: whether it tries what promises most; see `expecting`.
+        evenly: of few trials, the share that lies evenly in the space before any looks at what the others came to.
     """
 
     summary: str
     make: Any
     everything: bool = False
     near: bool = False
+    expects: bool = False
+    evenly: float = 0.75
 
 
 # Bergstra et al. 2011, "Algorithms for hyper-parameter optimization", for several objectives Ozaki et al. 2020; Deb et
 # al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", in the steady state of Durillo et al. 2009,
 # "On the effect of the steady-state selection scheme in multi-objective genetic algorithms".
 SAMPLERS: dict[str, Sampler] = {
+    "expected": Sampler(
+        "tries what promises most, by the bytes that are foretold and the losses of like recipes; for few trials",
+        _random,
+        near=True,
+        expects=True,
+        evenly=0.25,
+    ),
     "near": Sampler("changes one thing of the best trials so far; for few trials", _random, near=True),
     "tpe": Sampler("models where good trials lie; for more", _tpe),
     "nsga2": Sampler("breeds from the best trials so far; for many", _nsga2, everything=True),
@@ -88,13 +99,26 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def chosen_sampler(name: str | None, trials: int | None) -> str:
-    """Returns the sampler's name: the one that is asked for, or the one that suits so many trials."""
+# What `expected` foretells.
+FORETOLD = frozenset({"quality", "size"})
+
+
+def chosen_sampler(name: str | None, trials: int | None, objectives: Sequence[str]) -> str:
+    """Returns the sampler's name: the one that is asked for, or the one that suits so many trials and what is sought.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot foretell what is sought.
+    """
     if name is not None:
         named(SAMPLERS, name, "a sampler")
+        if SAMPLERS[name].expects and set(objectives) != FORETOLD:
+            raise ConfigError(
+                f"Expected quality and size as what is sought with {setting('sampler', name)}, which foretells nothing "
+                f"else, got {', '.join(objectives)}. Try {setting('sampler', 'near')}."
+            )
         return name
     if trials is None or trials < SOME_TRIALS:
-        return "near"
+        return "expected" if set(objectives) == FORETOLD else "near"
     return "nsga2" if trials >= MANY_TRIALS else "tpe"
 
 
@@ -129,6 +153,12 @@ class Sampling:
         self._show([])
 
     @property
+    def seen(self) -> Sequence[Any]:
+        """The best trials and the newest, each once."""
+        newest = list(self._newest)
+        return [trial for trial in self._best if not any(trial is one for one in newest)] + newest
+
+    @property
     def best(self) -> Sequence[Any]:
         """The trials that no other beats."""
         return self._best
@@ -157,8 +187,7 @@ class Sampling:
         """Returns what a sampler draws, or what comes of what is fixed."""
         # What was drawn stays in the study, whatever became of it: from time to time it begins anew.
         if self._rows > 4 * SHOWN:
-            newest = list(self._newest)
-            self._show([trial for trial in self._best if not any(trial is one for one in newest)] + newest)
+            self._show(self.seen)
         row = SAMPLERS[sampler]
         self._study.sampler = row.make(self._optuna, seed)
         if fixed:
@@ -211,7 +240,7 @@ def _suggested(trial: Any, parameter: Parameter) -> Any:
     return parameter.near(trial.suggest_float(parameter.name, float(low), float(high), log=log))
 
 
-def spread(space: Space, trials: int | None, seed: int, *, besides: int = 0) -> list[Mapping[str, Any]]:
+def spread(space: Space, trials: int | None, seed: int, *, share: float, besides: int = 0) -> list[Mapping[str, Any]]:
     """Returns what to draw for recipes that lie evenly in a space: a grid of all it has, or of many drawn from it.
 
     In the order of schemes, techniques and settings it is every so-many-th, from one that the seed says; what has many
@@ -219,6 +248,7 @@ def spread(space: Space, trials: int | None, seed: int, *, besides: int = 0) -> 
 
     Args:
         trials: of the search.
+        share: of these; see `Sampler.evenly`.
         besides: so many recipes without a step are tried already.
     """
     generator = random.Random(seed_for(seed, "trials that lie evenly"))
@@ -238,7 +268,7 @@ def spread(space: Space, trials: int | None, seed: int, *, besides: int = 0) -> 
                 continue
             found[tuple(drawn.get(parameter.name, -1) for parameter in space.parameters)] = values
     order = [found[place] for place in sorted(found)]
-    wanted = MOST_EVENLY if trials is None else min(MOST_EVENLY, round(EVENLY * trials))
+    wanted = MOST_EVENLY if trials is None else min(MOST_EVENLY, round(share * trials))
     count = min(len(order), max(0, wanted - besides))
     offset = generator.random()
     evenly = [order[int((number + offset) * len(order) / count)] for number in range(count)]
@@ -264,7 +294,7 @@ def near(
             if parameter.name not in params:  # noqa: B023 - it is called before the next turn
                 return at_random(generator, values, parameter)  # noqa: B023
             values[parameter.name] = params[parameter.name]  # noqa: B023
-            return _of_label(parameter, params[parameter.name])  # noqa: B023
+            return of_label(parameter, params[parameter.name])  # noqa: B023
 
         with contextlib.suppress(ImpossibleError):
             if not is_known(space.recipe(pick)):
@@ -283,12 +313,12 @@ def _neighbour(parameter: Parameter, value: Any, generator: random.Random) -> An
         return parameter.near(math.exp(moved) if parameter.range.log else moved)
     labels = [label(parameter, one) for one in parameter.values]
     place = labels.index(value)
-    if not _in_order(parameter.values):
+    if not in_order(parameter.values):
         return generator.choice([one for one in labels if one != value] or labels)
     return labels[min(max(place + generator.choice((-1, 1)), 0), len(labels) - 1)]
 
 
-def _in_order(values: Sequence[Any]) -> bool:
+def in_order(values: Sequence[Any]) -> bool:
     """Whether values are numbers, or shares such as 55%, that rise or fall."""
     try:
         numbers = [float(str(value).rstrip("%")) for value in values]
@@ -297,7 +327,7 @@ def _in_order(values: Sequence[Any]) -> bool:
     return numbers in (sorted(numbers), sorted(numbers, reverse=True))
 
 
-def _of_label(parameter: Parameter, held: Any) -> Any:
+def of_label(parameter: Parameter, held: Any) -> Any:
     """Returns the value of a parameter that a study holds so."""
     if parameter.range is not None:
         return parameter.near(held)

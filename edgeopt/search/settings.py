@@ -11,7 +11,7 @@ from edgeopt import targets
 from edgeopt.errors import ConfigError, named, setting
 from edgeopt.metrics import for_outputs
 from edgeopt.recipe import Recipe, read_as, recipe_file, to_values
-from edgeopt.search.sampling import SAMPLERS
+from edgeopt.search.sampling import chosen_sampler
 from edgeopt.search.space import Known, Space, everything, space_from
 from edgeopt.search.trying import OBJECTIVES
 from edgeopt.steps import Training
@@ -108,8 +108,6 @@ def checked(settings: SearchSettings) -> Search:
     if settings.time_s is not None and not settings.time_s > 0:
         raise ConfigError(f"Expected more than 0 s as {setting('time')}, got {settings.time_s:g}. Try 30m.")
     named(PRUNERS, settings.pruner, "a pruner")
-    if settings.sampler is not None:
-        named(SAMPLERS, settings.sampler, "a sampler")
     if settings.metric is not None:
         for_outputs(settings.metric)
     given = _given(settings.recipe)
@@ -123,6 +121,7 @@ def checked(settings: SearchSettings) -> Search:
     target = None if target_name is None else targets.target(target_name)
     objectives = settings.objectives or (("quality", "size") if target is None else ("quality", "size", "latency"))
     _require_objectives(objectives, budgets, target)
+    chosen_sampler(settings.sampler, settings.trials, objectives)
     seed = base.seed if settings.seed is None else settings.seed
     runtimes = Budgets(runtimes=budgets.runtimes)
     base = replace(base, training=training, budgets=runtimes, target=target_name, seed=seed, name="")

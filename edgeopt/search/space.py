@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeopt import targets
+from edgeopt.advice import of_scheme
 from edgeopt.choices import Key, Range, checked, keys
 from edgeopt.errors import ConfigError, EdgeoptError, place, suggestion
 from edgeopt.plan import plan
@@ -203,6 +204,17 @@ class Space:
             if reasons:
                 return f"{row.name}: {reasons[0]}"
         return ""
+
+    def foretold_bytes(self, recipe: Recipe) -> float | None:
+        """Returns about how many bytes a recipe's file will have; None where nothing is known of the model."""
+        facts = self.known.facts
+        if facts is None:
+            return None
+        size = float(of_scheme(scheme_named(recipe.schemes[0]), facts).size_bytes or facts.float_bytes)
+        for step in recipe.steps:
+            prospect = technique(step.technique).predict(step, facts)
+            size = min(size, prospect.size_bytes or size) * prospect.left * prospect.share
+        return size
 
     def _refused_by_target(self, recipe: Recipe) -> str:
         if self._target is None:

@@ -22,10 +22,12 @@ from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError, UnavailableError, setting
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.recipe import Recipe, to_values
+from edgeopt.search.expecting import expected
 from edgeopt.search.sampling import SAMPLERS, Draft, Sampling, at_random, label, near
 from edgeopt.search.space import ImpossibleError, Space
 from edgeopt.search.trying import Measured
 from edgeopt.store import digest
+from edgeopt.vocabulary import Budgets
 
 # A trial whose leader has not been heard of for so long is given to another.
 HEARTBEAT_S, GRACE_S = 15, 60
@@ -39,6 +41,7 @@ _NOT_KNOWN = 1e12
 _IN_WORK = "it is being tried"
 # What Optuna calls that which a waiting trial shall be.
 _FIXED = "fixed_params"
+_NO_BUDGETS = Budgets()
 # A recipe that ended so was tried, whatever became of it.
 _TRIED = ("done", "stopped", "failed")
 
@@ -260,8 +263,10 @@ class Study:
             for one in values if not self._rows else ():
                 self._wait({name: label(known[name], value) for name, value in one.items()})
 
-    def draw(self, space: Space, sampler: str, seed: int) -> Drawn | None:
+    def draw(self, space: Space, sampler: str, seed: int, budgets: Budgets = _NO_BUDGETS) -> Drawn | None:
         """Returns a recipe that was not tried before, None where none is found; its trial has begun.
+
+        Beyond the budgets nothing counts.
 
         The same trials before it, sampler and seed give the same recipe: a search that was killed goes on as it would
         have gone.
@@ -272,7 +277,9 @@ class Study:
                 own_seed = seed_for(seed, "trial", self._drawn)
                 waiting = self._claimed()
                 fixed = None if waiting is None else waiting.system_attrs.get(_FIXED, waiting.params)
-                if waiting is None and SAMPLERS[sampler].near:
+                if waiting is None and SAMPLERS[sampler].expects:
+                    fixed = self._expected(space, budgets, random.Random(own_seed))
+                if waiting is None and fixed is None and SAMPLERS[sampler].near:
                     fixed = near(space, self._sampling.best, random.Random(own_seed), self._is_tried)
                 if waiting is None and fixed is None and (SAMPLERS[sampler].near or attempt == _DULL):
                     fixed = self._new(space, random.Random(own_seed))
@@ -292,6 +299,10 @@ class Study:
                     return self._running[number]
                 self._vain(draft, waiting, self._by_recipe.get(key))
         return None
+
+    def _expected(self, space: Space, budgets: Budgets, generator: random.Random) -> dict[str, Any] | None:
+        seen, best = self._sampling.seen, self._sampling.best
+        return expected(space, seen, self.objectives, budgets, generator, self._is_tried, best)
 
     def _claimed(self) -> Any:
         """Returns the first row that waits, None where none does; it runs now."""

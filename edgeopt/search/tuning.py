@@ -28,7 +28,7 @@ from edgeopt.search.choosing import Choice, chosen, excesses, is_constant, limit
 from edgeopt.search.hands import Ended, Hands, Here
 from edgeopt.search.on_ray import OnRay
 from edgeopt.search.result import Point, Tuned, write_tuned
-from edgeopt.search.sampling import chosen_sampler, spread
+from edgeopt.search.sampling import SAMPLERS, chosen_sampler, spread
 from edgeopt.search.settings import Search, SearchSettings, checked
 from edgeopt.search.space import Known, Space
 from edgeopt.search.study import Drawn, Outcome, Study
@@ -124,7 +124,13 @@ def first_trials(search: Search, space: Space) -> tuple[Mapping[str, Any], ...]:
     trials, plain = search.settings.trials, space.plain()
     if trials is not None and len(plain) > _PLAIN * trials:
         plain = ()
-    return (*plain, *spread(space, trials, search.base.seed, besides=len(plain)))
+    share = SAMPLERS[_sampler(search)].evenly
+    return (*plain, *spread(space, trials, search.base.seed, share=share, besides=len(plain)))
+
+
+def _sampler(search: Search) -> str:
+    settings = search.settings
+    return chosen_sampler(settings.sampler, settings.trials, settings.objectives)
 
 
 def _loaded(workspace: Workspace) -> tuple[str, ...]:
@@ -206,7 +212,7 @@ class Leader:
     def __init__(self, search: Search, study: Study, space: Space, began: float) -> None:
         self._search, self._study, self._space = search, study, space
         settings = search.settings
-        self._sampler = chosen_sampler(settings.sampler, settings.trials)
+        self._sampler = _sampler(search)
         self._deadline = None if settings.time_s is None else began + settings.time_s
         self._running: dict[int, tuple[Drawn, float]] = {}
         self._tried_out = False
@@ -243,7 +249,7 @@ class Leader:
         for hand in range(hands.count):
             if hand in self._running or self._enough() or self._late() or self._tried_out:
                 continue
-            drawn = self._study.draw(self._space, self._sampler, self._search.base.seed)
+            drawn = self._study.draw(self._space, self._sampler, self._search.base.seed, self._search.budgets)
             if drawn is None:
                 self._tried_out = True
                 return
@@ -349,7 +355,7 @@ def _told(
         obstacle=choice.obstacle,
         study=study.name,
         storage=study.address,
-        sampler=chosen_sampler(search.settings.sampler, search.settings.trials),
+        sampler=_sampler(search),
     )
     write_tuned(tuned, workspace.folder)
     return tuned

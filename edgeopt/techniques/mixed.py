@@ -197,9 +197,12 @@ def predict(step: Mix, facts: ModelFacts) -> Prospect:
     """Returns what fewer bits where they cost little will bring."""
     if not facts.weights:
         return Prospect("none", "there are no weights to give other bits", possible=False)
+    is_share = "%" in step.size
     return Prospect(
         f"a file of {step.size}: 4 bits where they cost least, 8 elsewhere{', or float' if step.floats else ''}",
         "smaller, and slower on CPUs with XNNPACK, whose kernels do not take layers of 4 bits; no faster elsewhere",
+        size_bytes=None if is_share else size_bytes(step.size, 0),
+        share=size_bytes(step.size, 1000) / 1000 if is_share else 1.0,
     )
 
 
