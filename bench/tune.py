@@ -30,6 +30,7 @@ from edgeopt.front import exact
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, from_values, to_values
+from edgeopt.search.expecting import dominated
 from edgeopt.search.hands import Ended
 from edgeopt.search.trying import Address, Bench, Rule
 from edgeopt.search.tuning import Leader, first_trials
@@ -71,12 +72,7 @@ _BLOCK = "python -m bench.tune"
 
 def hypervolume(points: Sequence[tuple[float, float]], worst: tuple[float, float]) -> float:
     """Returns the area that points (cost, loss), smaller is better, dominate below `worst`, as a share of all of it."""
-    area, reached = 0.0, worst[1]
-    for cost, loss in sorted(points):
-        if cost < worst[0] and loss < reached:
-            area += (worst[0] - cost) * (reached - max(loss, 0.0))
-            reached = max(loss, 0.0)
-    return area / (worst[0] * worst[1])
+    return dominated(points, worst) / (worst[0] * worst[1])
 
 
 def grid(trials: int) -> list[Recipe]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from edgeopt.advice import of_scheme
 from edgeopt.choices import Range, keys
 from edgeopt.errors import ConfigError
 from edgeopt.plan import plan
-from edgeopt.recipe import Recipe, to_values
+from edgeopt.prospects import ModelFacts, WeightFacts
+from edgeopt.recipe import Recipe, from_values, to_values
+from edgeopt.schemes import scheme
 from edgeopt.search.space import ImpossibleError, Known, Parameter, Space, everything, space_from
 from edgeopt.techniques import TECHNIQUES
 
@@ -198,3 +202,18 @@ def test_a_scheme_that_the_target_refuses_is_never_drawn() -> None:
         ConfigError, match=r"Expected a space with something valid in it, got none: .*can run, got dynamic"
     ):
         space_from({"schemes": ["dynamic"], "steps": ["correct-bias"], "target": "cortex-m4"}, DATA).first()
+
+
+def test_bytes_are_foretold_by_the_scheme_and_what_steps_leave() -> None:
+    facts = ModelFacts("", "", 400_000, 100_000, 2, 0.0, (WeightFacts("dense", 90_000, 90_000, 90_000, 10),), {})
+    space = replace(space_from({"schemes": ["int8"]}), known=Known(facts))
+    plain = space.foretold_bytes(from_values({"schemes": ["int8"]}))
+    assert plain == of_scheme(scheme("int8"), facts).size_bytes
+
+    def of(size: str) -> float | None:
+        return space.foretold_bytes(from_values({"schemes": ["int8"], "steps": [{"mixed": {"size": size}}]}))
+
+    assert of("60%") == pytest.approx(0.6 * plain)
+    assert of("48KB") == 48_000
+    assert of("900KB") == plain
+    assert replace(space, known=Known()).foretold_bytes(from_values({"schemes": ["int8"]})) is None

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +22,11 @@ from bench import cheap_trials
 from bench.cheap_trials import Cheap, measured
 from edgeopt.errors import ConfigError, ModelError, UnavailableError
 from edgeopt.front import exact
+from edgeopt.prospects import ModelFacts, WeightFacts
 from edgeopt.recipe import Recipe, from_values, to_values
 from edgeopt.search import sampling
 from edgeopt.search.choosing import chosen, is_constant, unknown
+from edgeopt.search.expecting import Expecting, dominated
 from edgeopt.search.hands import Ended
 from edgeopt.search.sampling import SAMPLERS, chosen_sampler
 from edgeopt.search.settings import SearchSettings as Settings
@@ -97,13 +100,13 @@ def test_a_search_that_was_killed_in_a_trial_goes_on_as_it_would_have_gone(tmp_p
     for trials in (5, 12):
         study = cheap_trials.study(address)
         led(study, trials=trials)
-        assert study.draw(space, "near", 0) is not None  # and nothing more is heard of it
+        assert study.draw(space, "expected", 0) is not None  # and nothing more is heard of it
     parts = cheap_trials.study(address)
     led(parts, trials=18)
     assert recipes(parts) == recipes(whole)
 
 
-@pytest.mark.parametrize("sampler", ["near", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["expected", "near", "tpe", "nsga2"])
 def test_one_more_trial_is_as_much_work_after_many_as_after_few(
     url: str, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,7 +340,7 @@ def test_recipes_of_one_file_are_one_point_of_the_fewest_steps(url: str) -> None
     def outcome(hand: int, recipe: Recipe) -> Ended:
         return Ended(hand, measured(Recipe(schemes=recipe.schemes)))  # its steps change nothing
 
-    led(study, Cheap(outcome=outcome), trials=10)
+    led(study, Cheap(outcome=outcome), trials=10, sampler="near")
     front = chosen(study.trials, ("quality", "size"), Budgets()).front
     assert [trial.recipe["schemes"] for trial in front] == [["int4"], ["int8"], ["float16"]]
     assert all(not trial.recipe.get("steps") for trial in front)
@@ -351,32 +354,79 @@ def test_a_constant_metric_is_seen(url: str) -> None:
     assert not is_constant(study.trials[:2])
 
 
-def test_few_trials_change_the_best_more_go_by_a_model_of_the_space_and_many_by_generations() -> None:
-    assert chosen_sampler(None, 40) == chosen_sampler(None, None) == "near"
-    assert chosen_sampler(None, 100) == "tpe"
-    assert chosen_sampler(None, 1000) == "nsga2"
-    assert chosen_sampler("random", 1000) == "random"
+def test_few_trials_go_by_what_is_foretold_more_by_a_model_of_the_space_and_many_by_generations() -> None:
+    both, timed = ("size", "quality"), ("quality", "size", "latency")
+    assert chosen_sampler(None, 40, both) == chosen_sampler(None, None, both) == "expected"
+    assert chosen_sampler(None, 40, timed) == "near"
+    assert chosen_sampler(None, 100, both) == "tpe"
+    assert chosen_sampler(None, 1000, both) == "nsga2"
+    assert chosen_sampler("random", 1000, timed) == "random"
+
+
+SIZES = {"schemes": ["int8"], "steps": [["none", {"mixed": {"size": ["50%", "60%", "70%", "80%", "90%"]}}]]}
+
+
+def mixed(size: str, values: tuple[float, float] | None) -> Any:
+    """Returns a trial of a file of that size, with its bytes and loss, None where it failed."""
+    return SimpleNamespace(params={"steps[0]": "mixed", "steps[0].mixed.size": size}, values=values)
+
+
+def promising(*trials: Any, tried: Sequence[str] = (), **limits: int) -> Any:
+    """Returns the size of the recipe that promises most."""
+    facts = ModelFacts("", "", 400_000, 100_000, 2, 0.0, (WeightFacts("dense", 90_000, 90_000, 90_000, 10),), {})
+    space = cheap_trials.search(recipe=SIZES).space(replace(cheap_trials.DATA, facts=facts))
+
+    def is_known(recipe: Recipe) -> bool:
+        return not recipe.steps or str(getattr(recipe.steps[0], "size", "")) in tried
+
+    best = [trial for trial in trials if trial.values is not None]
+    expecting = Expecting(space, ("size", "quality"), Budgets(**limits), 0)
+    found = expecting.params(trials, best, random.Random(0), is_known)
+    return None if found is None else found["steps[0].mixed.size"]
+
+
+def test_what_promises_most_is_smaller_as_long_as_like_recipes_lose_little_and_do_not_fail() -> None:
+    large, fair = mixed("90%", (90_000, 0.1)), mixed("70%", (70_000, 0.1))
+    assert promising(large, tried=["90%"]) == "50%"
+    # What failed fails when it is to be smaller still, and what is next to it may.
+    assert promising(large, mixed("60%", None), tried=["90%", "60%"]) in ("70%", "80%")
+    # Below what loses everything there is nothing to be had, and beyond a budget nothing counts.
+    collapsed = mixed("60%", (60_000, 40.0))
+    assert promising(large, collapsed, tried=["90%", "60%"]) in ("70%", "80%")
+    assert promising(fair, mixed("50%", (50_000, 0.1)), tried=["70%", "50%"]) == "60%"
+    assert promising(large, max_size_bytes=65_000, tried=["90%"]) in ("50%", "60%")
+    assert promising(mixed("70%", None)) is None
+    assert promising(large, tried=["50%", "60%", "70%", "80%", "90%"]) is None
+
+
+def test_the_area_that_a_front_dominates() -> None:
+    worst = (10.0, 4.0)
+    assert dominated([(5.0, 1.0), (2.0, 3.0), (6.0, 2.0)], worst) == (10 - 2) * (4 - 3) + (10 - 5) * (3 - 1)
+    assert dominated([(5.0, -1.0)], worst) == (10 - 5) * 4
+    assert dominated([(11.0, 0.0), (1.0, 5.0)], worst) == 0
 
 
 def test_the_first_trials_lie_evenly_in_the_space() -> None:
     values = {"schemes": ["int8", "int4"], "steps": [["none", {"mixed": {"size": ["60%", "70%", "80%", "90%"]}}]]}
     space = cheap_trials.search(recipe=values).space(cheap_trials.DATA)
-    evenly = sampling.spread(space, 8, 0, besides=2)
+    evenly = sampling.spread(space, 8, 0, share=0.75, besides=2)
     # Three quarters of eight, two of them the plain schemes: every other one of what is left.
     assert len(evenly) == 6 - 2
     sizes = {
         name: {one["steps[0].mixed.size"] for one in evenly if one["schemes"] == name} for name in ("int8", "int4")
     }
     assert all(found in ({"60%", "80%"}, {"70%", "90%"}) for found in sizes.values())
-    assert sampling.spread(space, 8, 0, besides=2) == evenly
-    assert sampling.spread(space, 2, 0, besides=2) == []
+    assert sampling.spread(space, 8, 0, share=0.75, besides=2) == evenly
+    assert sampling.spread(space, 2, 0, share=0.75, besides=2) == []
     # Of few trials the plain schemes are a part of the grid, of more they come first.
-    few, more = (first_trials(cheap_trials.search(recipe=values, trials=trials), space) for trials in (4, 20))
+    few, more = (
+        first_trials(cheap_trials.search(recipe=values, trials=trials, sampler="near"), space) for trials in (4, 20)
+    )
     assert len(few) == 3
     assert [one.get("steps[0]") for one in more[:2]] == ["none", "none"]
     assert "none" not in [one.get("steps[0]") for one in more[2:]]
     ranged = cheap_trials.search().space(cheap_trials.DATA)
-    drawn = sorted(one["steps[0].prune.sparsity"] for one in sampling.spread(ranged, 40, 1, besides=3))
+    drawn = sorted(one["steps[0].prune.sparsity"] for one in sampling.spread(ranged, 40, 1, share=0.75, besides=3))
     assert len(drawn) == 30 - 3
     for low in (0.1, 0.4, 0.7):
         assert any(low < value < low + 0.25 for value in drawn)
@@ -415,6 +465,10 @@ def test_a_neighbour_differs_in_one_thing_and_lies_beside_it() -> None:
         ({"time_s": 0.0}, "Expected more than 0 s as time, got 0"),
         ({"pruner": "hope"}, "Expected a pruner, got 'hope'"),
         ({"sampler": "tpa"}, "Expected a sampler, got 'tpa'.*'tpe'"),
+        (
+            {"sampler": "expected", "objectives": ("quality", "latency")},
+            "Expected quality and size as what is sought with sampler: expected.*got quality, latency",
+        ),
         ({"objectives": ("quality", "speed")}, "Expected an objective, got 'speed'"),
         ({"objectives": ("quality",)}, "Expected at least two different objectives, got quality"),
         ({"objectives": ("quality", "ram")}, "Expected a target where RAM counts, got none"),

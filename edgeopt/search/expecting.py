@@ -13,7 +13,7 @@ import contextlib
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from edgeopt.vocabulary import Budgets
 # What is foretold, in the order of costs here.
 OBJECTIVES = ("size", "quality")
 # Recipes that are looked at for one that promises most: drawn from all of the space, and beside the best.
-_DRAWN, _BESIDE = 64, 16
+_DRAWN, _BESIDE = 256, 16
 # How like recipes are that differ in a word, and the share of a range over which numbers are.
 _OTHER_WORD, _REACH = 0.3, 0.15
 # A loss of which nothing is known: in points, how sure that is beside a trial, and how far off it may be at least.
@@ -43,9 +43,10 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What to draw, and the bytes that are foretold of it; 1 where nothing is known of the model."""
+    """What to draw, its recipe, and the bytes that are foretold of it; 1 where nothing is known of the model."""
 
-    params: Mapping[str, Any]
+    params: dict[str, Any]
+    recipe: Recipe
     size: float
 
 
@@ -58,37 +59,124 @@ class _Known:
     point: Point | None
 
 
-def expected(
-    space: Space,
-    trials: Sequence[Any],
-    objectives: Sequence[str],
-    budgets: Budgets,
-    generator: random.Random,
-    is_known: Callable[[Recipe], bool],
-    best: Sequence[Any],
-) -> dict[str, Any] | None:
-    """Returns what to draw for the recipe that promises most; None where none promises anything.
+class Expecting:
+    """Says what promises most, of recipes that are drawn once from all of a space and each time beside the best.
 
     Args:
         space: all that may be drawn.
-        trials: those that ended, with `params` and `values`, which are None where they failed.
-        objectives: of the values, those of OBJECTIVES in any order.
+        objectives: of the values of trials, those of OBJECTIVES in any order.
         budgets: beyond which nothing counts.
-        generator: of every random choice.
-        is_known: whether a recipe was tried.
-        best: the trials that no other one beats.
+        seed: of what is drawn once.
     """
-    known = [_known(space, trial, objectives) for trial in trials]
-    found = _candidates(space, best, generator, is_known)
-    points = [one.point for one in known if one.point is not None]
-    if not points or not found:
-        return None
-    worst = _worst(points, budgets)
-    before = dominated(points, worst)
-    alikeness = _alikeness(space)
-    promised = [_promised(one, known, points, worst, before, alikeness) for one in found]
-    most = max(promised)
-    return dict(found[promised.index(most)].params) if most > 0 else None
+
+    def __init__(self, space: Space, objectives: Sequence[str], budgets: Budgets, seed: int) -> None:
+        self._space, self._objectives, self._budgets = space, objectives, budgets
+        self._places = {parameter.name: _place(parameter) for parameter in space.parameters}
+        self._drawn = self._all_over(random.Random(seed))
+
+    def params(
+        self,
+        trials: Sequence[Any],
+        best: Sequence[Any],
+        generator: random.Random,
+        is_known: Callable[[Recipe], bool],
+    ) -> dict[str, Any] | None:
+        """Returns what to draw for the recipe that promises most; None where none promises anything.
+
+        Args:
+            trials: those that ended, with `params` and `values`, which are None where they failed.
+            best: those of them that no other one beats.
+            generator: of what is drawn beside them.
+            is_known: whether a recipe was tried; that never ends.
+        """
+        known = [self._known(trial) for trial in trials]
+        points = [one.point for one in known if one.point is not None]
+        self._drawn = [one for one in self._drawn if not is_known(one.recipe)]
+        found = [*self._drawn, *self._beside(best, generator, is_known)]
+        if not points or not found:
+            return None
+        worst = _worst(points, self._budgets)
+        before = dominated(points, worst)
+        promised = [self._promised(one, known, points, worst, before) for one in found]
+        most = max(promised)
+        return found[promised.index(most)].params if most > 0 else None
+
+    def _all_over(self, generator: random.Random) -> list[_Candidate]:
+        found: dict[tuple[Any, ...], _Candidate] = {}
+        for _ in range(_DRAWN):
+            values: dict[str, Any] = {}
+            with contextlib.suppress(ImpossibleError):
+                recipe = self._space.recipe(lambda parameter: at_random(generator, values, parameter))  # noqa: B023
+                place = tuple(values.get(name) for name in self._places)
+                found.setdefault(place, _Candidate(values, recipe, self._foretold(recipe)))
+        return list(found.values())
+
+    def _beside(
+        self, best: Sequence[Any], generator: random.Random, is_known: Callable[[Recipe], bool]
+    ) -> Iterator[_Candidate]:
+        for _ in range(_BESIDE):
+            params = near(self._space, best, generator, is_known)
+            if params is not None:
+                recipe = self._of(params)
+                yield _Candidate(params, recipe, self._foretold(recipe))
+
+    def _of(self, params: Mapping[str, Any]) -> Recipe:
+        return self._space.recipe(lambda parameter: of_label(parameter, params[parameter.name]))
+
+    def _foretold(self, recipe: Recipe) -> float:
+        return self._space.foretold_bytes(recipe) or 1.0
+
+    def _known(self, trial: Any) -> _Known:
+        point, size = None, 1.0
+        with contextlib.suppress(ImpossibleError):
+            size = self._foretold(self._of(trial.params))
+        if trial.values is not None:
+            size_bytes, loss = (trial.values[self._objectives.index(name)] for name in OBJECTIVES)
+            point = (size_bytes, loss)
+        return _Known(trial.params, size, point)
+
+    def _promised(
+        self, one: _Candidate, known: Sequence[_Known], points: Sequence[Point], worst: Point, before: float
+    ) -> float:
+        """Returns by how much the area is expected to grow by a recipe, were it tried."""
+        most = worst[1]
+        # A recipe of which nothing is known is as large as foretold.
+        weight, ratio, likes, lost, least, fails = 1e-3, 0.0, 0.0, 0.0, 0.0, 0.0
+        hopeless = False
+        for other in known:
+            like, is_smaller = self._alike(one.params, other.params)
+            is_smaller &= one.size <= other.size
+            if other.point is None:
+                fails += like
+                hopeless |= is_smaller
+                continue
+            loss = min(other.point[1], most)
+            likes += like
+            lost += like * loss
+            # What is smaller and else the same loses no less.
+            least = max(least, loss if is_smaller else 0.0)
+            weight += like**2
+            ratio += like**2 * math.log(other.point[0] / other.size)
+        size = one.size * math.exp(ratio / weight)
+        loss = max(least, (_LOSS_WEIGHT * _LOSS + lost) / (_LOSS_WEIGHT + likes))
+        losses = [min(point[1], most) for point in points]
+        doubt = max(_LEAST_DOUBT, statistics.pstdev(losses)) / math.sqrt(1 + _NARROWING * likes)
+        works = _HARDLY if hopeless else (1 + likes) / (1 + likes + _FAILED_WEIGHT * fails)
+        grown = [dominated([*points, (size, max(0.0, loss + part * doubt))], worst) - before for part in _PARTS]
+        return works * statistics.fmean(grown)
+
+    def _alike(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, bool]:
+        """Returns how like two recipes are, 0 to 1, and whether they differ in numbers alone."""
+        like, same_words = 1.0, True
+        for name in one.keys() & other.keys():
+            place = self._places[name]
+            if one[name] == other[name]:
+                continue
+            if place is None:
+                like, same_words = like * _OTHER_WORD, False
+            else:
+                like *= math.exp(-abs(place(one[name]) - place(other[name])) / _REACH)
+        return like, same_words
 
 
 def dominated(points: Sequence[Point], worst: Point) -> float:
@@ -109,94 +197,6 @@ def _worst(points: Sequence[Point], budgets: Budgets) -> Point:
 
 def _most_lost(budgets: Budgets) -> float:
     return budgets.max_drop or RECOVERABLE
-
-
-def _known(space: Space, trial: Any, objectives: Sequence[str]) -> _Known:
-    point = None
-    if trial.values is not None:
-        size, loss = (trial.values[objectives.index(name)] for name in OBJECTIVES)
-        point = (size, loss)
-    return _Known(trial.params, _foretold(space, trial.params), point)
-
-
-def _foretold(space: Space, params: Mapping[str, Any]) -> float:
-    with contextlib.suppress(ImpossibleError):
-        recipe = space.recipe(lambda parameter: of_label(parameter, params[parameter.name]))
-        return space.foretold_bytes(recipe) or 1.0
-    return 1.0
-
-
-def _candidates(
-    space: Space, best: Sequence[Any], generator: random.Random, is_known: Callable[[Recipe], bool]
-) -> list[_Candidate]:
-    """Returns recipes that were not tried, each once."""
-    found: dict[tuple[Any, ...], _Candidate] = {}
-
-    def look(values: dict[str, Any] | None, recipe: Recipe | None) -> None:
-        if values is not None and recipe is not None and not is_known(recipe):
-            place = tuple(values.get(parameter.name) for parameter in space.parameters)
-            found.setdefault(place, _Candidate(values, space.foretold_bytes(recipe) or 1.0))
-
-    for _ in range(_DRAWN):
-        values: dict[str, Any] = {}
-        with contextlib.suppress(ImpossibleError):
-            look(values, space.recipe(lambda parameter: at_random(generator, values, parameter)))  # noqa: B023
-    for _ in range(_BESIDE):
-        beside = near(space, best, generator, is_known)
-        if beside is not None:
-            look(beside, space.recipe(lambda parameter: of_label(parameter, beside[parameter.name])))  # noqa: B023
-    return list(found.values())
-
-
-def _promised(
-    one: _Candidate,
-    known: Sequence[_Known],
-    points: Sequence[Point],
-    worst: Point,
-    before: float,
-    alikeness: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[float, bool]],
-) -> float:
-    """Returns by how much the area is expected to grow by a recipe, were it tried."""
-    most = worst[1]
-    # A recipe of which nothing is known is as large as foretold.
-    weight, ratio, likes, lost, fails = 1e-3, 0.0, 0.0, 0.0, 0.0
-    hopeless = False
-    for other in known:
-        like, same_words = alikeness(one.params, other.params)
-        if other.point is None:
-            fails += like
-            hopeless |= same_words and one.size <= other.size
-            continue
-        likes += like
-        lost += like * min(other.point[1], most)
-        weight += like**2
-        ratio += like**2 * math.log(other.point[0] / other.size)
-    size = one.size * math.exp(ratio / weight)
-    loss = (_LOSS_WEIGHT * _LOSS + lost) / (_LOSS_WEIGHT + likes)
-    losses = [min(point[1], most) for point in points]
-    doubt = max(_LEAST_DOUBT, statistics.pstdev(losses)) / math.sqrt(1 + _NARROWING * likes)
-    works = _HARDLY if hopeless else (1 + likes) / (1 + likes + _FAILED_WEIGHT * fails)
-    grown = [dominated([*points, (size, max(0.0, loss + part * doubt))], worst) - before for part in _PARTS]
-    return works * statistics.fmean(grown)
-
-
-def _alikeness(space: Space) -> Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[float, bool]]:
-    """Returns what says how like two recipes are, 0 to 1, and whether they differ in numbers alone."""
-    places = {parameter.name: _place(parameter) for parameter in space.parameters}
-
-    def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, bool]:
-        like, same_words = 1.0, True
-        for name in one.keys() & other.keys():
-            if one[name] == other[name]:
-                continue
-            place = places[name]
-            if place is None:
-                like, same_words = like * _OTHER_WORD, False
-            else:
-                like *= math.exp(-abs(place(one[name]) - place(other[name])) / _REACH)
-        return like, same_words
-
-    return alike
 
 
 def _place(parameter: Parameter) -> Callable[[Any], float] | None:

@@ -22,7 +22,7 @@ from edgeopt.chance import seed_for
 from edgeopt.errors import ConfigError, UnavailableError, setting
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.recipe import Recipe, to_values
-from edgeopt.search.expecting import expected
+from edgeopt.search.expecting import Expecting
 from edgeopt.search.sampling import SAMPLERS, Draft, Sampling, at_random, label, near
 from edgeopt.search.space import ImpossibleError, Space
 from edgeopt.search.trying import Measured
@@ -128,6 +128,7 @@ class Study:
         self.states: Counter[str] = Counter()
         self._by_recipe: dict[str, Trial] = {}
         self._sampling = Sampling(self._optuna, len(self.objectives))
+        self._expecting: Expecting | None = None
         with self._reached(), _quiet():
             self._storage = self._opened(url)
             self._study = self._optuna.create_study(
@@ -278,7 +279,7 @@ class Study:
                 waiting = self._claimed()
                 fixed = None if waiting is None else waiting.system_attrs.get(_FIXED, waiting.params)
                 if waiting is None and SAMPLERS[sampler].expects:
-                    fixed = self._expected(space, budgets, random.Random(own_seed))
+                    fixed = self._expected(space, budgets, seed, random.Random(own_seed))
                 if waiting is None and fixed is None and SAMPLERS[sampler].near:
                     fixed = near(space, self._sampling.best, random.Random(own_seed), self._is_tried)
                 if waiting is None and fixed is None and (SAMPLERS[sampler].near or attempt == _DULL):
@@ -300,9 +301,11 @@ class Study:
                 self._vain(draft, waiting, self._by_recipe.get(key))
         return None
 
-    def _expected(self, space: Space, budgets: Budgets, generator: random.Random) -> dict[str, Any] | None:
-        seen, best = self._sampling.seen, self._sampling.best
-        return expected(space, seen, self.objectives, budgets, generator, self._is_tried, best)
+    def _expected(self, space: Space, budgets: Budgets, seed: int, generator: random.Random) -> dict[str, Any] | None:
+        if self._expecting is None:
+            own_seed = seed_for(seed, "recipes that may promise much")
+            self._expecting = Expecting(space, self.objectives, budgets, own_seed)
+        return self._expecting.params(self._sampling.seen, self._sampling.best, generator, self._is_tried)
 
     def _claimed(self) -> Any:
         """Returns the first row that waits, None where none does; it runs now."""
