@@ -144,8 +144,8 @@ class Expecting:
         weight, ratio, likes, lost, least, fails = 1e-3, 0.0, 0.0, 0.0, 0.0, 0.0
         hopeless = False
         for other in known:
-            like, is_smaller = self._alike(one.params, other.params)
-            is_smaller &= one.size <= other.size
+            like, in_words = self._alike(one.params, other.params)
+            is_smaller = in_words == 1 and one.size <= other.size
             if other.point is None:
                 fails += like
                 hopeless |= is_smaller
@@ -155,8 +155,8 @@ class Expecting:
             lost += like * loss
             # What is smaller and else the same loses no less.
             least = max(least, loss if is_smaller else 0.0)
-            weight += like**2
-            ratio += like**2 * math.log(other.point[0] / other.size)
+            weight += in_words**2
+            ratio += in_words**2 * math.log(other.point[0] / other.size)
         size = one.size * math.exp(ratio / weight)
         loss = max(least, (_LOSS_WEIGHT * _LOSS + lost) / (_LOSS_WEIGHT + likes))
         losses = [min(point[1], most) for point in points]
@@ -165,18 +165,18 @@ class Expecting:
         grown = [dominated([*points, (size, max(0.0, loss + part * doubt))], worst) - before for part in _PARTS]
         return works * statistics.fmean(grown)
 
-    def _alike(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, bool]:
-        """Returns how like two recipes are, 0 to 1, and whether they differ in numbers alone."""
-        like, same_words = 1.0, True
+    def _alike(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float]:
+        """Returns how like two recipes are, 0 to 1, and how like in words alone: their numbers are foretold."""
+        like, in_words = 1.0, 1.0
         for name in one.keys() & other.keys():
             place = self._places[name]
             if one[name] == other[name]:
                 continue
             if place is None:
-                like, same_words = like * _OTHER_WORD, False
+                like, in_words = like * _OTHER_WORD, in_words * _OTHER_WORD
             else:
                 like *= math.exp(-abs(place(one[name]) - place(other[name])) / _REACH)
-        return like, same_words
+        return like, in_words
 
 
 def dominated(points: Sequence[Point], worst: Point) -> float:
