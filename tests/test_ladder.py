@@ -314,6 +314,7 @@ def test_a_loss_that_chance_leaves_open_is_looked_into_where_these_samples_can_s
         "on 667 samples cut.int4 loses 0.5 points, and chance does not rule out 2.5 points; about "
         f"{667 * (2.0 / 0.5) ** 2:,.0f} samples would show it to be within 1 point",
         can_be_shown=True,
+        is_near=False,
     )
     # What is made on the next rungs begins at the base, which is too large as well.
     assert lacking(of(int8, cut), int8, in_doubt=True) == {Gain.QUALITY, Gain.BYTES}
@@ -323,6 +324,11 @@ def test_a_loss_that_chance_leaves_open_is_looked_into_where_these_samples_can_s
     unshown = doubt(of(noisy, cut), noisy)
     assert unshown is not None
     assert not unshown.can_be_shown
+    # Of what changes as few answers as plain integers more training shows nothing.
+    small = scored("small", INT8_BYTES // 2, -0.6, 0.3, 1.2)
+    near = doubt(of(int8, small), int8)
+    assert near is not None
+    assert near.is_near
     shown = scored("trained.int4", INT8_BYTES // 2, -0.5, 0.2, 0.9)
     assert doubt(of(int8, cut, shown), int8) is None
     assert doubt(of(int8), int8) is None

@@ -485,8 +485,17 @@ class _Climber:
     def _needless(self, recipe: Recipe) -> str:
         """Says that a training is not worth it, where it would only show what is kept as measured."""
         report = self._strict()
-        if trained(recipe) and not self._gains and self._aim.time_s is None and self._doubt(report):
-            return "nothing is trained only to show a loss that is kept as measured; --time lets it"
+        open_loss = self._doubt(report)
+        if not trained(recipe) or self._gains or open_loss is None:
+            return ""
+        only = "nothing is trained only to show a loss that is kept as measured"
+        if self._aim.time_s is None:
+            return f"{only}; --time lets it"
+        if open_loss.is_near:
+            return f"{only} by a file that changes no more answers than plain integers do"
+        kept = [v.name for v in report.variants if not broken(report, v)]
+        if any(trained(self._recipes[name]) for name in kept):
+            return f"{only} by a file that was trained"
         return ""
 
     def _is_shown_to_lose(self, names: Sequence[str]) -> bool:

@@ -18,10 +18,12 @@ class Doubt:
     Attributes:
         words: what they show, and how many would show it.
         can_be_shown: whether these samples would show it of a file that loses nothing and changes few answers.
+        is_near: whether the file changes no more answers than plain integers do.
     """
 
     words: str
     can_be_shown: bool
+    is_near: bool
 
 
 def lacking(report: Report, base: Variant, *, in_doubt: bool) -> frozenset[Gain]:
@@ -55,5 +57,5 @@ def doubt(report: Report, base: Variant) -> Doubt | None:
     needed = samples_to_show(half, metric.samples, limit - drop.value)
     if needed is not None:
         words += f"; about {needed:,} samples would show it to be within {numbers.allowance(limit)}"
-    halves = [half] if base.drop is None else [half, base.drop.most - base.drop.value]
-    return Doubt(words, can_be_shown=min(halves) <= limit)
+    plain = half if base.drop is None else base.drop.most - base.drop.value
+    return Doubt(words, can_be_shown=min(half, plain) <= limit, is_near=half <= plain)
