@@ -33,8 +33,11 @@ _OTHER_WORD, _REACH = 0.3, 0.15
 _LOSS, _LOSS_WEIGHT, _LEAST_DOUBT = 1.0, 0.5, 1.5
 # By so much like trials narrow that.
 _NARROWING = 4
-# What fails tells more than what works, and what would have to be smaller still will hardly do.
-_FAILED_WEIGHT, _HARDLY = 4, 0.02
+# The least loss that counts, in points: of none there is no area.
+_LEAST_LOSS = 0.1
+# What was made or failed tells of what is smaller or larger by about so much, as a power of e; that a recipe can be made
+# of which nothing is known weighs so much; what fails tells more than what works, and smaller still will hardly do.
+_SIZE_REACH, _WORKS_WEIGHT, _FAILED_WEIGHT, _HARDLY = 0.15, 0.5, 4, 0.02
 # A bell in as many equal parts.
 _PARTS = [statistics.NormalDist().inv_cdf((part + 0.5) / 9) for part in range(9)]
 
@@ -95,11 +98,22 @@ class Expecting:
         found = [*self._drawn, *self._beside(best, generator, is_known)]
         if not points or not found:
             return None
-        worst = _worst(points, self._budgets)
+        worst = self._worst(points)
         before = dominated(points, worst)
         promised = [self._promised(one, known, points, worst, before) for one in found]
         most = max(promised)
         return found[promised.index(most)].params if most > 0 else None
+
+    def _worst(self, points: Sequence[Point]) -> Point:
+        """Returns beyond which bytes and loss nothing counts: those of the float file, and of a budget."""
+        facts, limit = self._space.known.facts, self._budgets.max_size_bytes
+        largest = max(size for size, _ in points) * 1.01
+        largest = largest if facts is None else max(largest, facts.float_bytes)
+        most_lost = self._budgets.max_drop
+        return (
+            largest if limit is None else min(largest, limit + 1.0),
+            RECOVERABLE if most_lost is None else max(most_lost, _LEAST_LOSS),
+        )
 
     def _all_over(self, generator: random.Random) -> list[_Candidate]:
         found: dict[tuple[Any, ...], _Candidate] = {}
@@ -141,15 +155,17 @@ class Expecting:
         """Returns by how much the area is expected to grow by a recipe, were it tried."""
         most = worst[1]
         # A recipe of which nothing is known is as large as foretold.
-        weight, ratio, likes, lost, least, fails = 1e-3, 0.0, 0.0, 0.0, 0.0, 0.0
+        weight, ratio, likes, lost, least, made, failed = 1e-3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         hopeless = False
         for other in known:
             like, in_words = self._alike(one.params, other.params)
             is_smaller = in_words == 1 and one.size <= other.size
+            larger = math.log(one.size / other.size)
             if other.point is None:
-                fails += like
+                failed += in_words * math.exp(-max(0.0, larger) / _SIZE_REACH)
                 hopeless |= is_smaller
                 continue
+            made += in_words * math.exp(-max(0.0, -larger) / _SIZE_REACH)
             loss = min(other.point[1], most)
             likes += like
             lost += like * loss
@@ -161,7 +177,8 @@ class Expecting:
         loss = max(least, (_LOSS_WEIGHT * _LOSS + lost) / (_LOSS_WEIGHT + likes))
         losses = [min(point[1], most) for point in points]
         doubt = max(_LEAST_DOUBT, statistics.pstdev(losses)) / math.sqrt(1 + _NARROWING * likes)
-        works = _HARDLY if hopeless else (1 + likes) / (1 + likes + _FAILED_WEIGHT * fails)
+        works = (_WORKS_WEIGHT + made) / (_WORKS_WEIGHT + made + _FAILED_WEIGHT * failed)
+        works = _HARDLY if hopeless else works
         grown = [dominated([*points, (size, max(0.0, loss + part * doubt))], worst) - before for part in _PARTS]
         return works * statistics.fmean(grown)
 
@@ -187,16 +204,6 @@ def dominated(points: Sequence[Point], worst: Point) -> float:
             area += (worst[0] - size) * (reached - max(loss, 0.0))
             reached = max(loss, 0.0)
     return area
-
-
-def _worst(points: Sequence[Point], budgets: Budgets) -> Point:
-    largest = max(size for size, _ in points) * 1.01
-    limit = budgets.max_size_bytes
-    return (largest if limit is None else min(largest, limit + 1.0)), _most_lost(budgets)
-
-
-def _most_lost(budgets: Budgets) -> float:
-    return budgets.max_drop or RECOVERABLE
 
 
 def _place(parameter: Parameter) -> Callable[[Any], float] | None:
