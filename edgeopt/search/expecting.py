@@ -35,8 +35,8 @@ _LOSS, _LOSS_WEIGHT, _LEAST_DOUBT = 1.0, 0.5, 1.5
 _NARROWING = 4
 # The least loss that counts, in points: of none there is no area.
 _LEAST_LOSS = 0.1
-# What was made or failed tells of what is smaller or larger by about so much, as a power of e; that a recipe can be made
-# of which nothing is known weighs so much; what fails tells more than what works, and smaller still will hardly do.
+# What was made or failed tells of what is smaller or larger by about so much, as a power of e; that a recipe can be
+# made of which nothing is known weighs so much; what fails tells more than what works, and smaller will hardly do.
 _SIZE_REACH, _WORKS_WEIGHT, _FAILED_WEIGHT, _HARDLY = 0.15, 0.5, 4, 0.02
 # A bell in as many equal parts.
 _PARTS = [statistics.NormalDist().inv_cdf((part + 0.5) / 9) for part in range(9)]
