@@ -162,10 +162,19 @@ def test_a_cut_without_training_is_not_deeper_than_what_may_survive() -> None:
             situation(Gain.BYTES, budgets=Budgets(max_size_bytes=INT8_BYTES // 2)),
             "in four bits the file would still take about 60,000 bytes",
         ),
-        (
-            "shrink",
-            situation(Gain.BYTES, budgets=Budgets(max_size_bytes=9_000)),
-            f"without one weight the file would still take about {INT8_BYTES - WEIGHTS_BYTES - 13 * CHANNELS:,} bytes",
+        *(
+            (
+                name,
+                situation(Gain.BYTES, budgets=Budgets(max_size_bytes=9_000)),
+                f"with 15% of its weights{in_bits}, the least that is tried, the file would still take about "
+                f"{situation().bytes_at(0.15, scheme):,.0f} bytes",
+            )
+            for name, in_bits, scheme in (
+                ("shrink", "", "int8"),
+                ("student", "", "int8"),
+                ("shrink and four bits", " in four bits", "int4"),
+                ("cut", " in four bits", "int4"),
+            )
         ),
     ],
 )

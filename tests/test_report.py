@@ -24,6 +24,7 @@ import jsonschema
 import pytest
 
 from edgeopt import vocabulary
+from edgeopt.cli.optimize import not_kept
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.report import (
     DataFacts,
@@ -707,6 +708,13 @@ def test_both_scores_are_shown_and_which_of_them_chose(report: Report) -> None:
         assert honest in text
         assert "on the tuning samples 97.7 %, −0.1 points" in text
     assert "chosen, but it keeps every budget on the tuning samples only" in page
+    best = report.variant(report.best)
+    assert best is not None
+    assert not_kept(tuned(report), best, ("loses 1 point",), Path("best.tflite")) == (
+        f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it loses 1 "
+        "point. It was written as best.tflite all the same. Try data with a val split: the more samples choose, the "
+        "seldomer that happens."
+    )
 
 
 def test_a_step_that_ends_worse_says_so(report: Report) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +20,10 @@ from edgeopt.formats import FORMATS
 from edgeopt.schemes import SCHEMES
 from edgeopt.steps import Training
 from edgeopt.units import parse_duration_s, parse_shapes, parse_size, parse_time_ms
-from edgeopt.vocabulary import AIMS, Budgets
+from edgeopt.vocabulary import AIMS, Budgets, Variant
+
+if TYPE_CHECKING:
+    from edgeopt.report import Report
 
 
 @click.command("optimize", short_help="Meet budgets of quality, size and latency on real runtimes.")
@@ -158,7 +162,7 @@ def command(
             trust=trust,
             commands=(shlex.join(["edgeopt", *sys.argv[1:]]),),
         )
-    from edgeopt.report import broken_budgets, headline, kept_where_chosen, ladder_lines, terminal_table, to_json
+    from edgeopt.report import broken_budgets, headline, ladder_lines, terminal_table, to_json
     from edgeopt.report.words import chosen_on
 
     best = report.variant(report.best)
@@ -186,8 +190,18 @@ def command(
     if report.climb is not None and report.climb.ended == "interrupted":
         return INTERRUPTED
     if broken:
-        nearest = f"No variant keeps every budget. The nearest, {best.name},"
-        if kept_where_chosen(report):
-            nearest = f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it"
-        raise BudgetError(f"{nearest} {'; '.join(broken)}. It was written as {output / 'best.tflite'} all the same.")
+        raise BudgetError(not_kept(report, best, broken, output / "best.tflite"))
     return 0
+
+
+def not_kept(report: Report, best: Variant, broken: Sequence[str], file: Path) -> str:
+    """Returns in words which budgets the file that was chosen does not keep, and how far it is known."""
+    from edgeopt.report import kept_where_chosen
+
+    written = f"It was written as {file} all the same."
+    if not kept_where_chosen(report):
+        return f"No variant keeps every budget. The nearest, {best.name}, {'; '.join(broken)}. {written}"
+    return (
+        f"{best.name} keeps every budget on the samples that it was chosen on, but where it is scored it "
+        f"{'; '.join(broken)}. {written} Try data with a val split: the more samples choose, the seldomer that happens."
+    )

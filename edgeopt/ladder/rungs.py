@@ -309,8 +309,10 @@ def _too_large(situation: Situation, least: float, how: str) -> str:
     return ""
 
 
-def _not_cut(situation: Situation) -> str:
-    if why := _too_large(situation, situation.bytes_at(0) / (situation.base.size_bytes or 1), "without one weight"):
+def _not_cut(situation: Situation, scheme_name: str = "") -> str:
+    left = f"with {_DEEPEST:.0%} of its weights{' in four bits' if scheme_name == FOUR_BITS else ''}"
+    least = situation.bytes_at(_DEEPEST, scheme_name) / (situation.base.size_bytes or 1)
+    if why := _too_large(situation, least, f"{left}, the least that is tried,"):
         return why
     if not any(weight.kind != "depthwise" for weight in situation.facts.weights):
         return "there are no layers with channels to cut"
@@ -318,18 +320,18 @@ def _not_cut(situation: Situation) -> str:
 
 
 def _not_cut_untrained(situation: Situation) -> str:
-    if (why := _not_cut(situation)) or list(_cut_untrained(situation)):
+    scheme_name = _schemes_of_cuts(situation)[0]
+    if (why := _not_cut(situation, scheme_name)) or list(_cut_untrained(situation)):
         return why
     if situation.four_bits_lose:
         return situation.four_bits_lose
-    scheme_name = _schemes_of_cuts(situation)[0]
     count, share = situation.cut(scheme_name)
     how = f"{'arithmetic' if count == 'macs' else 'weights'}{', in four bits,' if scheme_name == FOUR_BITS else ''}"
     return f"a cut to {share:.0%} of the {how} is too deep to do without training"
 
 
 def _not_cut_to_four_bits(situation: Situation) -> str:
-    return _not_cut(situation) or _refused_four_bits(situation)
+    return _refused_four_bits(situation) or _not_cut(situation, FOUR_BITS)
 
 
 _SMALLER = frozenset({Gain.BYTES})
