@@ -4,8 +4,8 @@
 
 Each model is converted to float32 and int8 once, with 512 calibration samples. The weights of its layers are then
 rounded to 4, 3 and 2 bits, by the largest of each channel (min-max), with the scale of least error (nearest), and by
-what the layers compute (gptq, adaround); a file of ai-edge-quantizer stands beside them. All are scored by
-`edgeopt evaluate` on the test split. Finished rows are kept in bench/results/low-bits.json, and `--page` writes them
+what layers compute (gptq, adaround) or blocks (brecq); a file of ai-edge-quantizer stands beside them. All are scored
+by `edgeopt evaluate` on the test split. Finished rows are kept in bench/results/low-bits.json, and `--page` writes them
 into docs/low-bits.md.
 """
 
@@ -32,7 +32,7 @@ RESULTS = ROOT / "bench" / "results" / "low-bits.json"
 PAGE = ROOT / "docs" / "low-bits.md"
 MADE = ROOT / "build" / "low-bits"
 SAMPLES = 512
-METHODS = ("min-max", "nearest", "gptq", "adaround")
+METHODS = ("min-max", "nearest", "gptq", "adaround", "brecq")
 INNER, ALL = "all but first and last", "every layer"
 OTHER = "ai-edge-quantizer"
 _BLOCK = "python -m bench.low_bits"
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE=DATA")
     parser.add_argument("--bits", nargs="+", type=int, default=[4, 3, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--iterations", type=int, default=1000, help="of adaround")
+    parser.add_argument("--iterations", type=int, default=1000, help="of adaround and brecq")
     parser.add_argument("--page", action="store_true", help="write the table")
     said = parser.parse_args()
     MADE.mkdir(parents=True, exist_ok=True)

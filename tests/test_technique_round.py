@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,20 @@ from edgeopt.frameworks import load
 from edgeopt.plan import plan
 from edgeopt.prospects import ModelFacts
 from edgeopt.recipe import Recipe, read_recipe, steps_from
+from edgeopt.rounding.arrivals import arrivals
+from edgeopt.rounding.blocks import Weights, blocks, reconstruct
+from edgeopt.rounding.fitting import Rounded
+from edgeopt.rounding.grid import Grid
+from edgeopt.rounding.layout import layout
 from edgeopt.rounding.walk import Settings, output_error, round_file, split, stored_in
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques.contract import Carried
 from edgeopt.techniques.in_layers import chosen_layers
 from edgeopt.techniques.round import TECHNIQUE, Round
-from edgeopt.tflite.pairing import pair_weights
+from edgeopt.tflite.activations import computed, matched
+from edgeopt.tflite.model import Operator
+from edgeopt.tflite.pairing import Pair as LayerPair
+from edgeopt.tflite.pairing import Pairing, pair_weights
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.stored_weights import layers, stored_bias, stored_weights
 from edgeopt.vocabulary import Promise, Property, StepRecord, Variant
@@ -66,6 +74,22 @@ def cnn() -> Pair:
     return _pair(keras.Model(inputs, layers.Dense(5, name="head")(x)), images)
 
 
+@pytest.fixture(scope="module")
+def residual() -> Pair:
+    """A convolution, a branch of two that is added to it, and a Dense layer behind a mean."""
+    keras = load("tf_keras")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = layers.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(inputs)
+    y = layers.Conv2D(8, 3, padding="same", activation="relu", name="one")(x)
+    y = layers.Conv2D(8, 3, padding="same", name="two")(y)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, y])))
+    random = np.random.default_rng(0)
+    images = random.normal(size=(400, 8, 8, 2)).cumsum(1).cumsum(2).astype(np.float32) / 8
+    return _pair(keras.Model(inputs, layers.Dense(5, name="head")(x)), images)
+
+
 def _lowered(pair: Pair, bits: int) -> Pair:
     """The same with all weights in so many bits, to the nearest integers."""
     return replace(pair, quantized=stored_in(pair.floating, pair.quantized, dict.fromkeys(_names(pair), bits)))
@@ -95,6 +119,65 @@ def test_outputs_come_nearer_to_the_float_models(cnn: Pair, method: str) -> None
         assert layer.after is not None
         assert layer.after <= layer.before
         assert bool(layer.trace) == (method == "adaround")
+
+
+def test_layers_of_a_block_make_up_for_one_another(residual: Pair) -> None:
+    low = _lowered(residual, 2)
+    alone, found = (
+        round_file(low.floating, low.quantized, low.samples, Settings(method, iterations=400))
+        for method in ("gptq", "brecq")
+    )
+    assert found.after < alone.after
+    block = found.blocks[-1]
+    assert len(block.names) == 2
+    assert block.after < 0.95 * block.before
+    assert [np.abs(values).max() for values in _integers(found.content)] == [1, 1, 1, 1]
+    assert (_integers(found.content)[1] != _integers(alone.content)[1]).any()
+    # Nothing to choose of eight bits, nor of weights that have to stay equal.
+    assert not round_file(low.floating, residual.quantized, low.samples, Settings("brecq")).blocks
+    assert not round_file(low.floating, low.quantized, low.samples, Settings("brecq", clustered=True)).blocks
+
+
+def test_a_block_is_computed_as_the_file_computes_it(cnn: Pair, residual: Pair) -> None:
+    for pair, expected in (
+        (cnn, [["CONV_2D", "DEPTHWISE_CONV_2D"], ["FULLY_CONNECTED", "FULLY_CONNECTED"]]),
+        (residual, [["CONV_2D"], ["CONV_2D", "CONV_2D", "ADD"]]),
+    ):
+        low = _lowered(pair, 3)
+        pairing = pair_weights(low.floating, low.quantized)
+        every = {one.quantized.operator.index: one for one in pairing.pairs}
+        found = list(blocks(pairing.quantized.main, every))
+        assert [[operator.name for operator in block] for block in found][: len(expected)] == expected
+        for block in found:
+            weights = {o.index: _known(pairing, every[o.index]) for o in block if o.index in every}
+            made = reconstruct(
+                low.floating, low.quantized, block, weights, low.samples, low.samples, iterations=1, seed=0
+            )
+            assert made is not None
+            assert made[1] == pytest.approx(_block_error(pairing, low, block), rel=0.1)
+            assert made[0] == {}
+
+
+def _known(pairing: Pairing, pair: LayerPair) -> Weights:
+    """A layer as the file has it, which is to stay so."""
+    lies, stored = layout(pairing.quantized.main, pair.quantized.operator, pair.quantized.weight), pairing.stored(pair)
+    assert lies is not None
+    shape = lies.groups, lies.rows
+    steps = np.broadcast_to(stored.scales.astype(np.float64), lies.groups * lies.rows).reshape(*shape, 1)
+    bias = stored_bias(pairing.quantized, pair.quantized)
+    biases = np.zeros(shape) if bias is None else bias.reshape(shape)
+    now = Rounded(lies.matrix(stored.values).astype(np.float64), steps, (biases,))
+    return Weights(lies.matrix(pairing.float_weights(pair)).astype(np.float64), now, lies, Grid.of(3), fixed=True)
+
+
+def _block_error(pairing: Pairing, pair: Pair, block: Sequence[Operator]) -> float:
+    end = pairing.quantized.main.tensors[block[-1].outputs[0]]
+    names = {theirs: ours for ours, theirs in matched(computed(pairing.floating), computed(pairing.quantized)).items()}
+    wanted = next(tensor.index for tensor in computed(pairing.floating) if tensor.name == names[end.name])
+    with arrivals(pair.floating, [wanted]) as ours, arrivals(pair.quantized, [end.index]) as theirs:
+        both = [[each.values(batch.inputs)[0] for each in (ours, theirs)] for batch in pair.samples.batches(32)]
+    real, made = (np.concatenate(each) for each in zip(*both))
+    return float(np.mean(np.square(real - made)) / real.var())
 
 
 def test_each_layer_is_rounded_for_what_arrives_after_those_before_it(cnn: Pair) -> None:

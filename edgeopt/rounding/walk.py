@@ -17,10 +17,12 @@ from edgeopt.errors import DataError
 from edgeopt.repairing import closeness
 from edgeopt.rounding import softmaxed, tables
 from edgeopt.rounding.adaround import Activation
+from edgeopt.rounding.blocks import Weights, blocks, computable, reconstruct
 from edgeopt.rounding.evidence import gather, joined
 from edgeopt.rounding.fitting import Rounded, Use, error, fit
 from edgeopt.rounding.grid import Grid
 from edgeopt.rounding.layout import LINEAR, Layout, layout
+from edgeopt.tflite.model import Operator
 from edgeopt.tflite.pairing import Pair, Pairing, pair_weights
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.stored_weights import STORED_BITS, StoredWeights, layers, stored_bias, stored_weights, with_weights
@@ -35,6 +37,10 @@ _LARGEST_BIAS = 2.0**30
 _TWO_BITS = "FULLY_CONNECTED"
 # Inputs whose covariance is kept: 128 MB in 64 bits.
 MOST_COLUMNS = 4096
+# Layers by gptq, then their integers block by block.
+BLOCKWISE = "brecq"
+# Bits below which there is something to choose together.
+_FEW_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Settings:
     """How to round.
 
     Attributes:
-        method: one of `fitting.METHODS`.
-        iterations: of adaround.
+        method: one of `fitting.METHODS`, or BLOCKWISE.
+        iterations: of adaround and BLOCKWISE.
         sparse, clustered: zeros stay zeros, equal weights stay equal.
         by_activations: see `gptq.round_rows`.
         task: key of TASKS that was said; None where the samples have to tell.
@@ -57,6 +63,11 @@ class Settings:
     sparse: bool = False
     clustered: bool = False
     seed: int = 0
+
+    @property
+    def by_layer(self) -> str:
+        """How each layer is rounded alone."""
+        return "gptq" if self.method == BLOCKWISE else self.method
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,20 @@ class LayerResult:
 
 
 @dataclass(frozen=True)
+class BlockResult:
+    """What became of layers that were chosen together.
+
+    Attributes:
+        names: of the tensors that they write.
+        before, after: squared error of the block's output as a share of its variance, on samples held out.
+    """
+
+    names: tuple[str, ...]
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of a file.
 
@@ -95,6 +120,7 @@ class Result:
         before, after: squared error of the file's outputs as a share of their variance, on the samples held out.
         samples, held: how many it was fitted on, and how many not.
         kept_as_it_was: nothing brought the outputs nearer.
+        blocks: those whose integers were chosen together.
     """
 
     content: bytes
@@ -104,6 +130,7 @@ class Result:
     samples: int
     held: int
     kept_as_it_was: bool = False
+    blocks: tuple[BlockResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +189,8 @@ def round_file(
     content = quantized
     for table in tables.tables(pairing.floating, pairing.quantized):
         content, results[table.name] = _looked_up(content, table, chosen)
+    ends = _block_ends(pairing, jobs) if settings.method == BLOCKWISE and not settings.clustered else {}
+    together = []
     for done, job in enumerate(jobs):
         progress.tell(TASK, done, len(jobs), f"{_short(job.name)}, on {len(fit_part)} samples")
         rounded, result = _rounded(pairing, floating, content, job, fit_part, held_part, settings, (done, len(jobs)))
@@ -170,6 +199,11 @@ def round_file(
             results[pair.name] = replace(result, name=pair.name, kind=pair.quantized.operator.name)
         if rounded is not None:
             content = _written(content, job, rounded)
+        # What comes after it makes up for what is left.
+        if job.tensor in ends:
+            progress.tell(TASK, done, len(jobs), f"up to {_short(job.name)} together")
+            content, block = _in_block(floating, content, ends[job.tensor], fit_part, held_part, settings)
+            together += [block] if block is not None else []
     progress.tell(TASK, len(jobs), len(jobs))
     before = output_error(floating, quantized, held_part, logits=logits)
     after = before if content == quantized else output_error(floating, content, held_part, logits=logits)
@@ -182,6 +216,7 @@ def round_file(
         samples=len(fit_part),
         held=len(held_part),
         kept_as_it_was=worse,
+        blocks=() if worse else tuple(together),
     )
 
 
@@ -300,7 +335,7 @@ def _is_softmaxed(pairing: Pairing, job: _Job, settings: Settings) -> bool:
     """Whether a layer writes what a softmax gets, and each of its units may have a covariance of its own."""
     lies = job.uses[0][1]
     alone = len(job.uses) == 1 and lies.groups == 1 and lies.rows > 1 and job.stored.axis is not None
-    if not alone or settings.clustered or settings.method == "adaround":
+    if not alone or settings.clustered or settings.by_layer == "adaround":
         return False
     if not softmaxed.affordable(lies.rows, lies.columns):
         return False
@@ -349,7 +384,7 @@ def _rounded(
         job.uses,
         fit_part,
         held_part,
-        with_rows=job.softmaxed or settings.method == "adaround",
+        with_rows=job.softmaxed or settings.by_layer == "adaround",
         seed=settings.seed,
     )
     held, heed = [one.held for one in evidence], softmaxed.counts if job.softmaxed else None
@@ -361,7 +396,7 @@ def _rounded(
             job.weights,
             joined(evidence[0].fitted),
             job.grid,
-            method=settings.method,
+            method=settings.by_layer,
             zeros=zeros,
             block=job.stored.block,
             by_activations=settings.by_activations,
@@ -372,7 +407,7 @@ def _rounded(
             uses,
             evidence,
             job.grid,
-            method=settings.method,
+            method=settings.by_layer,
             together=job.stored.axis is None,
             zeros=zeros,
             block=job.stored.block,
@@ -393,6 +428,64 @@ def _rounded(
     if after < before:
         return found, result
     return None, replace(result, after=before, reason="its error did not fall")
+
+
+@dataclass(frozen=True)
+class _BlockJob:
+    """Operators, and the weights of theirs by operator; those of `fixed` tensors stay as they are."""
+
+    operators: tuple[Operator, ...]
+    jobs: Mapping[int, _Job]
+    fixed: frozenset[int]
+
+
+def _block_ends(pairing: Pairing, jobs: Sequence[_Job]) -> dict[int, _BlockJob]:
+    """Returns the blocks whose integers may be chosen together, by the weights after which that is done."""
+    free = {job.tensor for job in jobs if job.grid.highest < Grid.of(_FEW_BITS).highest}
+    alone = [job for job in _jobs(pairing, None)[0] if len(job.uses) == 1 and not job.stored.block]
+    every = [job for job in alone if computable(job.uses[0][1])]
+    of = {job.uses[0][0].quantized.operator.index: job for job in every}
+    found = {}
+    for block in blocks(pairing.quantized.main, {index for index, job in of.items() if job.tensor in free}):
+        own = [operator.index for operator in block if operator.name in LINEAR]
+        if all(index in of for index in own):
+            known = {index: of[index] for index in own}
+            last = [job.tensor for job in jobs if job.tensor in {one.tensor for one in known.values()}][-1]
+            found[last] = _BlockJob(block, known, frozenset(job.tensor for job in known.values()) - free)
+    return found
+
+
+def _in_block(
+    floating: bytes, content: bytes, block: _BlockJob, fit_part: Part, held_part: Part, settings: Settings
+) -> tuple[bytes, BlockResult | None]:
+    """Returns the file with the integers of a block chosen together, and what became of it; None where it is as was."""
+    found = reconstruct(
+        floating,
+        content,
+        block.operators,
+        {i: _to_choose(content, job, settings, fixed=job.tensor in block.fixed) for i, job in block.jobs.items()},
+        fit_part,
+        held_part,
+        iterations=settings.iterations,
+        seed=settings.seed,
+    )
+    if found is None or found[2] >= found[1]:
+        return content, None
+    for index, rounded in found[0].items():
+        content = _written(content, block.jobs[index], _with_room_for_biases(block.jobs[index], rounded))
+    return content, BlockResult(tuple(job.name for job in block.jobs.values()), found[1], found[2])
+
+
+def _to_choose(content: bytes, job: _Job, settings: Settings, *, fixed: bool) -> Weights:
+    return Weights(
+        real=job.weights,
+        now=_now(content, job),
+        lies=job.uses[0][1],
+        grid=job.grid,
+        zeros=job.weights == 0 if settings.sparse else None,
+        own_scales=job.stored.axis is not None,
+        fixed=fixed,
+    )
 
 
 def _with_room_for_biases(job: _Job, rounded: Rounded) -> Rounded:

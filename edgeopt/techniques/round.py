@@ -37,9 +37,10 @@ class Round(Step):
     method: str = option(
         "gptq",
         "Gptq lets each weight make up for the rounding of those before it; adaround learns whether each goes up or "
-        "down, which is slower; nearest takes the nearest integers, and chooses scales and biases.",
-        choices=("gptq", "adaround", "nearest"),
-        tried=("gptq", "adaround"),
+        "down, which is slower; brecq learns it of the layers of a block together, beginning with gptq's; nearest "
+        "takes the nearest integers, and chooses scales and biases.",
+        choices=("gptq", "adaround", "brecq", "nearest"),
+        tried=("gptq", "brecq"),
     )
     layers: tuple[str, ...] = option(
         (), "Only these: names of tensors, parts of them, operators (CONV_2D) or globs.", metavar="NAME"
@@ -49,7 +50,7 @@ class Round(Step):
     act_order: bool = option(
         True, "Gptq rounds the columns with the largest inputs first; else in the order in which they are stored."
     )
-    iterations: int = option(1000, "Steps of adaround for each layer.", low=20, high=1_000_000)
+    iterations: int = option(1000, "Steps of adaround for each layer, of brecq for each block.", low=20, high=1_000_000)
 
 
 def apply(
@@ -130,6 +131,9 @@ def _notes(found: Result, carried: Carried) -> Iterator[str]:
         yield f"nothing was rounded: {reasons}"
     elif found.kept_as_it_was:
         yield "the outputs came no nearer to the float model's: the weights are those of before"
+    for block in found.blocks:
+        names = ", ".join(name.rpartition(";")[2] for name in block.names)
+        yield f"{names} together: error {block.before:.2%} → {block.after:.2%}"
     if Property.CLUSTERED in carried.properties:
         yield "equal weights stay equal: only scales and biases were chosen"
 
