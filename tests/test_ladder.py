@@ -320,7 +320,7 @@ def test_a_loss_that_chance_leaves_open_is_looked_into_where_these_samples_can_s
     int8, cut = scored("int8", INT8_BYTES, -0.8, 0.1, 1.0), scored("cut.int4", INT8_BYTES // 2, -1.5, 0.5, 2.5)
     found = doubt(of(int8, cut), int8)
     assert found == Doubt(
-        "on 667 samples cut.int4 loses 0.5 points, and chance does not rule out 2.5 points; about "
+        "on 667 samples cut.int4 loses 0.5 points, and chance does not rule out a loss of 2.5 points; about "
         f"{667 * (2.0 / 0.5) ** 2:,.0f} samples would show it to be within 1 point",
         can_be_shown=True,
         is_near=False,
@@ -328,6 +328,9 @@ def test_a_loss_that_chance_leaves_open_is_looked_into_where_these_samples_can_s
     # What is made on the next rungs begins at the base, which is too large as well.
     assert lacking(of(int8, cut), int8, in_doubt=True) == {Gain.QUALITY, Gain.BYTES}
     assert lacking(of(int8, cut), int8, in_doubt=False) == frozenset()
+    gained = doubt(of(int8, scored("gained", INT8_BYTES // 2, -1.9, -0.3, 1.3)), int8)
+    assert gained is not None
+    assert "gained gains 0.3 points, and chance does not rule out a loss of 1.3 points; about" in gained.words
     # Where plain integers change too many answers to show anything, nothing does.
     noisy = replace(int8, drop=Difference(0.1, 0.5, -1.4, 1.6))
     unshown = doubt(of(noisy, cut), noisy)

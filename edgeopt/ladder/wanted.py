@@ -8,7 +8,7 @@ from edgeopt.report import Report
 from edgeopt.report.verdict import broken
 from edgeopt.report.words import Numbers
 from edgeopt.statistics import samples_to_show
-from edgeopt.vocabulary import Gain, Variant
+from edgeopt.vocabulary import Difference, Gain, Variant
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def doubt(report: Report, base: Variant) -> Doubt | None:
     drop, metric, name = min(drops, key=lambda one: one[0].most)
     numbers, half = Numbers.of(report), drop.most - drop.value
     words = (
-        f"on {metric.samples:,} samples {name} loses {numbers.loss(drop.value)}, and chance does not rule out "
-        f"{numbers.loss(drop.most)}"
+        f"on {metric.samples:,} samples {name} {numbers.moved(Difference(drop.value))}, and chance does not rule out "
+        f"a loss of {numbers.loss(drop.most)}"
     )
     needed = samples_to_show(half, metric.samples, limit - drop.value)
     if needed is not None:
