@@ -397,22 +397,27 @@ def test_a_function_of_all_heads_wants_labels_that_are_theirs(own: Path) -> None
         aims_of(model, {"x": X, "y_plase": X}, chosen)
 
 
-def test_the_code_of_a_compiled_loss_is_the_user_s_to_bring(own: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("registered", [False, True])
+def test_the_code_of_a_compiled_loss_is_the_user_s_to_bring(own: Path, tmp_path: Path, registered: bool) -> None:
     keras = load("keras")
     from own_losses import each  # type: ignore[import-not-found]
 
     x = keras.Input((6,), name="x")
     model = keras.Model(x, keras.layers.Dense(3, name="out")(x))
-    model.compile("sgd", loss=each)
+    # As it is, and registered, whose package the file says before its name.
+    model.compile("sgd", loss=keras.saving.register_keras_serializable("mine")(each) if registered else each)
     model.save(tmp_path / "model.keras")
+    for library in (keras, load("tf_keras")):
+        objects = library.saving.get_custom_objects()
+        for key in [key for key in objects if key.rpartition(">")[2] == "each"]:
+            del objects[key]
     found = load_model(tmp_path / "model.keras")
     arrays = {"x": X, "y": X[:, :3]}
     with pytest.raises(ConfigError, match=r"the loss 'each' that the model was compiled with, got no code.*--custom-"):
         aims_of(found.keras, arrays, compiled=found.compiled)
     found = load_model(tmp_path / "model.keras", custom_objects=own)
-    assert aims_of(found.keras, arrays, compiled=found.compiled).notes == (
-        "loss: each, as the model was compiled with",
-    )
+    (note,) = aims_of(found.keras, arrays, compiled=found.compiled).notes
+    assert note == f"loss: {'mine>' * registered}each, as the model was compiled with"
 
 
 def test_labels_of_another_size_than_the_output() -> None:

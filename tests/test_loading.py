@@ -569,6 +569,24 @@ def test_a_lambda_of_a_trusted_author_is_bridged(lambdas, file):
     mark.unlink()
 
 
+def test_a_lambda_that_calls_a_function_of_the_users_file_is_no_code(tmp_path):
+    own = tmp_path / "my_functions.py"
+    own.write_text("def apart(pair):\n    x, y = pair\n    return (x - y) * (x - y)\n")
+    functions = {}
+    exec(own.read_text(), functions)
+    a, b = keras.Input((3,)), keras.Input((3,))
+    apart = keras.layers.Lambda(functions["apart"], output_shape=(3,), name="apart")([a, b])
+    model = keras.Model([a, b], keras.layers.Dense(2)(apart))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(
+        ModelError, match=r"Lambda layer 'apart' that calls the function apart, of which it holds no cod"
+    ):
+        load_model(tmp_path / "m.keras")
+    loaded = load_model(tmp_path / "m.keras", custom_objects=own)
+    x = [np.float32([[1, 2, 3]]), np.float32([[3, 2, 0]])]
+    np.testing.assert_allclose(loaded.keras(x), model(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("file", ["three.keras", "two.keras"])
 def test_a_config_that_names_other_modules_imports_none(folder, tmp_path, file):
     (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
@@ -585,6 +603,17 @@ def test_a_config_that_names_other_modules_imports_none(folder, tmp_path, file):
     ("part", "message"),
     [
         ({"class_name": "Lambda", "config": {"name": "deep"}}, r"contains a Lambda layer 'deep'"),
+        (
+            {
+                "class_name": "Lambda",
+                "config": {"name": "l", "function": {"class_name": "function", "module": "os", "config": "system"}},
+            },
+            r"Lambda layer 'l': Python code",
+        ),
+        (
+            {"class_name": "Lambda", "config": {"name": "l", "function": "known", "function_type": "function"}},
+            r"Lambda layer 'l': Python code",
+        ),
         ({"class_name": "__lambda__", "config": {"value": ""}}, r"contains a Lambda layer '__lambda__'"),
         (
             {"class_name": "function", "module": "os", "config": "system", "registered_name": "function"},

@@ -135,7 +135,7 @@ def load_model(
     if source.format == "savedmodel":
         return _saved_model(path, trust, probe)
     if not trust:
-        safety.check_config(source.config, path)
+        safety.check_config(source.config, path, known)
         safety.check_known(source.config, path, known)
     keras_version = 3 if source.format.startswith("keras3") else 2
     model = _read(source, keras_version, trust)

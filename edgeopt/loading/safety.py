@@ -48,17 +48,23 @@ _REACHING_OUT = frozenset(
 )
 
 
-def check_config(config: Mapping[str, Any], path: Path) -> None:
+def check_config(config: Mapping[str, Any], path: Path, known: Collection[str] = ()) -> None:
     """Raises ModelError where a model's config holds Python code, or operations that do more than compute.
 
     Args:
         config: of the model, as it stands in the file.
         path: of the file, for the message.
+        known: names of the user's own functions, which a Lambda layer may call by name.
     """
     for part in _objects(config):
         name, settings = str(part.get("class_name")), part.get("config")
         own = name if not isinstance(settings, Mapping) else settings.get("name", name)
-        if name in ("Lambda", "__lambda__"):
+        if name == "Lambda" and (called := _called(settings)) and called.rpartition(">")[2] not in known:
+            raise ModelError(
+                f"{path} contains a Lambda layer {own!r} that calls the function {called}, of which it holds no code. "
+                "Try --custom-objects FILE.py with the Python file that defines it."
+            )
+        if name == "__lambda__" or (name == "Lambda" and not _called(settings)):
             raise ModelError(
                 f"{path} contains a Lambda layer {own!r}: Python code of the file's author, which opening it would "
                 "run. Try --trust if you trust its author, or replace it by a layer (keras.ops work in a model as "
@@ -131,6 +137,18 @@ def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _objects(item)
+
+
+def _called(settings: Any) -> str:
+    """Returns the name of the function that a Lambda layer calls; "" where it holds code, as all of Keras 2 do."""
+    settings = settings if isinstance(settings, Mapping) else {}
+    function = settings.get("function")
+    # A shape or mask may be code too.
+    others = any(isinstance(settings.get(key), Mapping) for key in ("output_shape", "mask"))
+    if others or not isinstance(function, Mapping):
+        return ""
+    named = function.get("class_name") == "function" and function.get("module") == "builtins"
+    return str(function.get("config") or "") if named else ""
 
 
 def _foreign(part: Mapping[str, Any], known: Collection[str]) -> str | None:

@@ -107,6 +107,7 @@ def _shape(values: Any) -> str:
 
 
 def _registered(name: str) -> Any:
+    name = name.rpartition(">")[2]  # as it is registered, the file says its package before it
     for library in ("tf_keras", "keras"):
         objects: Mapping[str, Any] = load(library).saving.get_custom_objects()
         for key, value in objects.items():
