@@ -116,6 +116,23 @@ def test_what_works_on_the_last_axis_needs_no_wrapper_for_steps(library):
     np.testing.assert_allclose(np.asarray(model(x)), np.asarray(bridged(x)), atol=1e-6)
 
 
+def test_what_a_layer_adds_to_the_loss_is_added_over_there_too():
+    @keras.saving.register_keras_serializable("tests")
+    class Small(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(ops.mean(ops.square(x)))
+            return x
+
+    x = keras.Input((4,))
+    model = scrambled(keras.Model(x, Small()(L.Dense(3)(x))))
+    bridged, _ = keras_bridge.to_keras2(model)
+    for _ in range(2):  # a call's losses are of that call alone
+        value = np.random.default_rng(0).random((5, 4)).astype("float32")
+        expected = np.square(model(value)).mean()
+        bridged(value)
+        assert [float(loss) for loss in bridged.losses] == pytest.approx([expected])
+
+
 def test_recurrent_layers_and_their_states():
     a, b = keras.Input((6, 4)), keras.Input((5, 4))
     _, h, c = L.LSTM(3, return_state=True)(a)

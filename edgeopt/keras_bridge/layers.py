@@ -156,7 +156,11 @@ def classes() -> SimpleNamespace:
                 kwargs["training"] = training
             if mask is not None and self.layer._call_has_mask_arg:
                 kwargs["mask"] = mask
-            return self.layer(inputs, *args, **kwargs)
+            self.layer._clear_losses()
+            result = self.layer(inputs, *args, **kwargs)
+            for loss in self.layer.losses:  # of add_loss, and of regularizers
+                self.add_loss(loss)
+            return result
 
         def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
             return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
