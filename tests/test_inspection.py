@@ -192,6 +192,16 @@ def test_predicted_sizes_are_near_those_of_conversion(build: Any, technique: str
     assert _predicted_bytes(verdict.gain) == pytest.approx(len(compact(models.convert(build, scheme))), rel=0.2)
 
 
+@pytest.mark.parametrize("build", [models.cnn, models.dense])
+def test_a_file_of_float16_weights_is_converted_as_its_float32_twin(build: Any, folder: Path) -> None:
+    half, whole = (_inspect(folder, build, scheme) for scheme in ("float16", "float32"))
+    # Operators that widen the weights are left in.
+    assert half.facts.float_bytes == pytest.approx(whole.size_bytes, rel=0.1)
+    assert _advice(half)["int8"].possible
+    expected = _predicted_bytes(_advice(whole)["int8"].gain)
+    assert _predicted_bytes(_advice(half)["int8"].gain) == pytest.approx(expected, rel=0.2)
+
+
 SCHEMES_ADVISED = (
     *("float16", "dynamic", "int8", "int16x8"),
     *("int4", "int4x16", "int4-weights", "int4-block32", "int2"),

@@ -684,6 +684,12 @@ def test_hdf5_files_that_point_elsewhere_or_claim_too_much(tmp_path):
         load_model(tmp_path / "huge.h5")
 
 
+def test_who_gives_an_onnx_file_is_told_what_takes_it(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(bytes(range(256)))
+    with pytest.raises(ModelError, match=r"got .*m.onnx.* Try the model that it was exported from; a PyTorch one .*"):
+        load_model(tmp_path / "m.onnx")
+
+
 def test_a_pickle_under_a_models_name_is_not_read(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -195,10 +195,12 @@ def _model_facts(file: FileFacts, form: Format) -> ModelFacts:
             channels = kernel.shape[-1 if operator.kind == "depthwise" else 0] if scaled and kernel.shape else 0
             macs = operator.macs * kernel.elements // elements
             found.append(WeightFacts(operator.kind, kernel.elements, macs, part, channels))
+    # Weights in float16 are widened on loading, and the file goes into every scheme as its float32 twin does.
+    widened = 0 if file.is_quantized else 2 * sum(t.elements for t in file.weights if t.dtype == "float16")
     return ModelFacts(
         untrainable=f"a {form.suffix} cannot be trained: start from the Keras model",
-        quantized="" if file.computes.startswith("float32") else file.computes,
-        float_bytes=file.size_bytes,
+        quantized=file.computes if file.is_quantized else "",
+        float_bytes=file.size_bytes + widened,
         parameters=file.parameters,
         tensors=sum(t.is_parameter for t in file.weights),
         zeros=file.sparsity or 0.0,

@@ -68,9 +68,7 @@ def identify(path: Path) -> Source:
         return _hdf5(path)
     if head[4:8] == b"TFL3":
         return Source(path, "tflite")
-    raise ModelError(
-        f"Expected {EXPECTED}, got {path}, which {_looks_like(head)}. Try the file that model.save() wrote."
-    )
+    raise ModelError(f"Expected {EXPECTED}, got {path}, which {_looks_like(head)}. Try {_what_to_give(path)}.")
 
 
 def extension_note(source: Source) -> tuple[str, ...]:
@@ -193,6 +191,15 @@ def _check_links(content: Any, path: Path) -> None:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _what_to_give(path: Path) -> str:
+    if path.suffix.lower() == ".onnx":
+        return (
+            "the model that it was exported from; a PyTorch one comes in by `edgeopt import-torch`, and evaluate, "
+            "benchmark, compare and inspect take the .onnx itself"
+        )
+    return "the file that model.save() wrote"
 
 
 def _looks_like(head: bytes) -> str:
