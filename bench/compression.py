@@ -237,13 +237,15 @@ def _section(results: list[dict[str, Any]]) -> list[str]:
     teacher = next(result for result in results if result["row"] == "teacher")
     metric = teacher["metric"]
     epochs, augment = (statistics.mode(result[key] for result in results) for key in ("epochs", "augment"))
+    timed = f", {teacher['latency_ms']:.3f} ms" if "latency_ms" in teacher else ""
     intro = (
         f"Teacher `{teacher['teacher']}`: {metric['value']:.2%} ({metric['low']:.2%} to {metric['high']:.2%}, "
-        f"{metric['samples']:,} samples), {teacher['size_bytes']:,} bytes in float32, {teacher['macs']:,} MACs, "
-        f"{teacher.get('latency_ms', 0):.3f} ms. {epochs} epochs a step where the row says no other number; ours with "
-        f"`--augment {augment}`, by hand on the samples as they are, as the tutorials do. Timed on "
-        f"{teacher.get('timed_on', 'no machine yet')}."
+        f"{metric['samples']:,} samples), {teacher['size_bytes']:,} bytes in float32, {teacher['macs']:,} MACs{timed}. "
+        f"{epochs} epochs a step where the row says no other number; ours with `--augment {augment}`"
     )
+    if any(result["how"] == "by hand" for result in results):
+        intro += ", by hand on the samples as they are, as the tutorials do"
+    intro += f". Timed on {teacher['timed_on']}." if timed else ". Not timed."
     rows = []
     for title in ROWS:
         for how in ("ours", "by hand"):
