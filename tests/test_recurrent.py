@@ -90,7 +90,10 @@ def test_recurrent_layers_are_trained_and_converted(
     file = facts_of(Converter(load_model(done.model), options).to_bytes(scheme))
     found = TECHNIQUES[planned.technique].check(planned.step, done.record, file)
     assert found
-    assert all(promise.kept for promise in found), found
+    # Of a loop the file does not tell how often it runs.
+    uncounted = [promise.kind for promise in found if promise.kept is None]
+    assert uncounted == ["multiply-accumulates"] * step.startswith("distill")
+    assert all(promise.kept for promise in found if promise.kept is not None), found
     if step.startswith("qat"):  # unrolled, both directions would be twenty times as large
         assert [one.name for one in file.operators].count("UNIDIRECTIONAL_SEQUENCE_LSTM") == 2
 

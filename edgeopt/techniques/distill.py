@@ -132,8 +132,12 @@ def apply(step: Distill, model: Any, data: Dataset, carried: Carried) -> tuple[A
 
 def check(step: Distill, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file."""
-    found = {_MACS: file.macs, _PARAMETERS: file.parameters}
-    return tuple(promise.found(found[promise.kind]) for promise in record.promises)
+    from edgeopt.techniques import in_file
+
+    return tuple(
+        in_file.multiplied(promise, file) if promise.kind == _MACS else promise.found(file.parameters)
+        for promise in record.promises
+    )
 
 
 def predict(step: Distill, facts: ModelFacts) -> Prospect:

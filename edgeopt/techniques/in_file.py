@@ -1,13 +1,13 @@
-"""Kernels by their Keras names and a file's facts go in; the stored tensors that they became come out."""
+"""Kernels by their Keras names and a file's facts go in; the stored tensors that they became, and MACs, come out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeopt.vocabulary import StoredWeight
+from edgeopt.vocabulary import Promise, StoredWeight
 
 if TYPE_CHECKING:
     from edgeopt.formats.contract import FileFacts
@@ -55,3 +55,11 @@ def left_out(file: FileFacts, sought: Sequence[Sought], found: Sequence[StoredWe
         return frozenset()
     left = {tensor.elements for tensor in weights if tensor not in found}
     return frozenset(k.path for k, tensor in zip(sought, found) if tensor is None and k.elements not in left)
+
+
+def multiplied(promise: Promise, file: FileFacts) -> Promise:
+    """Returns a promise of multiply-accumulates as the file computes; of one with loops there is nothing to hold."""
+    if any(operator.name == "WHILE" for operator in file.operators):
+        note = "the file computes in a loop, whose rounds it does not tell: not counted"
+        return replace(promise, measured=None, kept=None, note=note)
+    return promise.found(file.macs)

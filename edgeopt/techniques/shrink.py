@@ -195,10 +195,12 @@ def cut_out(
 
 def check(step: Shrink, record: StepRecord, file: FileFacts) -> tuple[Promise, ...]:
     """Returns the promises as measured in a converted file; that of the latency stays as it was timed."""
+    from edgeopt.techniques import in_file
+
     found = []
     for promise in record.promises:
         if promise.kind == _MACS:
-            promise = promise.found(file.macs)
+            promise = in_file.multiplied(promise, file)
         elif promise.kind == _PARAMETERS:
             promise = promise.found(file.parameters, slack=_CONVERTERS_OWN)
         elif promise.kind == _BYTES and (stored := _int8_bytes(file)):
