@@ -20,7 +20,7 @@ from edgeopt.tasks import TASKS
 from edgeopt.tasks.losses import LOSSES, Compiled, Goal, LossSpec, by_output, canonical, said
 from edgeopt.training import fit
 from edgeopt.training.imitation import Manner, as_odds, soft_odds_losses
-from edgeopt.training.losses import keras_loss
+from edgeopt.training.losses import keras_loss, own_loss
 from edgeopt.training.objective import Objective, objective, spread_of
 
 RANDOM = np.random.default_rng(0)
@@ -395,6 +395,20 @@ def test_a_function_of_all_heads_wants_labels_that_are_theirs(own: Path) -> None
         aims_of(model, {"x": X}, chosen)
     with pytest.raises(DataError, match=r"for the outputs there, place, got some for 'plase'\. Did you mean 'place'"):
         aims_of(model, {"x": X, "y_plase": X}, chosen)
+
+
+def test_a_compiled_loss_gets_labels_as_keras_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf, seen = load("tensorflow"), []
+
+    def distance(labels: Any, outputs: Any) -> Any:
+        seen.append((labels.dtype, tuple(labels.shape)))
+        return tf.reduce_mean((labels - outputs) ** 2, axis=-1)
+
+    monkeypatch.setitem(load("keras").saving.get_custom_objects(), "distance_of_mine", distance)
+    loss = own_loss(LossSpec("distance_of_mine"))
+    loss(tf.constant([0, 1]), tf.constant([[0.5], [0.5]]))
+    loss(tf.constant([2, 1]), tf.constant([[0.5, 0.1, 0.2], [0.5, 0.1, 0.2]])[..., :2])
+    assert seen == [(tf.float32, (2, 1)), (tf.float32, (2,))]
 
 
 @pytest.mark.parametrize("registered", [False, True])

@@ -585,6 +585,8 @@ def test_a_lambda_that_calls_a_function_of_the_users_file_is_no_code(tmp_path):
     loaded = load_model(tmp_path / "m.keras", custom_objects=own)
     x = [np.float32([[1, 2, 3]]), np.float32([[3, 2, 0]])]
     np.testing.assert_allclose(loaded.keras(x), model(x), atol=1e-6)
+    save_keras3(loaded.keras, tmp_path / "again.keras")  # nor does what is made of it hold any
+    np.testing.assert_allclose(load_model(tmp_path / "again.keras", custom_objects=own).keras(x), model(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("file", ["three.keras", "two.keras"])

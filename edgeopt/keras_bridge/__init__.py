@@ -301,7 +301,9 @@ def _in_keras2(calls: Sequence[graph.Call], names: set[str], notes: list[str]) -
         raise configs.Unfit(f"its weights are already quantized by Keras ({layer.quantization_mode})")
     if graph.is_model(layer):
         raise configs.Unfit("it is a subclassed model: its graph is in its code")
-    if ours and kind == "Lambda":
+    # One that calls a function by name stays what it is: as a tf_keras layer its file would hold the code.
+    named = kind == "Lambda" and layer.function.__name__ != "<lambda>"
+    if ours and kind == "Lambda" and not named:
         function = tf_keras.layers.Lambda(layer.function, arguments=layer.arguments, name=call.name)
         return graph.Replacement(function, ())
     standard = standard_form(layer)
@@ -317,7 +319,7 @@ def _in_keras2(calls: Sequence[graph.Call], names: set[str], notes: list[str]) -
         if replacement is not None:
             return graph.Replacement(replacement, ())
     weights = [_value(weight) for weight in layer.weights]
-    if ours and kind not in KEPT and not any(_only_keras3_arguments(c) for c in calls):
+    if ours and kind not in KEPT and not named and not any(_only_keras3_arguments(c) for c in calls):
         try:
             config = {**layer.get_config(), "name": call.name}
             then: tuple[Any, ...] = ()

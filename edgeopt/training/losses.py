@@ -69,8 +69,19 @@ def own_loss(spec: LossSpec) -> Computed:
     if inspect.isclass(found):
         known = inspect.signature(found).parameters
         found = found(**{key: value for key, value in spec.settings.items() if key in known})
-    called = getattr(found, "call", found)
-    computed: Computed = called
+    called: Computed = getattr(found, "call", found)
+    return called if ":" in name else _as_keras_calls(called)
+
+
+def _as_keras_calls(loss: Computed) -> Computed:
+    """Returns a loss that a model was compiled with, which gets labels in the dtype and rank of outputs of one unit."""
+    tf = load("tensorflow")
+
+    def computed(targets: Any, outputs: Any) -> Any:
+        targets = tf.cast(targets, outputs.dtype)
+        one_unit = outputs.shape[-1] == 1 and targets.shape.rank == outputs.shape.rank - 1
+        return loss(targets[..., None] if one_unit else targets, outputs)
+
     return computed
 
 
