@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from edgeopt import formats, metrics, progress, runtimes, workers
-from edgeopt.data import bind, guessing
+from edgeopt.data import bind
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError, suggestion
 from edgeopt.formats import signatures
 from edgeopt.metrics import Rows, heads
@@ -214,7 +214,6 @@ def evaluate_here(
             (name,), outputs = names, ()
             everything = settled[name]
             value, table = used[name].value(everything), tables[name]
-            notes += guessing(part.of_output(name), value)
         return Evaluation(
             value,
             everything,

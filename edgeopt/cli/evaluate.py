@@ -56,6 +56,7 @@ def command(
       edgeopt evaluate model.int8.tflite --data data.npz --runtime tflite-runtime
     """
     import edgeopt
+    from edgeopt.data import guessing
     from edgeopt.metrics.breakdown import LARGEST_TABLE
     from edgeopt.tasks.finding import metric_said
 
@@ -90,7 +91,7 @@ def command(
         console.print(f"  {one.output}: {common.describe_metric(one.metric)}")
     if result.outputs:
         console.print("  outputs: their mean; an error counts as what it saves beside answering the labels' mean")
-    for note in result.notes:
+    for note in (*result.notes, *guessing(dataset.validation, result.metric)):
         console.print(f"  note: {note}")
     if details:
         tables = {"": result.breakdown} | {one.output: one.breakdown for one in result.outputs}
