@@ -406,7 +406,7 @@ def test_a_compiled_loss_gets_labels_as_keras_gives_them(monkeypatch: pytest.Mon
 
     monkeypatch.setitem(load("keras").saving.get_custom_objects(), "distance_of_mine", distance)
     loss = own_loss(LossSpec("distance_of_mine"))
-    loss(tf.constant([0, 1]), tf.constant([[0.5], [0.5]]))
+    loss(tf.constant([0, 1]), np.float32([[0.5], [0.5]]))
     loss(tf.constant([2, 1]), tf.constant([[0.5, 0.1, 0.2], [0.5, 0.1, 0.2]])[..., :2])
     assert seen == [(tf.float32, (2, 1)), (tf.float32, (2,))]
 

@@ -79,7 +79,7 @@ def _as_keras_calls(loss: Computed) -> Computed:
 
     def computed(targets: Any, outputs: Any) -> Any:
         targets = tf.cast(targets, outputs.dtype)
-        one_unit = outputs.shape[-1] == 1 and targets.shape.rank == outputs.shape.rank - 1
+        one_unit = outputs.shape[-1] == 1 and len(targets.shape) == len(outputs.shape) - 1
         return loss(targets[..., None] if one_unit else targets, outputs)
 
     return computed
