@@ -28,8 +28,11 @@ def require_free(path: Path, *, force: bool, made_by_us: str | None = None) -> N
     Args:
         path: the file or folder about to be written.
         force: the user's `--force`.
-        made_by_us: name of a marker file; a folder that holds it is our own earlier output and may be continued.
+        made_by_us: for a folder: name of a marker file; one that holds it is our own earlier output and may be
+            continued.
     """
+    if made_by_us and path.exists() and not path.is_dir():
+        raise ConfigError(f"Expected a folder to write into, got {path}, which is a file. Try another name.")
     if force or not path.exists():
         return
     if path.is_dir():

@@ -90,6 +90,9 @@ def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
         files.require_free(tmp_path, force=False, made_by_us=".edgeopt")
     (tmp_path / ".edgeopt").mkdir()
     files.require_free(tmp_path, force=False, made_by_us=".edgeopt")
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"Expected a folder to write into, got .*, which is a file. Try another"):
+            files.require_free(theirs, force=force, made_by_us=".edgeopt")
 
 
 def test_hashes(tmp_path: Path) -> None:
