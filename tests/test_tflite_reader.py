@@ -345,3 +345,22 @@ def _everything(content: bytes) -> str | None:
     except ModelError as error:
         return str(error)
     return None
+
+
+def wide() -> Any:
+    """Eight depthwise layers of 512 channels: next to no weights, and a scale and a zero point a channel."""
+    keras = frameworks.load("tf_keras")
+    x = image = keras.Input((2, 2, 512))
+    for _ in range(8):
+        x = keras.layers.DepthwiseConv2D(1, use_bias=False)(x)
+    return keras.Model(image, x)
+
+
+def test_a_cut_file_of_scales_alone_is_read() -> None:
+    from edgeopt.rounding.arrivals import cut
+
+    content = models.convert(wide, "int8")
+    few = cut(content, [read(content).main.operators[1].inputs[0]])
+    scales = sum(len(t.spec.quantization.scales) for t in read(few).main.tensors if t.spec.quantization)
+    # Of four bytes each; zero points of eight bytes each are one vector for all of them.
+    assert (4 + 8) * scales > 2 * len(few)

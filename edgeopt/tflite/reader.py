@@ -131,8 +131,9 @@ class _Reader:
         self._size = content.size
         # A memoryview, because struct unpacks from it faster than from an array.
         self._root = schema.Model.GetRootAs(content.data, 0)
-        # Shared vectors are legal, but one that is read over and over is a bomb.
-        self._left = 2 * min(self._size, LARGEST_FLATBUFFER) + 4096
+        # Shared vectors are legal, but one that is read over and over is a bomb. Zero points of all layers are one
+        # vector, twice as long as the scales of each: a file without weights may tell three times what it holds.
+        self._left = 4 * min(self._size, LARGEST_FLATBUFFER) + 4096
         self._dtypes = _names(schema.TensorType)
         self._builtins = _names(schema.BuiltinOperator)
         self._options = _names(schema.BuiltinOptions)
