@@ -355,7 +355,7 @@ RULES: tuple[Rule, ...] = (
         TRY,
         lambda k: k.over("int4_error", 25.0),
         "four bits leave 25 dB or more",
-        "{int4_error}, next to no loss with `round`; {graph}; smaller and no faster on CPUs",
+        "{int4_error}, next to no loss with `round`; {graph}; smaller, and slower on CPUs with XNNPACK",
         ("adaround", "gptq"),
     ),
     Rule(
