@@ -668,8 +668,9 @@ class Problem:
 
     Attributes:
         what: "component" (its error beside its spread), "step" (one step beside the 0 to 1 of a score), "classes"
-            (agreement), "score" (points lost) or "not-finite" (values).
-        output: where it shows.
+            (agreement), "score" (points lost), "not-finite" (values) or "whole-numbers" (of an input, the share that
+            becomes another one).
+        output: where it shows; "" where it is told of an input.
         measured: the number that `what` names, the worst of `components`.
         components: of the output, where only some are lost.
         cause: "input" or "output" (the step of its quantization alone does it), "range" (values that the calibration

@@ -12,6 +12,7 @@ import scored_models
 from command_line import edgeopt
 
 import edgeopt as api
+from edgeopt import frameworks
 from edgeopt.data import Part
 from edgeopt.errors import ConfigError, DataError, ModelError
 from edgeopt.evaluation import Predictor, evaluate
@@ -283,6 +284,33 @@ def test_what_a_graph_joins_is_found_behind_what_carries_it() -> None:
     }
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_rows_of_a_table_that_rounding_mistakes_for_one_another(tmp_path: Path, dtype: str) -> None:
+    """One array holds users and films; 300 numbers of users lie further apart than 255 steps."""
+    keras = frameworks.load("tf_keras")
+    layers = keras.layers
+    ids = layers.Input((2,), dtype=dtype, name="ids")
+    embedded = [layers.Embedding(300, 4)(ids[:, n]) for n in (0, 1)]
+    keras.Model(ids, layers.Dense(1)(layers.Concatenate()(embedded))).save(tmp_path / "films.keras")
+    x = np.random.default_rng(0).integers(0, [300, 20], (400, 2)).astype(dtype)
+    x[0] = 299
+    done = api.convert(tmp_path / "films.keras", tmp_path / "films.tflite", scheme="int8", data=(x, None))
+    assert done.fidelity is not None
+    if dtype == "int32":
+        assert done.fidelity.problems == ()
+        return
+    problem = done.fidelity.problems[0]
+    assert (problem.what, problem.input, problem.ways_out) == ("whole-numbers", "ids", ("integers", "dynamic"))
+    assert problem.measured > 0.4
+    assert words.problem(problem, done.fidelity).startswith(
+        "input 'ids' holds whole numbers, as rows of a table, and the rounding to its steps makes "
+        f"{100 * problem.measured:.1f} % of its values another one. Try one of: give the model an integer input"
+    )
+    done = api.convert(tmp_path / "films.keras", tmp_path / "d.tflite", scheme="dynamic", data=(x, None))
+    assert done.fidelity is not None
+    assert done.fidelity.problems == ()
+
+
 # --- where it is told ------------------------------------------------------------------------------------------------
 
 
@@ -314,7 +342,8 @@ def test_a_run_does_not_recommend_in_silence_what_has_lost_something(tmp_path: P
     """Of the small targets nothing is left, and the metric, in the unit of the large one, does not show it."""
     x, y = models.regression("targets")
     np.savez(tmp_path / "targets.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
-    words = ("--data", "targets.npz", "--max-drop", "50", "--scheme", "int8", "--scheme", "int8-float-io")
+    words = ("--data", "targets.npz", "--metric", "mse", "--max-drop", "50")
+    words += ("--scheme", "int8", "--scheme", "int8-float-io")
     shown = edgeopt("optimize", models.models() / "targets.h5", "-o", "run", *words, folder=tmp_path)
     assert shown.returncode == 0
     report = read_report(tmp_path / "run")

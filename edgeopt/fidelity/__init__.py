@@ -19,7 +19,7 @@ import numpy as np
 from edgeopt import comparison, formats, metrics, progress
 from edgeopt.errors import DataError
 from edgeopt.evaluation import Predictor, compared, in_threads, in_worker, required_for
-from edgeopt.fidelity.structure import input_grids, layouts, output_grids
+from edgeopt.fidelity.structure import input_grids, layouts, output_grids, whole_numbers
 from edgeopt.fidelity.sums import Sums, inputs_left, parts, worst
 from edgeopt.fidelity.verdict import Findings, Judged, Output, Precision, problems
 from edgeopt.metrics import Metric, Rows, heads
@@ -117,6 +117,7 @@ class _Piece:
     inputs: Mapping[str, Sums]
     outputs: Mapping[str, Sums]
     classes: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    mistaken: Mapping[str, float]
     rows: tuple[Rows, Rows] | None
     refusal: str
 
@@ -142,11 +143,13 @@ class _Pair:
         grids, self._grids_out, halved = _numbers(file)
         self._left, self._right = left, right
         self._outputs = comparison.paired_outputs(left, right)
-        self._layouts = layouts(read_once(reference))
+        floating = read_once(reference)
+        self._layouts = layouts(floating)
         ours, theirs = ([spec.name for spec in one.part.specs] for one in (left, right))
         named = set(ours) == set(theirs)
         pairs = zip(ours, ours if named else theirs)
         self.grids_in: dict[str, TensorSpec] = {name: grids[other] for name, other in pairs if other in grids}
+        self._whole = whole_numbers(floating) & set(self.grids_in)
         every = (*self.grids_in.values(), *self._grids_out.values())
         bits = min((8 * np.dtype(grid.dtype).itemsize for grid in every), default=0)
         self.precision = Precision(bits, "float32" if halved else "float16")
@@ -158,12 +161,18 @@ class _Pair:
 
     def of_rounded_inputs(self, batch: Batch) -> dict[str, np.ndarray]:
         """Returns what the float model makes of a batch whose inputs were rounded as the file rounds them."""
-        rounded = {
-            name: dequantize(quantize(values, grid), grid) if (grid := self.grids_in.get(name)) else values
-            for name, values in batch.inputs.items()
-        }
+        rounded = {name: self._rounded(name, values) for name, values in batch.inputs.items()}
         found = self._left.values(Batch(rounded, batch.labels))
         return {other: found[name] for name, other in self._outputs.items()}
+
+    def _rounded(self, name: str, values: np.ndarray) -> np.ndarray:
+        grid = self.grids_in.get(name)
+        return values if grid is None else dequantize(quantize(values, grid), grid)
+
+    def _mistaken(self, batch: Batch) -> dict[str, float]:
+        """Returns of inputs that the float model makes whole numbers of how many values of a batch become another."""
+        values = {name: batch.inputs[name] for name in self._whole}
+        return {name: len(v) * np.mean(np.trunc(v) != np.trunc(self._rounded(name, v))) for name, v in values.items()}
 
     def findings(self, values: Values) -> Findings:
         """Returns what one pass shows of `values`, by the file's names of outputs, beside the float model's."""
@@ -181,7 +190,8 @@ class _Pair:
             for name, grid in self.grids_in.items()
         )
         outputs = tuple(self._output(name, pieces) for name in self._outputs)
-        found = Findings(total, inputs, outputs, self._scored)
+        mistaken = {name: sum(piece.mistaken[name] for piece in pieces) / total for name in sorted(self._whole)}
+        found = Findings(total, inputs, outputs, self._scored, mistaken=mistaken)
         refusal = next((piece.refusal for piece in pieces if piece.refusal), "")
         if self._metric is None or refusal:
             return replace(found, notes=(f"not scored: {refusal}",) if refusal else ())
@@ -243,7 +253,7 @@ class _Pair:
                 )
             except DataError as error:
                 refusal = self._refused(error)
-        return _Piece(len(ours), inputs, outputs, classes, rows, refusal)
+        return _Piece(len(ours), inputs, outputs, classes, self._mistaken(ours), rows, refusal)
 
     def _are_targets(self, name: str, values: np.ndarray, batch: Batch) -> bool:
         """Whether the labels are the numbers that an output is to give."""

@@ -77,6 +77,22 @@ def output_grids(model: TFLiteModel) -> dict[str, TensorSpec]:
     return found
 
 
+def whole_numbers(model: TFLiteModel) -> frozenset[str]:
+    """Returns the float inputs of a float file whose values it makes whole numbers of: rows of a table, most likely."""
+    graph, found = model.main, set()
+    for start, spec in zip(graph.inputs, model.inputs):
+        carried, made = {start}, False
+        for operator in graph.operators:
+            at = _VALUES_AT.get(operator.name, 0)
+            if spec.dtype != "float32" or len(operator.inputs) <= at or operator.inputs[at] not in carried:
+                continue
+            if operator.name in _CARRIERS:
+                carried |= set(operator.outputs)
+            made |= operator.name == "CAST" and graph.tensors[operator.outputs[0]].dtype in ("int32", "int64")
+        found |= {spec.name} if made else set()
+    return frozenset(found)
+
+
 def layouts(model: TFLiteModel) -> dict[str, Layout]:
     """Returns for each output of a float file where its components lie, and what they are."""
     walk = _Walk(model)

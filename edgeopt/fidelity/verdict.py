@@ -7,8 +7,8 @@ the float model on 0.93 to 1 of the samples. Files with a fault had errors of 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from edgeopt.fidelity.structure import Part
 from edgeopt.vocabulary import (
@@ -62,7 +62,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Findings:
-    """What one pass over the samples showed; `scored` is the output that the labels are for."""
+    """What one pass over the samples showed.
+
+    Attributes:
+        scored: the output that the labels are for.
+        mistaken: of inputs that the model makes whole numbers of, the share of values that become another one.
+    """
 
     samples: int
     inputs: tuple[InputFidelity, ...]
@@ -72,6 +77,7 @@ class Findings:
     metric: MetricValue | None = None
     difference: Difference | None = None
     notes: tuple[str, ...] = ()
+    mistaken: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,20 @@ def problems(first: Findings, precision: Precision, *, rounded: Findings | None 
         precision: of the file.
         rounded: of the float model on the file's rounded inputs beside itself; says whether these are the cause.
     """
-    found: list[Problem] = []
+    # Rows of a table that are mistaken for one another may cost little on average, and everything where they are asked.
+    found = [
+        Problem("whole-numbers", "", share, cause="input", input=name, ways_out=("integers", "dynamic"))
+        for name, share in first.mistaken.items()
+        if share
+    ]
     for place, output in enumerate(first.outputs):
         again = None if rounded is None else rounded.outputs[place]
         found += _of_output(first, output, again, precision)
     if (score := _of_score(first, rounded, precision)) is None:
         return tuple(found)
-    # The score says the same as the classes, with more weight.
+    # Components say the same as the score, and where; the score the same as the classes, with more weight.
+    if any(problem.what in ("component", "step") and problem.output == score.output for problem in found):
+        return tuple(found)
     return (score, *(problem for problem in found if (problem.what, problem.output) != ("classes", score.output)))
 
 

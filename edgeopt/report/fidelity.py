@@ -17,6 +17,7 @@ WAYS_OUT: dict[str, str] = {
     "normalize-outside": "take the normalization out of the model and feed it normalized values",
     "split": "give each kind of value an output of its own",
     "scale": "let the model give targets scaled to like spreads around 0, and scale them back outside of it",
+    "integers": "give the model an integer input for them, which stays as it is",
     "calibrate": "calibrate with samples that are like the real ones",
     "int16x8": "--scheme int16x8",
     "dynamic": "--scheme dynamic, which keeps outputs in float",
@@ -42,7 +43,8 @@ def problem(told: Problem, found: Fidelity) -> str:
     """Returns what is lost, why, and what to try, in one or two sentences."""
     ways = [WAYS_OUT[way] for way in told.ways_out]
     remedy = f" Try one of: {'; '.join(ways)}." if len(ways) > 1 else f" Try: {ways[0]}." if ways else ""
-    return f"{_lost(told, found)}{_why(told, found)}.{remedy}"
+    why = "" if told.what == "whole-numbers" else _why(told, found)
+    return f"{_lost(told, found)}{why}.{remedy}"
 
 
 def _lost(told: Problem, found: Fidelity) -> str:
@@ -53,6 +55,11 @@ def _lost(told: Problem, found: Fidelity) -> str:
         name = printable(found.metric.name)
         theirs = _value(found.reference_metric)
         return f"{name} is {_value(found.metric)} where the float model's is {theirs} ({_samples(found)}{tested})"
+    if told.what == "whole-numbers":
+        return (
+            f"input {printable(told.input)!r} holds whole numbers, as rows of a table, and the rounding to its steps "
+            f"makes {_percent(told.measured, 1)} of its values another one"
+        )
     if told.what == "classes":
         return f"{output} decides as the float model's does for only {_percent(told.measured, 1)} of {_samples(found)}"
     if told.what == "not-finite":
