@@ -186,7 +186,7 @@ CASES = [
     Case("existing output", users_file, ("out.tflite exists already", "--force to overwrite it")),
     Case("somebody's folder", users_folder, ("holds files that edgeopt did not write", "Try another folder")),
     Case("output under a file", under_a_file(convert, "taken/out.tflite"), ("Could not write taken/out.tflite",)),
-    Case("output folder is a file", under_a_file(optimize, "taken"), ("taken exists already",)),
+    Case("output folder is a file", under_a_file(optimize, "taken"), ("got taken, which is a file",)),
     Case("output folder under a file", under_a_file(optimize, "taken/out"), ("Could not write taken/out",)),
 ]
 if os.path.isdir("/proc/self"):
