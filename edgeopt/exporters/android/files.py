@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from edgeopt import delegates
 from edgeopt.exporters import streaming
@@ -15,10 +14,6 @@ from edgeopt.exporters.names import camel
 from edgeopt.exporters.shipped import Golden
 from edgeopt.exporters.shipped import golden as golden_of
 from edgeopt.tflite import metadata
-
-if TYPE_CHECKING:
-    from edgeopt.tflite.model import TFLiteModel
-    from edgeopt.tflite.stream import Stream
 
 # What the generated classes fill and read: as floats, from which integers are made by scale, or by rounding.
 SUPPORTED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
@@ -76,7 +71,8 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
     return {
         **layout.values(source, settings, model=f"{base}Model", test=f"{base}SelfTest"),
         "compiled": f"{base}CompiledModel",
-        "stream": None if source.stream is None else _stream(source.stream, source.model),
+        "stream": source.stream,
+        "places": None if source.stream is None else streaming.places(source.stream, source.model),
         "carrier": f"{base}Stream",
         "kotlin": kotlin,
         # LiteRT 2 has taken delegates out of its Interpreter.
@@ -88,21 +84,6 @@ def _values(source: Source, settings: Android, golden: Golden, *, kotlin: bool) 
         "outputs": golden.outputs,
         "golden": golden,
         "left": delegates.left(golden.model, "gpu"),
-    }
-
-
-def _stream(stream: Stream, model: TFLiteModel) -> dict[str, object]:
-    """Returns where the frames, the states and the flags of a step go, by the numbers of inputs and outputs."""
-    inputs = {spec.name: number for number, spec in enumerate(model.inputs)}
-    outputs = {spec.name: number for number, spec in enumerate(model.outputs)}
-    return {
-        "frames": stream.step,
-        "steps": stream.steps,
-        "sample": stream.frames,
-        "input": inputs[stream.input],
-        "valid": inputs[stream.valid] if stream.valid else None,
-        "states": [(inputs[before], outputs[after]) for before, after in stream.states],
-        "answers": [number for name, number in outputs.items() if name in stream.outputs],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeopt.exporters import streaming
 from edgeopt.exporters.contract import Source
 from edgeopt.exporters.micro.fitness import C_TYPES
 from edgeopt.exporters.micro.rendering import render
@@ -32,27 +33,25 @@ def stream_files(source: Source, values: Mapping[str, Any], *, header: str, code
 
 
 def _stream_values(stream: Stream, model: TFLiteModel) -> dict[str, Any]:
-    """Returns where the frames, the states and the flags of a step go, by the numbers of inputs and outputs."""
-    inputs = {spec.name: (number, spec) for number, spec in enumerate(model.inputs)}
-    outputs = {spec.name: number for number, spec in enumerate(model.outputs)}
-    states, offset = [], 0
-    for before, after in stream.states:
-        number, spec = inputs[before]
+    """Returns what the templates write of a step: its inputs and outputs by number, their types and bytes."""
+    found, states, offset = streaming.places(stream, model), [], 0
+    for before, after in found.states:
+        spec = model.inputs[before]
         size = _bytes(spec)
         # Zeros are as many equal bytes, in integers and in floats.
-        states.append((number, outputs[after], offset, size, int(_stored(0.0, spec).view(np.uint8)[0])))
+        states.append((before, after, offset, size, int(_stored(0.0, spec).view(np.uint8)[0])))
         offset += size
-    given, spec = inputs[stream.input]
+    frames = model.inputs[found.frames]
     told = {
         "step": stream.step,
-        "frames_input": given,
-        "frames_type": C_TYPES[spec.dtype],
-        "frames_bytes": _bytes(spec),
+        "frames_input": found.frames,
+        "frames_type": C_TYPES[frames.dtype],
+        "frames_bytes": _bytes(frames),
     }
     valid = None
-    if stream.valid:
-        number, flag = inputs[stream.valid]
-        valid = (number, C_TYPES[flag.dtype], _stored(1.0, flag)[0], _stored(0.0, flag)[0])
+    if found.valid is not None:
+        flag = model.inputs[found.valid]
+        valid = (found.valid, C_TYPES[flag.dtype], _stored(1.0, flag)[0], _stored(0.0, flag)[0])
     return {**told, "states": states, "state_bytes": offset, "valid": valid}
 
 
