@@ -10,6 +10,7 @@ random field metamodels", 2006). In place of the fields, which want more trials,
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import random
 import statistics
@@ -18,13 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeopt.recipe import Recipe
-from edgeopt.search.sampling import at_random, in_order, label, near, of_label
+from edgeopt.search.sampling import FORETOLD, at_random, in_order, label, near, of_label
 from edgeopt.search.space import ImpossibleError, Parameter, Space
 from edgeopt.search.trying import RECOVERABLE
 from edgeopt.vocabulary import Budgets
 
-# What is foretold, in the order of costs here.
-OBJECTIVES = ("size", "quality")
 # Recipes that are looked at for one that promises most: drawn from all of the space, and beside the best.
 _DRAWN, _BESIDE = 256, 16
 # How like recipes are that differ in a word, and the share of a range over which numbers are.
@@ -67,7 +66,7 @@ class Expecting:
 
     Args:
         space: all that may be drawn.
-        objectives: of the values of trials, those of OBJECTIVES in any order.
+        objectives: of the values of trials, those of FORETOLD in any order.
         budgets: beyond which nothing counts.
         seed: of what is drawn once.
     """
@@ -120,7 +119,7 @@ class Expecting:
         for _ in range(_DRAWN):
             values: dict[str, Any] = {}
             with contextlib.suppress(ImpossibleError):
-                recipe = self._space.recipe(lambda parameter: at_random(generator, values, parameter))  # noqa: B023
+                recipe = self._space.recipe(functools.partial(at_random, generator, values))
                 place = tuple(values.get(name) for name in self._places)
                 found.setdefault(place, _Candidate(values, recipe, self._foretold(recipe)))
         return list(found.values())
@@ -145,7 +144,7 @@ class Expecting:
         with contextlib.suppress(ImpossibleError):
             size = self._foretold(self._of(trial.params))
         if trial.values is not None:
-            size_bytes, loss = (trial.values[self._objectives.index(name)] for name in OBJECTIVES)
+            size_bytes, loss = (trial.values[self._objectives.index(name)] for name in FORETOLD)
             point = (size_bytes, loss)
         return _Known(trial.params, size, point)
 

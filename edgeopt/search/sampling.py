@@ -100,7 +100,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 # What `expected` foretells.
-FORETOLD = frozenset({"quality", "size"})
+FORETOLD = ("size", "quality")
 
 
 def chosen_sampler(name: str | None, trials: int | None, objectives: Sequence[str]) -> str:
@@ -111,14 +111,14 @@ def chosen_sampler(name: str | None, trials: int | None, objectives: Sequence[st
     """
     if name is not None:
         named(SAMPLERS, name, "a sampler")
-        if SAMPLERS[name].expects and set(objectives) != FORETOLD:
+        if SAMPLERS[name].expects and set(objectives) != set(FORETOLD):
             raise ConfigError(
                 f"Expected quality and size as what is sought with {setting('sampler', name)}, which foretells nothing "
                 f"else, got {', '.join(objectives)}. Try {setting('sampler', 'near')}."
             )
         return name
     if trials is None or trials < SOME_TRIALS:
-        return "expected" if set(objectives) == FORETOLD else "near"
+        return "expected" if set(objectives) == set(FORETOLD) else "near"
     return "nsga2" if trials >= MANY_TRIALS else "tpe"
 
 
@@ -289,17 +289,18 @@ def near(
         changed = generator.choice(known)
         params[changed.name] = _neighbour(changed, params[changed.name], generator)
         values: dict[str, Any] = {}
-
-        def pick(parameter: Parameter) -> Any:
-            if parameter.name not in params:  # noqa: B023 - it is called before the next turn
-                return at_random(generator, values, parameter)  # noqa: B023
-            values[parameter.name] = params[parameter.name]  # noqa: B023
-            return of_label(parameter, params[parameter.name])  # noqa: B023
-
         with contextlib.suppress(ImpossibleError):
-            if not is_known(space.recipe(pick)):
+            if not is_known(space.recipe(functools.partial(_as_in, params, generator, values))):
                 return values
     return None
+
+
+def _as_in(params: Mapping[str, Any], generator: random.Random, values: dict[str, Any], parameter: Parameter) -> Any:
+    """Returns the value that `params` hold of a parameter, else one at random, and notes it as a study holds it."""
+    if parameter.name not in params:
+        return at_random(generator, values, parameter)
+    values[parameter.name] = params[parameter.name]
+    return of_label(parameter, params[parameter.name])
 
 
 def _neighbour(parameter: Parameter, value: Any, generator: random.Random) -> Any:
