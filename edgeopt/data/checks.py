@@ -100,7 +100,7 @@ def guessing(part: Part, scored: MetricValue) -> tuple[str, ...]:
         scored: how well it did; only a share of right classes can be compared with that.
     """
     ids = part.ids() if scored.name == "top1" and not part.labels.outputs else None
-    if ids is None or not len(ids):
+    if ids is None or not (ids >= 0).any():
         return ()
     share = np.bincount(ids[ids >= 0]).max() / len(ids)
     if share == 1 or scored.low > share:

@@ -59,12 +59,13 @@ def check_config(config: Mapping[str, Any], path: Path, known: Collection[str] =
     for part in _objects(config):
         name, settings = str(part.get("class_name")), part.get("config")
         own = name if not isinstance(settings, Mapping) else settings.get("name", name)
-        if name == "Lambda" and (called := _called(settings)) and called.rpartition(">")[2] not in known:
+        called = _called(settings) if name == "Lambda" else ""
+        if called and called.rpartition(">")[2] not in known:
             raise ModelError(
                 f"{path} contains a Lambda layer {own!r} that calls the function {called}, of which it holds no code. "
                 "Try --custom-objects FILE.py with the Python file that defines it."
             )
-        if name == "__lambda__" or (name == "Lambda" and not _called(settings)):
+        if name in ("Lambda", "__lambda__") and not called:
             raise ModelError(
                 f"{path} contains a Lambda layer {own!r}: Python code of the file's author, which opening it would "
                 "run. Try --trust if you trust its author, or replace it by a layer (keras.ops work in a model as "
