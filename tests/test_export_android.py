@@ -32,6 +32,7 @@ from edgeopt.language.generating import open_generator
 from edgeopt.language.lowering import lower
 from edgeopt.runtimes import samples
 from edgeopt.runtimes.numbers import dequantize, quantize
+from edgeopt.runtimes.streaming import StreamSession
 from edgeopt.tflite import rewrite
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.stream import stream_of
@@ -158,7 +159,8 @@ def _generated(case: Case) -> list[dict[str, np.ndarray]]:
     if stream_of(read(case.source)) is not None:
         session = runtimes.open_session(case.source, runtimes.RUNTIMES["litert"])
         specs = {spec.name: spec for spec in read(case.source).inputs}
-        found = session.steps(samples.generated(session.inputs, seed=7))  # type: ignore[attr-defined]
+        assert isinstance(session, StreamSession)
+        found = session.steps(samples.generated(session.inputs, seed=7))
         shipped = read(case.shipped).inputs
         return [{s.name: quantize(dequantize(one[s.name], specs[s.name]), s) for s in shipped} for one in found]
     return [samples.generated(read(case.shipped).inputs, seed=seed) for seed in (7, 8)]
@@ -227,7 +229,9 @@ def test_a_file_of_steps_comes_with_what_carries_its_states(
 ) -> None:
     case, lines = cases["steps"], said("steps")
     steps, outputs = _generated(case), [spec.name for spec in read(case.shipped).outputs]
-    (answer,) = stream_of(read(case.source)).outputs  # type: ignore[union-attr]
+    stream = stream_of(read(case.source))
+    assert stream is not None
+    (answer,) = stream.outputs
     wanted = lines["java output"][outputs.index(answer) :: len(outputs)]
     assert len(set(wanted)) > len(steps) // 2
     assert lines["step"] == 2 * wanted
