@@ -23,7 +23,6 @@ from edgeopt.schemes import SCHEMES
 from edgeopt.techniques import Carried, technique
 
 PAGE = Path(__file__).parents[1] / "docs" / "equalization.md"
-SPREAD = 1000.0
 _SCHEMES = ("float32", "int8", "int8-per-tensor")
 
 
@@ -46,13 +45,13 @@ def measured(path: Path, dataset: data.Dataset) -> str:
     dataset = data.bind(dataset, loaded.inputs)
     trained = graph.flatten(loaded.keras)
     ruined = graph.flatten(trained)
-    uneven.undo(ruined, SPREAD)
+    uneven.undo(ruined, uneven.SPREAD)
     row = technique("equalize")
     rows = []
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as name:
         folder = Path(name)
         even, _ = row.apply(row.typical, ruined, dataset, Carried(folder))
-        for title, model in (("as trained", trained), (f"{SPREAD:g}-fold", ruined), ("then `equalize`", even)):
+        for title, model in (("as trained", trained), (f"{uneven.SPREAD:g}-fold", ruined), ("then `equalize`", even)):
             made = _files(model, loaded, dataset, folder)
             rows.append([title, *(f"{100 * _score(made[kind], dataset):.2f}" for kind in (*_SCHEMES, "static"))])
         repair = technique("correct-bias")

@@ -1,13 +1,34 @@
 """Depthwise networks that one scale for a layer's weights ruins: a trained one goes in, the same function comes out.
 
+    python -m bench.uneven ds_cnn.keras uneven.keras
+
 What equalization brings is then known: all that int8 lost, since the network before was the same.
 """
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# The largest factor over the smallest.
+SPREAD = 1000.0
+
+
+def main() -> None:
+    """Writes a trained chain of convolutions, normalizations and ReLU with uneven channels."""
+    from edgeopt import graph
+    from edgeopt.loading import load_model
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("output", type=Path)
+    said = parser.parse_args()
+    model = graph.flatten(load_model(said.model).keras)
+    undo(model, SPREAD)
+    model.save(said.output)
 
 
 def mobilenet_v1(shape: tuple[int, int, int], classes: int, *, width: int = 16, blocks: int = 3) -> Any:
@@ -55,3 +76,7 @@ def undo(model: Any, spread: float, seed: int = 0) -> None:
             layer.set_weights([kernel / factors.reshape(shape), *layer.get_weights()[1:]])
         if kind == "BatchNormalization":
             last = layer
+
+
+if __name__ == "__main__":
+    main()
