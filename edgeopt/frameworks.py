@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgeopt import imports
 from edgeopt.errors import UnavailableError, suggestion
 from edgeopt.native_log import native_log
 
@@ -99,6 +100,8 @@ FRAMEWORKS: dict[str, Framework] = {
 }
 # Distributions that are TensorFlow or import it.
 _IMPORT_TENSORFLOW = {"tensorflow", "tf-keras", "keras", "tensorflow-model-optimization"}
+# What Keras imports for wrappers that make a model an estimator.
+_NEEDLESS = ("sklearn",)
 
 
 def load(name: str) -> Any:
@@ -111,8 +114,9 @@ def load(name: str) -> Any:
     if framework.module in sys.modules:
         return sys.modules[framework.module]
     _quiet_environment()
+    needless = _NEEDLESS if framework.distribution in _IMPORT_TENSORFLOW else ()
     try:
-        with _deep_binding(name), _quiet_import(framework):
+        with _deep_binding(name), _quiet_import(framework), imports.sparing(*needless):
             module = importlib.import_module(framework.module)
     except ImportError as error:
         raise UnavailableError(

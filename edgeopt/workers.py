@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgeopt import progress
+from edgeopt import imports, progress
 from edgeopt.errors import ConfigError, EdgeoptError
 
 
@@ -442,6 +442,7 @@ def _exit_in_words(code: int | None) -> str:
 
 
 def _serve(file_descriptor: int, folder: str) -> None:
+    imports.own_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it ends us when it has to
     threading.Thread(target=_die_with_parent, args=(os.getppid(), folder), daemon=True).start()
     connection = Connection(file_descriptor)

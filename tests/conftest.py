@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from edgeopt import frameworks
+from edgeopt import frameworks, imports
 from edgeopt.errors import UnavailableError
 from edgeopt.runtimes.litert_gpu import SOFTWARE
 
+imports.own_process()
 # It has to be in a process before TensorFlow, whatever the order of the tests.
 with contextlib.suppress(UnavailableError):
     frameworks.load("tflite_runtime")

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "edgeopt"
 # From left to right; a module may import what stands to its left, and inside a package its own modules.
 FLOW: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("chance", "files", "native_log", "places", "progress", "user_code", "units", "windows"),
+    ("chance", "files", "imports", "native_log", "places", "progress", "user_code", "units", "windows"),
     ("frameworks", "workers", "showing", "trust"),
     ("vocabulary", "plain"),
     ("choices", "data", "schemes", "tflite", "machine", "prospects", "statistics", "front"),

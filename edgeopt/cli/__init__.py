@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from edgeopt import __version__
+from edgeopt import __version__, imports
 from edgeopt.errors import INTERRUPTED, EdgeoptError, suggestion
 from edgeopt.showing.safe import visible_lines
 
@@ -103,6 +103,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; the exit status says what happened: 0 done, 1 our defect, 2 the user's, 3 a budget."""
+    imports.own_process()
     # Half-written files and worker processes go the same way as after Ctrl-C.
     signal.signal(signal.SIGTERM, _ended)
     try:
