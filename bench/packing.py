@@ -49,19 +49,20 @@ def single_layers() -> dict[str, bytes]:
     keras = frameworks.load("tf_keras")
     keras.utils.set_random_seed(1)
     made = {
-        "3x3, 64 to 64, 8x8": ((8, 8, 64), keras.layers.Conv2D(64, 3, padding="same")),
-        "1x1, 64 to 64, 8x8": ((8, 8, 64), keras.layers.Conv2D(64, 1)),
-        "depthwise 3x3, 64, 8x8": ((8, 8, 64), keras.layers.DepthwiseConv2D(3, padding="same")),
-        "dense, 256 to 64": ((256,), keras.layers.Dense(64)),
+        "3x3, 64 to 64, 8x8": ((8, 8, 64), keras.layers.Conv2D(64, 3, padding="same"), "int8"),
+        "1x1, 64 to 64, 8x8": ((8, 8, 64), keras.layers.Conv2D(64, 1), "int8"),
+        "depthwise 3x3, 64, 8x8": ((8, 8, 64), keras.layers.DepthwiseConv2D(3, padding="same"), "int8"),
+        "dense, 256 to 64": ((256,), keras.layers.Dense(64), "int8"),
+        "dense, 256 to 64, one scale": ((256,), keras.layers.Dense(64), "int8-per-tensor"),
     }
     found = {}
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        for number, (name, (shape, layer)) in enumerate(made.items()):
+        for number, (name, (shape, layer, scheme)) in enumerate(made.items()):
             x = np.random.default_rng(number).normal(size=(64, *shape)).astype(np.float32)
             file = Path(folder) / f"{number}.tflite"
             model = keras.Sequential([keras.layers.Input(shape), layer])
             targets = np.zeros((64, *model.output_shape[1:]), np.float32)
-            edgeopt.convert(model, file, scheme="int8", data=edgeopt.load_data((x, targets)))
+            edgeopt.convert(model, file, scheme=scheme, data=edgeopt.load_data((x, targets)))
             found[name] = file.read_bytes()
     return found
 
@@ -102,9 +103,9 @@ def variant(content: bytes, kind: str) -> bytes:
 
 
 def rounded(stored: StoredWeights, kind: str, axis: int) -> StoredWeights:
-    """Returns weights of few values, each channel's own, spread over those that it has."""
+    """Returns weights of few values, spread over those that there are; each channel's own where it has its scale."""
     rows = np.moveaxis(stored.dequantized, axis, 0)
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows) if len(stored.scales) > 1 else 1, -1)
     largest = np.maximum(np.abs(flat).max(axis=1), 1e-9)[:, None]
     if kind in ("int4", "int2"):
         bits = int(kind[-1])
@@ -137,9 +138,9 @@ cycles: on a Cortex-M55 the loads that gather words from several places take lon
 {table}
 
 int4, int2 and binary weights lie on a grid and are computed with as they are. Clusters are looked up in a codebook, a
-block of channels at a time for many pixels; where a weight serves one product only, as in a dense layer by itself, that
-would take more than 1.3 times the instructions of the model, and the export leaves them as they are unless
-`--pack always` is given.
+block of channels at a time for many pixels. In a dense layer a weight serves one product only: where all units have one
+codebook, as they have with one scale for the layer, it is looked up in pairs; where each has its own, that would take
+2.7 times the instructions on a Cortex-M4, and the export leaves the layer as it is unless `--pack always` is given.
 """
 
 

@@ -175,7 +175,7 @@ def _on_core(content: bytes, core: str, pack: str, folder: Path) -> Iterator[Ses
     session.close()
 
 
-@pytest.mark.parametrize("kind", ["int4", "int2", "binary", "8 of each"])
+@pytest.mark.parametrize("kind", ["int4", "int2", "binary", "8 of each", "3 of all", "16 of all"])
 @pytest.mark.parametrize("core", ["m3", "m4", "m55"])
 def test_every_core_computes_the_same(core: str, kind: str, tmp_path: Path) -> None:
     content = _network(kind)
@@ -202,14 +202,27 @@ def _convolution(kind: str) -> bytes:
 def test_packed_weights_take_at_most_three_tenths_more_instructions(core: str, tmp_path: Path) -> None:
     """Instructions that are counted, not timed: the same in every run."""
 
-    def instructions(kind: str, pack: str) -> int:
-        content = _convolution(kind)
+    def instructions(content: bytes, pack: str) -> int:
         with _on_core(content, core, pack, tmp_path) as session:
             return session.footprint(c99_build.random_samples(content, 1)[0]).instructions
 
-    plain = instructions("16 of each", "never")
+    plain = instructions(_convolution("16 of each"), "never")
     for kind in ("int4", "int2", "binary", "16 of each", "8 of each"):
-        assert instructions(kind, "always") <= 1.3 * plain, kind
+        assert instructions(_convolution(kind), "always") <= 1.3 * plain, kind
+    plain = instructions(_dense_layer("16 of all"), "never")
+    for kind in ("int4", "16 of all", "8 of all"):
+        assert instructions(_dense_layer(kind), "auto") <= 1.3 * plain, kind
+
+
+@functools.cache
+def _dense_layer(kind: str) -> bytes:
+    g = Graph(7)
+    x = g.tensor((1, 256), zero=-5)
+    y = g.weighted(
+        "FULLY_CONNECTED", x, (64, 256), (1, 64), values=_chosen(g.random, kind, (64, 256)), axis=0,
+        kind="FullyConnectedOptions", version=4, scale=0.8,
+    )  # fmt: skip
+    return g.build([x], [y])
 
 
 def _dense(kind: str) -> bytes:
@@ -235,19 +248,17 @@ def test_what_takes_too_long_to_look_up_is_packed_on_request_only() -> None:
 
     both = {"CONV_2D (operator 0)", "FULLY_CONNECTED (operator 2)"}
     assert packed("16 of each", "auto") == {"CONV_2D (operator 0)"}
-    assert packed("16 of each", "always") == packed("int4", "auto") == both
+    assert packed("16 of each", "always") == packed("16 of all", "auto") == packed("int4", "auto") == both
     assert packed("int4", "never") == set()
     with pytest.raises(ConfigError, match=r"Expected pack to be one of auto, never, always, got 'yes'\. Try --pack"):
         packed("int4", "yes")
 
 
-def test_eight_steps_of_a_grid_take_four_bits_where_looking_up_takes_too_long() -> None:
-    def bits(pack: str) -> list[tuple[int, bool]]:
-        library = c99.generate(read(_dense("3 bits")), name="net", pack=pack)
-        return [(row.bits, row.on_grid) for row in library.packed.values()]
-
-    assert bits("always") == [(3, False), (3, False)]
-    assert bits("auto") == [(3, False), (4, True)]
+def test_dense_layers_look_no_three_bits_up() -> None:
+    library = c99.generate(read(_dense("3 bits")), name="net")
+    assert [(row.bits, row.on_grid) for row in library.packed.values()] == [(3, False), (4, True)]
+    library = c99.generate(read(_dense("8 of all")), name="net")
+    assert [(row.bits, row.on_grid) for row in library.packed.values()] == [(3, False), (4, False)]
 
 
 def test_bytes_are_counted_as_they_are_stored() -> None:

@@ -40,12 +40,13 @@ class Packed:
         return self.tables.shape[1] if len(self.tables) > 1 else 0
 
 
-def forms(weights: np.ndarray, *, grids: bool = True) -> list[Packed]:
+def forms(weights: np.ndarray, *, grids: bool = True, threes: bool = True) -> list[Packed]:
     """Returns how int8 weights [rows, taps] can be packed, smallest first, all smaller than they are.
 
     Args:
         weights: int8 [rows, taps].
         grids: whether a kernel computes with grids; they come first where a codebook is as small.
+        threes: whether it looks up indices of three bits; they take four otherwise.
     """
     found: list[Packed] = []
     for groups in [weights.reshape(1, -1), weights][: 1 + (len(weights) > 1)]:
@@ -53,6 +54,7 @@ def forms(weights: np.ndarray, *, grids: bool = True) -> list[Packed]:
         if values is None:
             continue
         bits = _bits(max(map(len, values)))
+        bits = 4 if bits == 3 and not threes else bits
         codebooks = np.stack([np.resize(v, 2**bits) for v in values])
         indices = np.stack([np.searchsorted(v, group) for v, group in zip(values, groups)])
         found.append(Packed(bits, False, _words(indices.reshape(weights.shape), bits), codebooks))

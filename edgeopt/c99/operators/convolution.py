@@ -117,14 +117,19 @@ def fully_connected(node: Node) -> list[Call]:
     fields: dict[str, Field] = {"rows": node.input(0).elements // depth, "depth": depth, "units": units}
     fields |= _arithmetic(node, weights, folded=True)
     kernel, scratch_bytes = f"fully_connected_{_SUFFIX[dtype]}", 0
-    packed = _packed(node, weights)
+    packed = _packed(node, weights, threes=False)
     if packed is not None and packed.on_grid:
         kernel, scratch_bytes = "fully_connected_s8_grid", _filled(depth, _run(packed)) if depth % _run(packed) else 0
         fields = {"dense": {**fields, "weights": None}, **_table(packed)}
     elif packed is not None:
-        kernel, scratch_bytes = "fully_connected_s8_codebook", 2 * _CHUNK + _BEYOND
-        fields = {"dense": {**fields, "weights": None}, **_table(packed), "chunk": _CHUNK}
-    more = 0 if packed is None or packed.on_grid else _LOOK_UP * weights.size * (source.elements // depth)
+        filled = _filled(depth, _run(packed))
+        # Two taps are looked up at once where all units have one codebook, in a table of four bytes for each pair.
+        kernel, scratch_bytes = "fully_connected_s8_codebook", 2 * filled + 4 * 4**packed.bits
+        fields = {"dense": {**fields, "weights": None}, **_table(packed), "filled": filled}
+    more = 0
+    if packed is not None and not packed.on_grid:
+        times = weights.size * (source.elements // depth)
+        more = round(_LOOK_UP_OWN * times if packed.table_step else _PAIR * 4**packed.bits + _LOOK_UP_PAIR * times)
     return [
         Call(
             kernel,
@@ -148,14 +153,16 @@ _SUFFIX = {"int8": "s8", "float32": "f32"}
 # Channels of a convolution whose weights are looked up at once: as many as these bytes hold, and at least so many; and
 # the output pixels that they serve before they are overwritten.
 _UNPACKED_BYTES, _LEAST_BLOCK, _SERVED_PIXELS = 2048, 12, 64
-# Weights of a dense unit that are looked up at once; and what looking up may write behind the last.
-_CHUNK, _BEYOND = 128, 32
+# What looking up may write behind the last weight.
+_BEYOND = 32
 
 
 # About the instructions of a Cortex-M4, as docs/microcontroller-results.md has them: of a product by the start of its
-# kernel's name, of an output, of a weight that is looked up, and of a tap that is put into a column.
+# kernel's name, of an output, of a weight that is looked up, and of a tap put into a column. In dense layers: of
+# a weight looked up in its unit's codebook; of one looked up in pairs, where there is one for all; of a pair of that.
 _PRODUCT = {"conv": 1.1, "depthwise": 3.2, "fully": 2.0}
 _OUTPUT, _LOOK_UP, _COLUMN = 20, 5, 2
+_LOOK_UP_OWN, _LOOK_UP_PAIR, _PAIR = 3.5, 0.25, 5
 
 
 def _instructions(kernel: str, outputs: int, taps: int) -> int:
@@ -168,11 +175,11 @@ def _packing(packed: Packed | None, weights_bytes: int, more_instructions: int) 
     return Packing(packed.bits, packed.on_grid, weights_bytes - packed.size_bytes, more_instructions)
 
 
-def _packed(node: Node, weights: np.ndarray, *, grids: bool = True) -> Packed | None:
+def _packed(node: Node, weights: np.ndarray, *, grids: bool = True, threes: bool = True) -> Packed | None:
     """Returns the form that `node.form` names; None for weights [rows, taps] as they are."""
     if node.form is None or weights.dtype != np.int8:
         return None
-    return next(iter(packing.forms(weights, grids=grids)[node.form :]), None)
+    return next(iter(packing.forms(weights, grids=grids, threes=threes)[node.form :]), None)
 
 
 def _table(packed: Packed) -> dict[str, Field]:
