@@ -253,6 +253,13 @@ def test_a_schedule_within_the_training(epochs: int) -> None:
     assert plan(recipe_of({"prune": {"end_epoch": 20}}, training=Training(epochs=epochs))).steps
 
 
+def test_every_round_of_a_cut_can_recover() -> None:
+    shrink = recipe_of({"shrink": {"macs": 0.5, "rounds": 20}})
+    with pytest.raises(ConfigError, match=r"At steps\[0\]\.shrink: Expected at least one epoch for each of 20 rounds"):
+        plan(shrink)
+    assert plan(recipe_of({"shrink": {"macs": 0.5, "rounds": 20, "epochs": 0}}), has_calibration=True).steps
+
+
 # --- schemes ---------------------------------------------------------------------------------------------------------
 
 

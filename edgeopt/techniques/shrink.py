@@ -109,6 +109,15 @@ class Shrink(TrainedStep):
         return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
 
 
+def validate(step: Shrink, training: Training) -> None:
+    """Checks that every round can recover.
+
+    Raises:
+        ConfigError: there are fewer epochs than rounds.
+    """
+    epochs_of_rounds(training.epochs or 0, step.rounds)
+
+
 def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[Any, StepRecord]:
     """Cuts the model down to its budget and recovers, in rounds; see contract.Apply."""
     from edgeopt.shrinking import Channels, joints
@@ -476,5 +485,6 @@ TECHNIQUE = Technique(
     typical=Shrink(width=0.75),
     changes_architecture=True,
     speeds_up=True,
+    validate=validate,
     takes=4.0,
 )
