@@ -481,9 +481,14 @@ def _labelled(names: Sequence[str], part: Part, wanted: str | None) -> list[str]
 
     Raises:
         ConfigError: it cannot be told which they are.
-        DataError: there are labels for an output that is not there.
+        DataError: there are labels for an output that is not there, or none for any of several.
     """
     own = list(part.labels.outputs)
+    if wanted is None and len(names) > 1 and not part.has_labels:
+        raise DataError(
+            f"Expected labels for one of the outputs {', '.join(names)}, got none. Try data with y_test, or "
+            f"--output-name {names[0]} with a --metric that needs none."
+        )
     if wanted is not None or not own:
         return [chosen(names, wanted)]
     for name in own:

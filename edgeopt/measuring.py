@@ -70,7 +70,7 @@ def measured(
     names = {variant.name for variant in variants} if wholly is None else set(wholly(variants))
     chosen = [variant for variant in variants if variant.name in names]
     chosen = held_against_float(workspace, chosen, outcome.references)
-    chosen = tried_on_runtimes(workspace, chosen, promises)
+    chosen = tried_on_runtimes(workspace, chosen, promises, references=outcome.references)
     chosen, said = timed(workspace, chosen) if clocked and any(one.file for one in chosen) else (chosen, ())
     baseline = next((v for v in variants if v.name == BASELINE), None)
     chosen = compared_by_layer(workspace, chosen, baseline)
@@ -182,7 +182,12 @@ def held_against_float(
 
 
 def tried_on_runtimes(
-    workspace: Workspace, variants: Sequence[Variant], promises: Sequence[Request], *, everywhere: bool = True
+    workspace: Workspace,
+    variants: Sequence[Variant],
+    promises: Sequence[Request],
+    *,
+    references: Mapping[str, Variant] | None = None,
+    everywhere: bool = True,
 ) -> list[Variant]:
     """Adds a row for every runtime: whether it loads the file, and computes what the others compute.
 
@@ -190,6 +195,7 @@ def tried_on_runtimes(
         workspace: its samples are run, or generated ones where there are none.
         variants: those that were not made have no rows.
         promises: runtimes that the files have to suit.
+        references: of each variant, by name, the same model in float32, where it is known.
         everywhere: try all that are tried without being asked for; else the promised ones, or the main one alone.
     """
     part = workspace.data.calibration if workspace.has_data else None
@@ -205,14 +211,17 @@ def tried_on_runtimes(
         if scheme(variant.scheme).is_low_bit:
             sources = []  # what it is made of is rounded on the way: how much is lost is for `held_against_float`
         source = workspace.folder / sources[0].file if sources and not reference_for(form) else None
+        reference = (references or {}).get(variant.name)
+        floats = workspace.folder / reference.file if reference is not None and reference.file else None
 
         def check() -> _Rows:
             delegate = workspace.conditions.delegate
-            return _Rows(parity.check(file, requests, part, delegate=delegate, source=source))
+            return _Rows(parity.check(file, requests, part, delegate=delegate, source=source, floats=floats))
 
         key = {
             "file": variant.sha256,
             "source": sources[0].sha256 if source else "",
+            "floats": reference.sha256 if reference is not None else "",
             "requests": requests,
             "delegate": workspace.delegate_content,
             "samples": "" if part is None else part.digest(),

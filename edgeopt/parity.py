@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 # How many samples are run: as many as these multiply-accumulates are good for, but between the two.
 _MACS, _FEWEST_SAMPLES, _MOST_SAMPLES = 4_000_000_000, 4, 32
 _LEAST_SPREAD = 0.2
-# A reference that quantizing activations takes further than this from the weights of its file excuses nobody.
+# A reference that rounding takes further than this from what its file stands for excuses nobody.
 _MOST_ROUNDING = 0.3
+_BOTH_OFF = (
+    "its results are off by {:.2g} of their spread from the reference kernels', and these by {:.2g} from the float "
+    "model's: in this scheme the model is lost, and which kernels are right cannot be told; "
+    "edgeopt repair may win some of it back"
+)
 # Two sound runtimes part on a sample now and then, where the model itself is of two minds. It is a difference where
 # more samples are off than one in twenty explains at a level of 5 %; one sample alone says nothing.
 _TIES, _LEVEL = 0.05, 0.05
@@ -119,12 +124,13 @@ def check(
     *,
     delegate: Delegate | None = None,
     source: Path | None = None,
+    floats: Path | None = None,
 ) -> tuple[RuntimeResult, ...]:
     """Runs `file` on every runtime asked for and compares each with the reference of its format on the same samples.
 
     A version that is not the installed one is judged by what is known of it without running, and says so. Where the
-    reference does not run the file, the first runtime that does is what the others are compared with. In dynamic range
-    they may part by what the reference itself is off by, see `_rounding`, beyond the tolerance of their family.
+    reference does not run the file, the first runtime that does is what the others are compared with. Where rounding
+    takes the reference itself off, see `_rounding`, they may part by as much beyond the tolerance of their family.
 
     Args:
         file: of any format.
@@ -132,6 +138,7 @@ def check(
         part: data; seeded random inputs where None.
         delegate: for the runtimes that load one.
         source: the file that it was compiled from, whose reference is what it is compared with.
+        floats: the same model in float32, where that is known.
     """
     facts, original = formats.facts(file), source or file
     count = min(max(_FEWEST_SAMPLES, _MACS // max(facts.macs, 1)), _MOST_SAMPLES)
@@ -171,8 +178,11 @@ def check(
         if reference is not outputs:
             tolerance = FAMILIES[runtime.family].tolerance(facts)
             found = agreement(outputs, reference, tolerance=tolerance)
-            if not found.holds and (rounding := _rounding(original, reference, part, count)):
-                found = agreement(outputs, reference, tolerance=tolerance + rounding)
+            if not found.holds and (rounding := _rounding(original, reference, part, count, floats)):
+                if rounding <= _MOST_ROUNDING:
+                    found = agreement(outputs, reference, tolerance=tolerance + rounding)
+                elif found.holds is False and math.isfinite(rounding):
+                    row = replace(row, reason=_BOTH_OFF.format(found.difference, rounding))
             row = replace(row, matches_reference=found.holds, max_difference=found.difference)
         rows.append(row)
     return tuple(rows)
@@ -194,20 +204,23 @@ def _reference(file: Path, form: str, part: Part | None, count: int, *, own: boo
         return None
 
 
-def _rounding(file: Path, reference: Outputs, part: Part | None, count: int) -> float:
-    """Returns how far quantizing activations at each inference takes the reference from what its file's weights say.
+def _rounding(file: Path, reference: Outputs, part: Part | None, count: int, floats: Path | None) -> float:
+    """Returns how far rounding takes the reference from what the file stands for, as a relative difference.
 
-    In dynamic range every family of kernels has a way of its own to do that, so that two of them may part by as much
-    although both compute the file: as a relative difference, 0 where no activations are quantized so.
+    Every family of kernels rounds in a way of its own, so that two of them may part by as much although both compute
+    the file. A dynamic-range file stands for its weights without quantizing activations at each inference; any other
+    for `floats`, 0 where that is not known.
     """
     content = file.read_bytes() if formats.format_of(file).name == "tflite" else b""
     plain = without_dynamic_range(content) if content else content
-    if plain == content:
+    if plain != content:
+        with files.temporary(plain, file.name) as lent:
+            exact = _reference(lent, "tflite", part, count, own=True)
+    elif floats is not None:
+        exact = _reference(floats, "tflite", part, count, own=True)
+    else:
         return 0.0
-    with files.temporary(plain, file.name) as lent:
-        exact = _reference(lent, "tflite", part, count, own=True)
-    found = math.inf if exact is None else relative_difference(reference.values, exact.values)
-    return found if found <= _MOST_ROUNDING else 0.0
+    return math.inf if exact is None else relative_difference(reference.values, exact.values)
 
 
 def agreement(a: Outputs, b: Outputs, *, tolerance: float) -> Agreement:

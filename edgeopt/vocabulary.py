@@ -382,7 +382,7 @@ class RuntimeResult:
     Attributes:
         name, version: the runtime.
         status: "ok", "failed" (it refused the file, or died) or "skipped" (it is not available here).
-        reason: why not "ok".
+        reason: why not "ok", or why its outputs may differ from the reference's where they do.
         delegated_share: share of operators that a delegate took, 0 to 1; None where the runtime has no delegates.
         latency_ms: None where nothing was timed.
         matches_reference: whether its outputs agree with the reference runtime's within the tolerance of its

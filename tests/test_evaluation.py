@@ -210,6 +210,9 @@ def test_an_output_of_several(models: dict[str, Path], digits: Part) -> None:
         ConfigError, match=f"which of the outputs {', '.join(names)} the labels are for. Try --output-name"
     ):
         evaluate(file, digits, isolate=False)
+    bare = data.load({"x": digits.arrays().inputs["x"]}, validation_share=1).validation
+    with pytest.raises(DataError, match=f"labels for one of the outputs {', '.join(names)}, got none. Try data with y"):
+        evaluate(file, bare, isolate=False)
     with pytest.raises(ConfigError, match=r"one of the model's outputs as --output-name, got 'kinds'"):
         evaluate(file, digits, output="kinds", isolate=False)
 

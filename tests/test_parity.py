@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,56 @@ def test_a_reference_that_is_far_off_itself_excuses_nobody(tmp_path: Path) -> No
     _with_one_loud_channel(file, 400.0)
     (xnnpack,) = checked(file, "litert")
     assert xnnpack.matches_reference is False
+
+
+def _with_coarse_layers(folder: Path, loudness: float) -> tuple[Path, Path]:
+    """Writes six layers that turn 31 normal numbers round, in float32 and in int8, and returns both files.
+
+    Beside them each layer makes one number that is always `loudness` and counts for nothing: their steps are 1/255 of
+    it. Where one is rounded up by some kernels and down by others all that comes after it differs.
+    """
+    keras, tf = frameworks.load("tf_keras"), frameworks.load("tensorflow")
+    random = np.random.default_rng(0)
+    values = keras.layers.Input((32,), batch_size=1)
+    x, weights = values, []
+    for _ in range(6):
+        x = keras.layers.Dense(32)(x)
+        turned = np.zeros((32, 32))
+        turned[1:, 1:] = np.linalg.qr(random.normal(size=(31, 31)))[0]
+        weights += [turned, np.eye(32)[0] * loudness]
+    model = keras.Model(values, keras.layers.Dense(8)(x))
+    last = random.normal(size=(32, 8))
+    last[0] = 0
+    model.set_weights([*weights, last, np.zeros(8)])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    floats, integers = folder / "floats.tflite", folder / "integers.tflite"
+    floats.write_bytes(converter.convert())
+    samples = random.normal(size=(100, 1, 32)).astype(np.float32)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([sample] for sample in samples)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    integers.write_bytes(converter.convert())
+    return floats, integers
+
+
+def test_kernels_may_part_by_what_integers_cost_each_where_the_floats_are_known(tmp_path: Path) -> None:
+    floats, integers = _with_coarse_layers(tmp_path, 120.0)
+    (alone,) = checked(integers, "litert")
+    (beside,) = parity.check(integers, [parse("litert")], floats=floats)
+    assert (alone.matches_reference, beside.matches_reference) == (False, True)
+    assert alone.max_difference == beside.max_difference
+
+
+def test_a_file_that_is_lost_to_its_integers_is_told_from_a_runtime_that_is_wrong(tmp_path: Path) -> None:
+    floats, integers = _with_coarse_layers(tmp_path, 200.0)
+    (row,) = parity.check(integers, [parse("litert")], floats=floats)
+    assert (row.status, row.matches_reference) == ("ok", False)
+    assert re.fullmatch(
+        r"its results are off by 0\.\d+ of their spread from the reference kernels', and these by 0\.\d+ from the "
+        r"float model's: in this scheme the model is lost, and which kernels are right cannot be told; edgeopt repair "
+        r"may win some of it back",
+        row.reason,
+    )
 
 
 def test_another_version_than_the_installed_one_is_judged_by_operator_versions_alone() -> None:

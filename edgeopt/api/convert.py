@@ -217,13 +217,15 @@ def convert(
             variant = workspace.compiled(variant, translator, wanted.name)
         if variant.error is not None:
             raise ConversionError(variant.error)
-        (variant,) = tried_on_runtimes(workspace, [variant], promises, everywhere=False)
+        references = {variant.name: outcome.variants[0]} if wanted.name != BASELINE else {}
+        (variant,) = tried_on_runtimes(
+            workspace, [variant], promises, references={} if stream is not None else references, everywhere=False
+        )
         made = Path(folder) / str(variant.file)
         facts = formats.facts(made)
         if broken := [row for row in variant.runtimes if row.status == "failed" or row.matches_reference is False]:
             raise ConversionError(_broken_promises(broken, made.name, output, facts.inputs))
         if dataset is not None:
-            references = {variant.name: outcome.variants[0]} if wanted.name != BASELINE else {}
             if stream is not None:
                 whole = _whole(path, dataset, Path(folder), conditions)
                 references = {variant.name: whole}

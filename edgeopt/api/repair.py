@@ -118,7 +118,9 @@ def repair(
             variants = scored(workspace, variants)
             warnings = settled(workspace, variants, warnings)
         variants = held_against_float(workspace, variants, outcome.references)
-        checked = tried_on_runtimes(workspace, [v for v in variants if v.name == best], ())
+        checked = tried_on_runtimes(
+            workspace, [v for v in variants if v.name == best], (), references=outcome.references
+        )
         variants = [checked[0] if v.name == best else v for v in variants]
         errors = dict(_errors(workspace, variants))
     made = next(v for v in variants if v.name == best)

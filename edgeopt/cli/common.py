@@ -453,4 +453,4 @@ def describe_runtime(row: RuntimeResult) -> str:
     if row.matches_reference is not None:
         words += ", same results" if row.matches_reference else ", DIFFERENT results"
         words += f" (within {row.max_difference:.1e})"
-    return words
+    return f"{words}: {row.reason}" if row.reason else words

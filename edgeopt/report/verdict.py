@@ -217,6 +217,8 @@ def _is_version(version: str, asked: str | None) -> bool:
 
 
 def _disagreement(result: RuntimeResult) -> str:
+    if result.reason:
+        return clause(result.reason)
     by = "" if result.max_difference is None else f" (by up to {result.max_difference:.3g})"
     return f"its outputs differ from the reference's{by}"
 

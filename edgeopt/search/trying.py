@@ -155,11 +155,11 @@ class Bench:
         costs = {"quality": _lost(drop), "size": exact(variant.size_bytes)}
         notes = [f"{r.technique} was rolled back: {r.rolled_back}" for r in outcome.records if r.rolled_back]
         found = Measured(variant.name, str(variant.sha256), ours.metric, drop, costs, notes=tuple(notes))
-        return self._on_runtimes(recipe, found, baseline, variant) if whole else found
+        return self._on_runtimes(recipe, found, outcome, variant) if whole else found
 
-    def _on_runtimes(self, recipe: Recipe, found: Measured, baseline: Variant, variant: Variant) -> Measured:
+    def _on_runtimes(self, recipe: Recipe, found: Measured, outcome: Outcome, variant: Variant) -> Measured:
         """Adds what a target, the promised runtimes and the clock say."""
-        workspace, target = self._workspace, self._address.target
+        workspace, target, baseline = self._workspace, self._address.target, outcome.variants[0]
         costs, how = dict(found.costs), ""
         problems: list[str] = []
         if target is not None:
@@ -174,7 +174,9 @@ class Bench:
         promises = promised(recipe)
         timing = "latency" in self._address.objectives and target is None
         if promises or timing:
-            (variant,) = measuring.tried_on_runtimes(workspace, [variant], promises, everywhere=False)
+            (variant,) = measuring.tried_on_runtimes(
+                workspace, [variant], promises, references=outcome.references, everywhere=False
+            )
             for row in variant.runtimes:
                 if not row.loads:
                     problems.append(f"does not run on {row.name}: {row.reason}")
