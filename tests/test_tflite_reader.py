@@ -364,3 +364,8 @@ def test_a_cut_file_of_scales_alone_is_read() -> None:
     scales = sum(len(t.spec.quantization.scales) for t in read(few).main.tensors if t.spec.quantization)
     # Of four bytes each; zero points of eight bytes each are one vector for all of them.
     assert (4 + 8) * scales > 2 * len(few)
+
+
+def test_bytes_that_are_read_again_are_not_parsed_again() -> None:
+    content = models.convert(wide, "int8")
+    assert read(content) is read(bytes(bytearray(content)))

@@ -48,12 +48,21 @@ _OTHER_KINDS = {
 }
 
 
+# Of the bytes whose parsed form is kept.
+_LARGEST_KEPT = 2**25
+
+
 def read(source: Path | str | bytes) -> TFLiteModel:
     """Reads a `.tflite` file; buffers that lie behind its flatbuffer are inside of it in what comes out.
 
     Raises:
         ModelError: there is no such file, it is no `.tflite` file, or it is truncated or corrupt.
     """
+    # Whoever changes a file layer by layer reads it a dozen times before it is another.
+    return _kept_bytes(source) if isinstance(source, bytes) and len(source) <= _LARGEST_KEPT else _parsed(source)
+
+
+def _parsed(source: Path | str | bytes) -> TFLiteModel:
     content, name = _content(source)
     _check_kind(content, name)
     try:
@@ -76,6 +85,11 @@ def read_once(path: Path) -> TFLiteModel:
     except OSError:
         return read(path)
     return _kept(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=3)
+def _kept_bytes(content: bytes) -> TFLiteModel:
+    return _parsed(content)
 
 
 # A file is compared with one other at most; more would be memory that nobody asks for.
