@@ -253,6 +253,13 @@ def test_a_schedule_within_the_training(epochs: int) -> None:
     assert plan(recipe_of({"prune": {"end_epoch": 20}}, training=Training(epochs=epochs))).steps
 
 
+def test_labels_count_in_a_recovery_as_much_as_the_teacher() -> None:
+    """A model that was not trained to its end goes on learning from them; one that was does as well with them."""
+    recoveries = [row.name for row in TRAINED if row.name != "distill"]
+    weights = {name: plan(recipe_of(name)).steps[0].training.alpha for name in recoveries}  # type: ignore[union-attr]
+    assert weights == dict.fromkeys(recoveries, 0.5)
+
+
 def test_every_round_of_a_cut_can_recover() -> None:
     shrink = recipe_of({"shrink": {"macs": 0.5, "rounds": 20}})
     with pytest.raises(ConfigError, match=r"At steps\[0\]\.shrink: Expected at least one epoch for each of 20 rounds"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgeopt.choices import Range, option
 from edgeopt.errors import ConfigError, setting
 from edgeopt.prospects import PRUNABLE, ModelFacts, Prospect
-from edgeopt.steps import Step, TrainedStep, Training
+from edgeopt.steps import Step, TrainedStep
 from edgeopt.techniques.contract import Carried, Technique
 from edgeopt.vocabulary import LayerChange, Promise, Property, Scheme, StepRecord, StoredWeight
 
@@ -35,7 +35,6 @@ class Cluster(TrainedStep):
     """What may be said about clustering."""
 
     technique: ClassVar[str] = "cluster"
-    defaults: ClassVar[Training] = Training(alpha=0.9)
 
     clusters: int = option(16, "Distinct weights in a layer.", low=2, high=256, hint="16", tried=Range(4, 64, log=True))
     initialization: str = option(

@@ -36,7 +36,7 @@ class Prune(TrainedStep):
 
     technique: ClassVar[str] = "prune"
     # ResNet-8 at 80 %, 10 epochs: 1.3 points lost with these, 4 with batches of 64 (and tiny layers pruned).
-    defaults: ClassVar[Training] = Training(batch_size=32, learning_rate=2e-3, alpha=0.9)
+    defaults: ClassVar[Training] = Training(batch_size=32, learning_rate=2e-3)
 
     sparsity: float = option(
         0.5,

@@ -51,7 +51,7 @@ class Shrink(TrainedStep):
     """
 
     technique: ClassVar[str] = "shrink"
-    defaults: ClassVar[Training] = Training(learning_rate=4e-3, alpha=0.9)
+    defaults: ClassVar[Training] = Training(learning_rate=4e-3)
 
     macs: float | None = option(
         None,

@@ -7,6 +7,9 @@ time (Wu et al., "Understanding Short-Horizon Bias in Stochastic Meta-Optimizati
 
 What is tried first is the rate that the technique has by default, and a smaller one. The better one says where to go
 on, until nothing is gained: a grid of rates is not searched, it is climbed.
+
+The teacher's weight is not tried: trials rank it the wrong way round. In few steps a model comes back soonest by the
+teacher's answers; what labels bring comes later. Numbers are in docs/compression.md.
 """
 
 from __future__ import annotations
