@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import runtime_models
 
-from edgeopt import runtimes
+from edgeopt import frameworks, runtimes, workers
 from edgeopt.errors import ModelError
 from edgeopt.runtimes import samples
 from edgeopt.runtimes.numbers import dequantize, quantize
-from edgeopt.tflite.interface import with_interface, with_static_shapes
+from edgeopt.tflite.interface import with_interface, with_moved_integers, with_static_shapes
 from edgeopt.tflite.model import TFLiteModel
 from edgeopt.tflite.reader import read
 from edgeopt.tflite.rewrite import changed
@@ -95,3 +95,44 @@ def test_tensors_without_names_get_other_edges() -> None:
     content = changed(runtime_models.models()["int8"].read_bytes(), forget)
     model = read(with_interface(content, "float32"))
     assert [(spec.name, spec.dtype) for spec in (*model.inputs, *model.outputs)] == [("", "float32")] * 2
+
+
+def write_maps(file: Path) -> None:
+    """Writes an int8 network whose first output, a sigmoid, is read in two scales and put into another shape."""
+    tf, keras = frameworks.load("tensorflow"), frameworks.load("tf_keras")
+    layers, random = keras.layers, np.random.default_rng(0)
+    picture = layers.Input((8, 8, 1), batch_size=1)
+    hidden = layers.Conv2D(4, 3, padding="same", activation="relu")(picture)
+    first = layers.Conv2D(2, 3, padding="same", activation="sigmoid")(hidden)
+    second = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(layers.Concatenate()([hidden, first]))
+    outputs = [layers.Reshape((2, 64))(layers.Permute((3, 1, 2))(first)), layers.Reshape((8, 8))(second)]
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(picture, outputs))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [sample] for sample in random.normal(size=(32, 1, 8, 8, 1)).astype(np.float32)
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    file.write_bytes(converter.convert())
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    file = tmp_path_factory.mktemp("maps") / "maps.tflite"
+    with workers.Worker() as worker:
+        worker.call("test_tflite_interface:write_maps", file, timeout_s=120)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-reference", "tflm"])
+def test_outputs_that_only_take_another_shape_stay_integers(maps: bytes, runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip("tflite_micro" if runtime == "tflm" else "ai_edge_litert")
+    assert sorted(spec.dtype for spec in read(maps).outputs) == ["float32", "int8"], "else there is nothing to mend"
+    changed = with_moved_integers(maps)
+    assert [spec.dtype for spec in read(changed).outputs] == ["int8", "int8"]
+    assert "DEQUANTIZE" not in [operator.name for operator in read(changed).main.operators]
+    real = _real(read(maps))
+    wanted, got = (_outputs(one, real, tmp_path, runtime) for one in (maps, changed))
+    for before, after in zip(wanted, got, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert with_moved_integers(changed) == changed

@@ -1,11 +1,12 @@
 """The dtype and shape of a `.tflite` file's inputs and outputs: bytes go in, a file of the same arithmetic comes out.
 
 QUANTIZE operators are added at its edges, or take the place of the DEQUANTIZE ones that stand there; weights and
-everything between stay as they are.
+everything between stay as they are, but for what only puts outputs into another shape.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 
 from edgeopt.errors import ModelError
 from edgeopt.tflite import reader, rewrite
-from edgeopt.tflite.model import printable
+from edgeopt.tflite.model import Operator, Subgraph, printable
 
 KINDS = ("float32", "uint8")
 # What is converted at the edges; indices, flags and strings stay.
 _CONVERTED = ("int8", "uint8", "float32")
+# What moves values and computes nothing, and the first version that takes integers of eight bits.
+_MOVERS = {"RESHAPE": 1, "SQUEEZE": 2, "EXPAND_DIMS": 1, "TRANSPOSE": 2}
 # The offset between the two ways to store a byte: uint8 = int8 + 128, at the same scale.
 _OFFSET = 128
 
@@ -59,6 +62,51 @@ def with_static_shapes(content: bytes) -> bytes:
                 tensor.shapeSignature = None
 
     return rewrite.changed(content, change)
+
+
+def with_moved_integers(content: bytes) -> bytes:
+    """Returns the file with outputs in integers that are such already and, made floats, only take another shape.
+
+    So TensorFlow's quantizer leaves what is read in two scales: a sigmoid that is an output and goes into a
+    concatenation. Unchanged where there are no such outputs.
+
+    Raises:
+        ModelError: `content` is no `.tflite` file.
+    """
+    main = reader.read(content).main
+    chains = [chain for index in main.outputs if (chain := _moved(main, index))]
+
+    def change(model: Any, schema: Any) -> None:
+        graph = model.subgraphs[0]
+        operators = list(graph.operators)
+        for floats, *movers in chains:
+            source = int(floats.inputs[0])
+            first = operators[movers[0].index]
+            first.inputs = [source, *first.inputs[1:]]
+            for mover in movers:
+                tensor = graph.tensors[mover.outputs[0]]
+                tensor.type, tensor.quantization = graph.tensors[source].type, graph.tensors[source].quantization
+                code = model.operatorCodes[operators[mover.index].opcodeIndex]
+                code.version = max(code.version, _MOVERS[mover.name])
+            if not any(floats.outputs[0] in o.inputs for o in operators) and floats.outputs[0] not in graph.outputs:
+                graph.operators.remove(operators[floats.index])
+
+    return rewrite.changed(content, change) if chains else content
+
+
+def _moved(main: Subgraph, output: int) -> list[Operator]:
+    """Returns the DEQUANTIZE and what moves its values until they are an output; empty where anything else does."""
+    readers = Counter(index for operator in main.operators for index in set(operator.inputs))
+    makers = {index: operator for operator in main.operators for index in operator.outputs}
+    chain: list[Operator] = []
+    while (maker := makers.get(output)) is not None and main.tensors[output].dtype == "float32":
+        chain.insert(0, maker)
+        if maker.name == "DEQUANTIZE":
+            return chain if len(chain) > 1 and main.tensors[maker.inputs[0]].dtype in ("int8", "uint8") else []
+        if maker.name not in _MOVERS or readers[output] != (len(chain) > 1):
+            break
+        output = maker.inputs[0]
+    return []
 
 
 class _Edges:

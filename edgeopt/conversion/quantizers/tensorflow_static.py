@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from edgeopt import frameworks
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
+from edgeopt.tflite.interface import with_moved_integers
 from edgeopt.vocabulary import Scheme
 
 
 def make(source: Source, scheme: Scheme) -> bytes:
     """Returns the calibrated file in integers."""
     tf = frameworks.load("tensorflow")
-    return bytes(
+    content = bytes(
         frameworks.load("tf_lite_convert").mlir_quantize(
             source.calibrated.content,
             disable_per_channel=scheme.granularity == "tensor",
@@ -22,6 +23,7 @@ def make(source: Source, scheme: Scheme) -> bytes:
             output_data_type=tf.as_dtype(scheme.inputs),
         )
     )
+    return content if scheme.inputs == "float32" else with_moved_integers(content)
 
 
 QUANTIZER = Quantizer(
