@@ -121,7 +121,13 @@ def rounded(stored: StoredWeights, kind: str, axis: int) -> StoredWeights:
         nearest = np.abs(values[:, :, None] - books[:, None, :]).argmin(axis=2)
         values = np.take_along_axis(books, nearest, axis=1)
     integers = np.moveaxis(values.astype(np.int8).reshape(rows.shape), 0, axis)
-    return replace(stored, values=integers, scales=scales[:, 0].astype(np.float32), bits=bits, axis=axis if len(scales) > 1 else None)
+    return replace(
+        stored,
+        values=integers,
+        scales=scales[:, 0].astype(np.float32),
+        bits=bits,
+        axis=axis if len(scales) > 1 else None,
+    )
 
 
 def page(table: str) -> str:
