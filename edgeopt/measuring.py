@@ -21,7 +21,16 @@ from edgeopt.formats import FORMATS
 from edgeopt.runtimes import Request, reference_for, to_try
 from edgeopt.schemes import scheme
 from edgeopt.tflite.reader import read_once
-from edgeopt.vocabulary import Fidelity, LayerError, OnTarget, OutputMetric, RuntimeResult, StepRecord, Variant
+from edgeopt.vocabulary import (
+    Fidelity,
+    LayerError,
+    MetricValue,
+    OnTarget,
+    OutputMetric,
+    RuntimeResult,
+    StepRecord,
+    Variant,
+)
 from edgeopt.workspace import Workspace
 
 
@@ -157,11 +166,18 @@ def with_losses(
 def settled(workspace: Workspace, variants: Sequence[Variant], warnings: Sequence[str]) -> tuple[str, ...]:
     """Returns the warnings without those that the score of the model as it came refutes, and with those it gives."""
     metric = next((variant.metric for variant in variants if variant.metric and not variant.steps), None)
+    return settled_by(metric, workspace, workspace.data.validation, warnings)
+
+
+def settled_by(
+    metric: MetricValue | None, workspace: Workspace, part: Part, warnings: Sequence[str]
+) -> tuple[str, ...]:
+    """As `settled`, from a score of the model as it came on samples of `part`; None where there is none."""
     if metric is None:
         return tuple(warnings)
-    wrong = datasets.refuted(workspace.data, workspace.summary.inputs, metric)
-    doubts = datasets.guessing(workspace.data.validation, metric)
-    return (*(warning for warning in warnings if warning not in wrong), *doubts)
+    model = workspace.summary
+    wrong = datasets.refuted(workspace.data, model.inputs, metric, rescaling=model.rescaling)
+    return (*(warning for warning in warnings if warning not in wrong), *datasets.guessing(part, metric))
 
 
 def held_against_float(

@@ -225,7 +225,7 @@ class Workspace:
             if self._data is None:
                 return _Loaded(found, ())
             warnings = datasets.check(
-                self._data, found.inputs, found.outputs, rescales=found.rescales, free_labels=free
+                self._data, found.inputs, found.outputs, rescaling=found.rescaling, free_labels=free
             )
             return _Loaded(found, warnings)
 
@@ -586,13 +586,18 @@ class Workspace:
         except (ModelError, UnavailableError) as error:
             return error
 
+    @property
+    def compared_on(self) -> Part:
+        """The samples that a file is held against its float model on."""
+        return self.data.deciding if len(self.data.deciding) else self.data.calibration
+
     def fidelity(self, variant: Variant, reference: Variant) -> Fidelity | EdgeoptError:
         """Returns how faithful a variant is to the same model in float32, or why that cannot be told.
 
         On LiteRT, wherever variants are scored: what a file holds is the same everywhere. It has a say in what is
         recommended.
         """
-        part = self.data.deciding if len(self.data.deciding) else self.data.calibration
+        part = self.compared_on
         key = {
             "file": variant.sha256,
             "reference": reference.sha256,
@@ -615,7 +620,7 @@ class Workspace:
         Raises:
             EdgeoptError: the main runtime does not run one of them.
         """
-        part = self.data.deciding if len(self.data.deciding) else self.data.calibration
+        part = self.compared_on
 
         def compare() -> Change:
             files = {name: self.folder / str(one.file) for name, one in (("before", before), ("after", after))}

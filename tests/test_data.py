@@ -1128,7 +1128,17 @@ def test_check_warns() -> None:
     assert "200 of 200 calibration samples are among the validation" in warnings(data.load((x, y), calibration=x[:200], validation_share=1.0))  # fmt: skip  # noqa: E501
     raw = np.rint(_images(500, scale=255))
     assert "use --scale 1/255" in warnings(data.load((raw, y)))
-    assert "use --scale 1/255" not in warnings(data.load((raw, y)), rescales=True)
+    assert "use --scale 1/255" not in warnings(data.load((raw, y)), rescaling=["Rescaling"])
+    # Pictures made smaller have fractions, and are as bright; what is of another kind has some large values.
+    smaller = np.clip(_images(500, scale=255) - 0.3, 0, None)
+    assert "use --scale 1/255" in warnings(data.load((smaller, y)))
+    spectra = np.where(np.arange(500).reshape(-1, 1, 1, 1) % 10 == 0, smaller, smaller / 4)
+    assert "use --scale 1/255" not in warnings(data.load((spectra, y)))
+    # A model that makes 0 to 1 of pixels, and gets 0 to 1.
+    twice = "holds values from 0.00019 to 0.9996 and the model rescales them once more (Rescaling)"
+    assert twice in warnings(data.load((x, y)), rescaling=["Rescaling"])
+    for kinds in ((), ("Normalization",), ("Rescaling", "Normalization")):
+        assert twice not in warnings(data.load((x, y)), rescaling=kinds)
     assert "use --scale 1/255" not in warnings(data.load((raw, y), preprocessing=Preprocessing(scale=1 / 255)))
     assert "The labels name 10 classes, the model tells 12 apart" in warnings(
         data.load((x, y)), [TensorSpec("o", (None, 12))]

@@ -30,7 +30,7 @@ from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, ConversionError, suggestion
 from edgeopt.formats import FORMATS
 from edgeopt.formats.onnx import NEWEST_OPSET, OLDEST_OPSET, OPSET, oldest_release, opset_for
-from edgeopt.measuring import held_against_float, tried_on_runtimes
+from edgeopt.measuring import held_against_float, settled_by, tried_on_runtimes
 from edgeopt.recipe import Recipe
 from edgeopt.runtimes import Request, main_for, parse, releases
 from edgeopt.runtimes.samples import FREE_SIZE
@@ -232,6 +232,8 @@ def convert(
                 said = f"{facts.macs:,} MACs a step, {whole.macs or 0:,} for each sample that is read whole"
                 variant = replace(variant, notes=(*variant.notes, said))
             (variant,) = held_against_float(workspace, [variant], references)
+            if variant.fidelity is not None:
+                warnings = settled_by(variant.fidelity.reference_metric, workspace, workspace.compared_on, warnings)
         with files.atomic_path(output) as temporary:
             shutil.copyfile(made, temporary)
             found = None if device is None or translator else _made_for(device, read_once(made), temporary)

@@ -76,9 +76,9 @@ class ModelSummary:
     layer_kinds: tuple[str, ...] = ()
 
     @property
-    def rescales(self) -> bool:
-        """Whether the model brings raw values to its own scale."""
-        return not {"Rescaling", "Normalization"}.isdisjoint(self.layer_kinds)
+    def rescaling(self) -> tuple[str, ...]:
+        """The kinds of layers with which the model brings raw values to its own scale."""
+        return tuple(kind for kind in ("Rescaling", "Normalization") if kind in self.layer_kinds)
 
 
 class Converter:

@@ -19,6 +19,8 @@ _WRONG_SCALE = 10.0
 # Raw bytes looked at per part: as float32 they are up to four times as many.
 _PROBE_BYTES = 16 << 20
 _PROBED_SAMPLES = 1000
+_PICTURE_CHANNELS = (1, 3, 4)
+_BRIGHT = 192
 
 
 def check(
@@ -26,7 +28,7 @@ def check(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec] = (),
     *,
-    rescales: bool = False,
+    rescaling: Collection[str] = (),
     free_labels: Collection[str] = (),
     samples: int = _PROBED_SAMPLES,
 ) -> tuple[str, ...]:
@@ -34,7 +36,7 @@ def check(
 
     Args:
         inputs, outputs: the model's, with their batch dimension first; labels are compared to the first output.
-        rescales: whether the model brings raw pixels to its own scale (a Rescaling or Normalization layer).
+        rescaling: kinds of layers with which the model brings raw pixels to its own scale (Rescaling, Normalization).
         free_labels: outputs whose labels need not have their form, as what scores them takes others; "" for all.
 
     Returns:
@@ -59,8 +61,9 @@ def check(
         _require_finite(name, probe)
         warnings += _constant(name, probe)
     some = next(iter(probes.values()), None)
-    if some is not None and not rescales:
-        warnings += _raw_pixels(some, next(iter(parts.values())).preprocessing)
+    if some is not None:
+        preprocessing = next(iter(parts.values())).preprocessing
+        warnings += _wrong_scale(some, preprocessing, rescaling)
     if "calibration" in probes:
         count = len(bound.calibration)
         if count < FEW_CALIBRATION_SAMPLES:
@@ -77,19 +80,27 @@ def check(
     return tuple(dict.fromkeys(warnings))
 
 
-def refuted(dataset: Dataset, inputs: Sequence[TensorSpec], scored: MetricValue) -> tuple[str, ...]:
+def refuted(
+    dataset: Dataset,
+    inputs: Sequence[TensorSpec],
+    scored: MetricValue,
+    *,
+    rescaling: Collection[str] = (),
+) -> tuple[str, ...]:
     """Returns the warnings of `check` that a score of the model on these data has refuted: pixels on a wrong scale.
 
     Args:
         inputs: the model's.
         scored: how well the model did. Only a share says what is good: one whose interval is above the half-way from
             guessing to always right.
+        rescaling: see `check`.
     """
     part = next((part for part in bind(dataset, inputs).parts.values() if len(part)), None)
     classes = dataset.validation.classes
     if part is None or not scored.is_share or scored.low <= (1 / (classes or 2) + 1) / 2:
         return ()
-    return tuple(_raw_pixels(_probe(part, _PROBED_SAMPLES), part.preprocessing))
+    probe = _probe(part, _PROBED_SAMPLES)
+    return tuple(_wrong_scale(probe, part.preprocessing, rescaling))
 
 
 def guessing(part: Part, scored: MetricValue) -> tuple[str, ...]:
@@ -211,18 +222,31 @@ def _constant(name: str, probe: Batch) -> list[str]:
     ]
 
 
-def _raw_pixels(probe: Batch, preprocessing: Preprocessing) -> list[str]:
+def _wrong_scale(probe: Batch, preprocessing: Preprocessing, rescaling: Collection[str]) -> list[str]:
+    """Returns warnings of pictures as they are stored, for a model that does not scale them, and of scaled ones twice.
+
+    Fractions up to 255 may be of anything; they are of pixels where most samples come near it, as pictures do.
+    """
     if not replace(preprocessing, resize=None).is_identity:
         return []
+    pictures = {n: a for n, a in probe.inputs.items() if a.ndim == 4 and a.dtype.kind == "f" and a.min() >= 0}
+    if rescaling:
+        return [
+            f"Input {name!r} holds values from {array.min():.4g} to {array.max():.4g} and the model rescales them once "
+            "more (Rescaling): if it was trained on pixels from 0 to 255, use --scale 255."
+            for name, array in pictures.items()
+            if set(rescaling) == {"Rescaling"} and 0 < array.max() <= 1
+        ]
     return [
         f"Input {name!r} holds pixels from {array.min():.4g} to {array.max():.4g} and the model does not rescale them: "
         "if it was trained on 0 to 1, use --scale 1/255."
-        for name, array in probe.inputs.items()
-        if array.ndim == 4
-        and array.dtype.kind == "f"
-        and array.min() >= 0
-        and 64 < array.max() <= 255
-        and (preprocessing.resize or (array == np.rint(array)).all())
+        for name, array in pictures.items()
+        if 64 < array.max() <= 255
+        and (
+            preprocessing.resize
+            or (array == np.rint(array)).all()
+            or (array.shape[-1] in _PICTURE_CHANNELS and np.median(array.max(axis=(1, 2, 3))) > _BRIGHT)
+        )
     ]
 
 
