@@ -183,6 +183,24 @@ def test_what_brings_nothing_here_says_why(name: str, at_hand: Situation, why: s
     assert why in rung.idle(at_hand)
 
 
+@pytest.mark.parametrize("name", ["four bits", "quantization-aware training", "shrink and four bits"])
+def test_nothing_is_trained_for_four_bits_that_no_weight_would_have(name: str) -> None:
+    """Of a GRU between two Dense layers the loop has no kernel for weights of four bits, and the ends keep eight."""
+    rung = next(rung for rung in RUNGS if rung.name == name)
+    first, middle, last = FACTS.weights
+    budgets = Budgets(max_size_bytes=int(0.7 * INT8_BYTES))
+    words = "no weight would have four bits: all layers are small, first, last or of kinds that stay at eight"
+    for kind, why in (("dense", ""), ("recurrent", words)):
+        facts = replace(FACTS, weights=(first, replace(middle, kind=kind), last))
+        at_hand = replace(situation(Gain.BYTES, budgets=budgets), facts=facts)
+        assert rung.idle(at_hand) == why
+        cut = next(rung for rung in RUNGS if rung.name == "cut")
+        assert ({recipe.schemes for recipe in cut.candidates(at_hand)} == {("int8",)}) == bool(why)
+    # Who says which layers keep eight bits has them tried.
+    asked = replace(at_hand.asked, keep_8bit=("none",))
+    assert rung.idle(replace(at_hand, asked=asked)) == ""
+
+
 @pytest.mark.parametrize("name", ["repair", "quantization-aware training"])
 def test_what_the_base_lacks_and_a_rung_does_not_bring_is_no_reason_to_climb_it(name: str) -> None:
     """A smaller file loses too much; int8, which could be mended, stays too large."""

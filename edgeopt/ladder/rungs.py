@@ -17,7 +17,7 @@ from edgeopt.techniques import Need, technique
 from edgeopt.techniques.shrink import Shrink
 from edgeopt.vocabulary import Gain, Variant
 
-FOUR_BITS = "int4"
+FOUR_BITS, EIGHT_BITS = "int4", "int8"
 # A file is made a little smaller than it has to be: what it takes is known exactly only when it is there.
 _ROOM = 0.95
 # So much less again than what is known from a file that missed the budget.
@@ -226,7 +226,7 @@ def _cut_untrained(situation: Situation) -> Iterable[Recipe]:
 
 def _schemes_of_cuts(situation: Situation) -> tuple[str, ...]:
     """Returns the schemes in which a cut without training may do, the one that takes the milder one first."""
-    four_bits = situation.wants(Gain.BYTES) and not (situation.four_bits_lose or _refused_four_bits(situation))
+    four_bits = situation.wants(Gain.BYTES) and not (situation.four_bits_lose or _nothing_in_four_bits(situation))
     return (FOUR_BITS, situation.scheme) if four_bits else (situation.scheme,)
 
 
@@ -292,7 +292,21 @@ def _refused_four_bits(situation: Situation) -> str:
     return ""
 
 
+def _nothing_in_four_bits(situation: Situation) -> str:
+    """Says why no weight would be stored in four bits where the scheme chooses which, "" where one would."""
+    if why := _refused_four_bits(situation):
+        return why
+    in_four, in_eight = (weight_bytes(scheme(name), situation.facts) for name in (FOUR_BITS, EIGHT_BITS))
+    if "auto" in situation.asked.keep_8bit and in_four == in_eight:
+        return "no weight would have four bits: all layers are small, first, last or of kinds that stay at eight"
+    return ""
+
+
 def _no_four_bits(situation: Situation) -> str:
+    return _nothing_in_four_bits(situation) or _no_mixed_bits(situation)
+
+
+def _no_mixed_bits(situation: Situation) -> str:
     every = 1 - situation.weights_share / 2
     return (
         _refused_four_bits(situation)
@@ -331,7 +345,7 @@ def _not_cut_untrained(situation: Situation) -> str:
 
 
 def _not_cut_to_four_bits(situation: Situation) -> str:
-    return _refused_four_bits(situation) or _not_cut(situation, FOUR_BITS)
+    return _nothing_in_four_bits(situation) or _not_cut(situation, FOUR_BITS)
 
 
 _SMALLER = frozenset({Gain.BYTES})
@@ -353,7 +367,7 @@ RUNGS: tuple[Rung, ...] = (
         "four bits for the layers that bear them, eight for the others",
         _SMALLER,
         _mixed,
-        _no_four_bits,
+        _no_mixed_bits,
     ),
     Rung(
         "cut",
