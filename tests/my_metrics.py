@@ -75,6 +75,11 @@ def both(outputs: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
     return ((outputs["kind"].argmax(axis=1) == labels) & (outputs["late"] > 0).any(axis=1)).astype(float)
 
 
+def agreeing(outputs: dict[str, np.ndarray], labels: None) -> np.ndarray:
+    """Takes no labels: right where both outputs are finite."""
+    return np.all([np.isfinite(one).all(axis=1) for one in outputs.values()], axis=0).astype(float)
+
+
 def both_rate(outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> float:
     """As one number, of labels that have names."""
     return float(both(outputs, labels["kind"]).mean())

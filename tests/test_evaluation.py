@@ -215,6 +215,14 @@ def test_an_output_of_several(models: dict[str, Path], digits: Part) -> None:
         evaluate(file, bare, isolate=False)
     with pytest.raises(ConfigError, match=r"one of the model's outputs as --output-name, got 'kinds'"):
         evaluate(file, digits, output="kinds", isolate=False)
+    bare = data.load({"x": digits.arrays().inputs["x"]}, validation_share=1).validation
+    words = rf"labels for one of the outputs {', '.join(names)}, got none\. Try .*y_test_{names[0]}.*`edgeopt compare`"
+    with pytest.raises(DataError, match=words):
+        evaluate(file, bare, isolate=False)
+    with pytest.raises(DataError, match=r"got no labels and outputs \(10,\)\. Try .*`edgeopt compare` holds two files"):
+        evaluate(file, bare, output=kind, isolate=False)
+    # What needs none scores them all the same.
+    assert evaluate(file, bare, metric="my_metrics:agreeing", isolate=False).metric.value == 1
 
 
 def test_ones_own_metric_of_all_outputs_at_once(models: dict[str, Path], digits: Part, tmp_path: Path) -> None:

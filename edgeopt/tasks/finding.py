@@ -41,7 +41,8 @@ def found(outputs: np.ndarray, batch: Batch, *, classes: int | None = None, said
             return TASKS["anomaly"]
         raise DataError(
             "Expected labels, or outputs shaped like an input, to choose a metric, got no labels and outputs "
-            f"{outputs.shape[1:]}. Try data with y_test, or --metric module:function."
+            f"{outputs.shape[1:]}. Try data with y_test, or --metric module:function; `edgeopt compare` holds two "
+            "files against one another without labels."
         )
     shape, whole = outputs.shape[1:], is_whole(labels)
     if gives_input_back and (labels.size == len(labels) or any(labels is array for array in batch.inputs.values())):
