@@ -31,6 +31,7 @@ from edgeopt.metrics.breakdown import Sums, breakdown, sums
 from edgeopt.metrics.several import Scored, naive, together
 from edgeopt.runtimes import Delegate, Request, Runtime, Session
 from edgeopt.runtimes.isolation import crashed, died_words
+from edgeopt.runtimes.not_finite import first_not_finite
 from edgeopt.runtimes.numbers import dequantize, quantize
 from edgeopt.runtimes.samples import sizes
 from edgeopt.tasks.finding import metric_of
@@ -196,7 +197,7 @@ def evaluate_here(
         batches = predictor.part.batches(predictor.chunk_size)
         collected = _collected(in_threads(scored, batches, threads=predictor.threads), len(part))
         seconds = time.perf_counter() - start
-        notes = (*predictor.notes, *_odd_note(max(odd for _, odd, _ in collected)))
+        notes = (*predictor.notes, *_odd_note(max(odd for _, odd, _ in collected), predictor, list(used), file))
         settled = {name: one.settle(*piece[0]) for (name, one), piece in zip(used.items(), collected)}
         tables = {
             name: breakdown(piece[2], part.of_output(name).class_names) or one.apart(*settled[name])
@@ -232,6 +233,7 @@ class Predictor:
 
     Attributes:
         part: the samples under the names, shapes and dtypes of the file's inputs.
+        runtime: what it works on.
         outputs: of the file.
         batch_size, threads: how it works; see `evaluate`.
         chunk_size: how many samples are best given at once, so that what is done around the invocations hardly counts.
@@ -261,7 +263,7 @@ class Predictor:
         self._opening = partial(
             runtimes.open_session, file, runtime, threads=1 if several else wanted, delegate=delegate
         )
-        self.part = part
+        self.part, self.runtime = part, runtime
         self._sessions = [self._open()]
         own = _batch_of(self._sessions[0])
         if not self._sessions[0].resize(1):
@@ -526,8 +528,20 @@ def _joined(pieces: Sequence[_Piece]) -> _Piece:
     return rows, sum(odd for _, odd, _ in pieces), added
 
 
-def _odd_note(odd: int) -> tuple[str, ...]:
-    return (f"outputs of {odd} sample{'s' * (odd != 1)} are not finite",) if odd else ()
+def _odd_note(odd: int, predictor: Predictor, names: Sequence[str], file: Path) -> tuple[str, ...]:
+    """Returns a note of samples whose outputs are not finite, with what is not finite first on the way to one."""
+    if not odd:
+        return ()
+    said, where = f"outputs of {odd} sample{'s' * (odd != 1)} are not finite", ""
+    for batch in predictor.part.batches(predictor.chunk_size):
+        values = predictor.values(batch)
+        strange = ~np.all([heads.are_finite(heads.read(name, values, batch)[0]) for name in names], axis=0)
+        if strange.any():
+            place = int(strange.argmax())
+            sample = {name: array[place : place + 1] for name, array in batch.inputs.items()}
+            where = first_not_finite(file, predictor.runtime, sample)
+            break
+    return (f"{said}; in the first of them it begins with {where}" if where else said,)
 
 
 def _require_samples(part: Part) -> None:

@@ -376,8 +376,10 @@ def test_a_metric_that_ends_its_process_has_failed() -> None:
 
 def test_errors_of_outputs_that_are_not_numbers() -> None:
     outputs = np.full((N, 4), np.nan)
-    with pytest.raises(DataError, match=r"mse is defined, got 400 .* \(an output is not finite\)"):
+    with pytest.raises(DataError, match=r"mse is defined, got 400 .* \(an output or a label is not finite\)"):
         value_of("mse", outputs, LOGITS)
+    with pytest.raises(DataError, match=r"r2 is defined, got 400 .* \(a label is not finite\)"):
+        value_of("r2", LOGITS, outputs)
 
 
 @pytest.mark.parametrize(

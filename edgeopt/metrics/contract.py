@@ -29,7 +29,7 @@ def _never(*rows: np.ndarray) -> bool:
 
 
 def _not_finite(*rows: np.ndarray) -> str:
-    return " (an output is not finite)" if any(not np.isfinite(array).all() for array in rows) else ""
+    return " (an output or a label is not finite)" if any(not np.isfinite(array).all() for array in rows) else ""
 
 
 def share(hits: np.ndarray) -> float:

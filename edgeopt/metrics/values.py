@@ -94,6 +94,8 @@ def r2(squared_errors: np.ndarray, targets: np.ndarray) -> float:
 
 def why_no_r2(squared_errors: np.ndarray, targets: np.ndarray) -> str:
     """Returns why there is no R²."""
+    if not np.isfinite(targets).all():
+        return " (a label is not finite)"
     return " (an output is not finite)" if not np.isfinite(squared_errors).all() else " (no target varies)"
 
 
