@@ -19,7 +19,7 @@ from edgeopt.errors import ConversionError
 from edgeopt.runtimes import parse
 from edgeopt.tflite.model import Operator
 from edgeopt.tflite.reader import read
-from edgeopt.tflite.rewrite import changed, without_sparsity
+from edgeopt.tflite.rewrite import changed, objects_of, without_sparsity
 
 AS_IT_IS: Mapping[str, str] = dict.fromkeys(COMPILERS["tf2onnx"].settings, "")
 
@@ -108,6 +108,14 @@ def test_zeros_that_a_file_leaves_out_are_written_out(tmp_path: Path) -> None:
     plain = without_sparsity(sparse)
     assert "DENSIFY" not in {operator.name for operator in read(plain).main.operators}
     assert without_sparsity(plain) is plain
+    # Nothing is left of them: no kernel that a runtime would ask for, no buffer that nobody reads.
+    left = objects_of(plain)
+    assert len(left.operatorCodes) == len({operator.opcodeIndex for operator in left.subgraphs[0].operators})
+    read_or_written = {
+        int(index) for one in left.subgraphs[0].operators for index in (*one.inputs, *one.outputs) if index >= 0
+    }
+    named = {tensor.buffer for index, tensor in enumerate(left.subgraphs[0].tensors) if index in read_or_written}
+    assert set(range(1, len(left.buffers))) == (named | {entry.buffer for entry in left.metadata}) - {0}
 
 
 def test_a_form_that_onnx_lacks_is_named_with_its_layer() -> None:

@@ -254,19 +254,13 @@ def spread(space: Space, trials: int | None, seed: int, *, share: float, besides
     generator = random.Random(seed_for(seed, "trials that lie evenly"))
     found: dict[tuple[float, ...], Mapping[str, Any]] = {}
     for _ in range(_LOOKED_AT):
-        drawn: dict[str, float] = {}
+        places: dict[str, float] = {}
         values: dict[str, Any] = {}
-
-        def pick(parameter: Parameter) -> Any:
-            value = at_random(generator, values, parameter)  # noqa: B023 - it is called before the next turn
-            drawn[parameter.name] = value if parameter.range else parameter.values.index(value)  # noqa: B023
-            return value
-
         with contextlib.suppress(ImpossibleError):
-            recipe = space.recipe(pick)
+            recipe = space.recipe(functools.partial(_placed, generator, values, places))
             if besides and not recipe.steps:
                 continue
-            found[tuple(drawn.get(parameter.name, -1) for parameter in space.parameters)] = values
+            found[tuple(places.get(parameter.name, -1) for parameter in space.parameters)] = values
     order = [found[place] for place in sorted(found)]
     wanted = MOST_EVENLY if trials is None else min(MOST_EVENLY, round(share * trials))
     count = min(len(order), max(0, wanted - besides))
@@ -274,6 +268,13 @@ def spread(space: Space, trials: int | None, seed: int, *, share: float, besides
     evenly = [order[int((number + offset) * len(order) / count)] for number in range(count)]
     generator.shuffle(evenly)
     return evenly
+
+
+def _placed(generator: random.Random, values: dict[str, Any], places: dict[str, float], parameter: Parameter) -> Any:
+    """Returns a value as `at_random` does, and notes where it lies among those of its parameter as well."""
+    value = at_random(generator, values, parameter)
+    places[parameter.name] = value if parameter.range else parameter.values.index(value)
+    return value
 
 
 def near(

@@ -130,6 +130,9 @@ def without_sparsity(content: bytes) -> bytes:
             graph.operators = [graph.operators[index] for index in kept]
             for operator in graph.operators:
                 operator.inputs = [written.get(int(index), int(index)) for index in operator.inputs]
+            for index in written:
+                graph.tensors[index].buffer = 0  # the empty one: nothing writes this tensor any more
+        forget_unused_codes(model)
         drop_unused_buffers(model)
 
     return changed(content, change) if sparse else content
