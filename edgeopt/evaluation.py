@@ -488,9 +488,9 @@ def _labelled(names: Sequence[str], part: Part, wanted: str | None) -> list[str]
     own = list(part.labels.outputs)
     if wanted is None and len(names) > 1 and not part.has_labels:
         raise DataError(
-            f"Expected labels for one of the outputs {', '.join(names)}, got none. Try data with labels named like "
-            f"y_test_{names[0]}, a --metric module:function of all outputs, or --output-name {names[0]} with a --metric "
-            "that needs none; or `edgeopt compare`, which holds two files against one another without labels."
+            f"Expected labels for one of the outputs {', '.join(names)}, got none. Try data with y_test_{names[0]} "
+            f"and the like, a --metric module:function of all outputs, or --output-name {names[0]} and a --metric that "
+            "needs none; or `edgeopt compare`, which holds two files against one another without labels."
         )
     if wanted is not None or not own:
         return [chosen(names, wanted)]

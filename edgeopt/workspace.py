@@ -96,6 +96,11 @@ class Conditions:
         return self.metric or metric_said(self.tasks)
 
     @property
+    def compiling(self) -> dict[str, str]:
+        """What compilers are told whose settings name it, "" for what nobody said."""
+        return {"processor": self.processor, "opset": str(self.opset or ""), "tune": str(self.tune_s or "")}
+
+    @property
     def free_labels(self) -> tuple[str, ...]:
         """The outputs, "" for all, whose labels need not have their form, as their metric or task takes others."""
         said = metrics.for_outputs(self.metric)
@@ -507,9 +512,10 @@ class Workspace:
             source = between
         calibration = self.conditions.calibration if scheme == CALIBRATED else ""
         told = {
-            **{"scheme": scheme, "processor": self.conditions.processor, "calibration": calibration, "symmetric": ""},
-            "opset": str(self.conditions.opset or ""),
-            "tune": str(self.conditions.tune_s or ""),
+            **self.conditions.compiling,
+            "scheme": scheme,
+            "calibration": calibration,
+            "symmetric": "",
             **((asked or {}) if scheme == CALIBRATED else {}),
         }
         if told["calibration"] and not self.has_data:

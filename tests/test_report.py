@@ -813,6 +813,15 @@ def test_broken_budgets_in_words(report: Report) -> None:
         "does not run on tflm: Hybrid models are not supported",
         "was not run on tflite-runtime==2.14",
     )
+    # What a target's own runtime refuses is told of the target alone; another promise is told beside it.
+    refused = replace(strict.variants[2], on_target=OnTarget(("dynamic (1 CONV_2D): no kernels",)))
+    at_hand = replace(strict, target="cortex-m4", budgets=Budgets(runtimes=("tflm", "tflite-runtime==2.14")))
+    assert broken_budgets(at_hand, refused) == (
+        "does not run on cortex-m4: dynamic (1 CONV_2D): no kernels",
+        "was not run on tflite-runtime==2.14",
+    )
+    small = replace(refused, on_target=replace(refused.on_target, problems=()))
+    assert "does not run on tflm: Hybrid models are not supported" in broken_budgets(at_hand, small)
     assert broken_budgets(report, report.variants[2]) == ()
     bare = replace(strict.variants[2], drop=None, artifacts=(), runtimes=())
     assert broken_budgets(strict, bare)[:3] == (

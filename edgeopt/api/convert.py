@@ -176,20 +176,6 @@ def convert(
     _require_calibration(calibration, translator, wanted, has_data=data is not None)
     opset = _opset(opset, translator, runtimes)
     _require_tuning(tune_s, translator, device)
-    if translator is not None and (given := _converted(model, translator)) is not None:
-        told = {
-            "processor": "" if device is None else device.processor,
-            "opset": str(opset or ""),
-            "tune": str(tune_s or ""),
-        }
-        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, told=told)
-    made_as = starts_from(translator, wanted.name, calibration=calibration) if translator else wanted.name
-    recipe = Recipe(
-        schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
-    )
-    # What a target's runtimes run is no code of a processor's own.
-    promises = promised(replace(recipe, target=None) if translator else recipe)
-    dataset = None if data is None else datasets.load(data)
     conditions = Conditions(
         metric=metric,
         output_name=output_name,
@@ -205,6 +191,16 @@ def convert(
         custom_objects=custom_objects,
         trust=trust,
     )
+    if translator is not None and (given := _converted(model, translator)) is not None:
+        told = conditions.compiling
+        return _translated(given, translator, output, wanted, data=data, runtimes=runtimes, told=told)
+    made_as = starts_from(translator, wanted.name, calibration=calibration) if translator else wanted.name
+    recipe = Recipe(
+        schemes=(made_as,), keep_8bit=tuple(keep_8bit), budgets=Budgets(runtimes=tuple(runtimes)), target=target
+    )
+    # What a target's runtimes run is no code of a processor's own.
+    promises = promised(replace(recipe, target=None) if translator else recipe)
+    dataset = None if data is None else datasets.load(data)
     with (
         as_path(model) as path,
         tempfile.TemporaryDirectory(prefix="edgeopt-") as folder,

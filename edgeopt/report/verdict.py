@@ -9,6 +9,7 @@ from typing import NamedTuple
 from edgeopt import runtimes
 from edgeopt.report.model import Report
 from edgeopt.report.words import SIGNIFICANCE, Numbers, clause, ratio, whole
+from edgeopt.targets import TARGETS
 from edgeopt.vocabulary import Gain, RungRecord, RuntimeResult, Variant
 
 
@@ -82,8 +83,19 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
     if variant.on_target is not None and variant.on_target.problems:
         why = clause("; ".join(variant.on_target.problems))
         found.append(Broken(Gain.RUNS, f"does not run on {report.target}: {why}"))
-    found += [Broken(Gain.RUNS, words) for text in budgets.runtimes if (words := _broken_promise(variant, text))]
+    told = _told_of_target(report, variant)
+    promises = [text for text in budgets.runtimes if text not in told]
+    found += [Broken(Gain.RUNS, words) for text in promises if (words := _broken_promise(variant, text))]
     return tuple(found)
+
+
+def _told_of_target(report: Report, variant: Variant) -> tuple[str, ...]:
+    """Returns the target's own runtimes that refuse a variant, where its target is told to refuse it anyway."""
+    device = TARGETS.get(report.target or "")
+    if device is None or variant.on_target is None or not variant.on_target.problems:
+        return ()
+    refused = {row.name for row in variant.runtimes if row.status == "failed"}
+    return tuple(text for text in device.runtimes if runtimes.parse(text).runtime.name in refused)
 
 
 def inference_in_words(report: Report, variant: Variant) -> str:
