@@ -17,9 +17,10 @@ from test_delegates import built
 import edgeopt
 from edgeopt import files, formats, progress, recommendation
 from edgeopt.errors import ConfigError, DataError, ModelError, UnavailableError
+from edgeopt.evaluation import Predictor
 from edgeopt.ladder.obstacles import obstacles
 from edgeopt.report import ModelFacts, Report, broken_budgets, read_report, render_markdown, schema, to_json
-from edgeopt.runtimes import Delegate, to_try
+from edgeopt.runtimes import RUNTIMES, Delegate, to_try
 from edgeopt.schemes import DEFAULTS, SCHEMES
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import (
@@ -232,6 +233,42 @@ def test_a_time_too_short_for_the_schemes_makes_the_integers_alone(digits_model:
     # With time the same command goes on from there.
     whole = edgeopt.optimize(digits_model, "digits", tmp_path, budgets=Budgets(max_size_bytes=60_000), time_s=600)
     assert [variant.name for variant in whole.variants] == list(DEFAULTS)
+
+
+def test_nothing_is_trained_for_a_doubt_that_the_samples_may_settle(
+    finished: tuple[Report, Path], digits_model: Path, tmp_path: Path
+) -> None:
+    """Six of 300 answers changed: two points are lost, 2.5 allowed, and chance does not rule out 3.7."""
+    x = next(iter(edgeopt.load_data("digits").training.arrays().inputs.values()))
+    first, other = np.random.default_rng(0).integers(len(x), size=(2, 4000))
+    mixed = ((x[first] + x[other]) / 2).astype(np.float32)
+    answers = [_answers(finished[1] / f"variants/digits.{name}.tflite", mixed) for name in ("float32", "dynamic")]
+    changed, same = (np.flatnonzero((answers[0] == answers[1]) == alike) for alike in (False, True))
+    tested, trained = np.concatenate([changed[:6], same[:294]]), same[294:306]  # too few to repair anything with
+    given = {"x_train": mixed[trained], "x_test": mixed[tested]}
+    labels = {"y_train": answers[0][trained], "y_test": answers[0][tested]}
+    float_bytes = finished[0].variants[0].size_bytes or 0
+    budgets = Budgets(max_drop=2.5, max_size_bytes=float_bytes - 1)
+    report = edgeopt.optimize(digits_model, given | labels, tmp_path / "out", schemes=["dynamic"], budgets=budgets)
+    dynamic = report.variant("dynamic")
+    assert dynamic is not None
+    assert dynamic.drop is not None
+    assert dynamic.drop.value == pytest.approx(100 * 6 / 300)
+    assert report.best == "dynamic"
+    assert report.climb is not None
+    assert report.climb.ended == "top"
+    told = {rung.name: rung.skipped for rung in report.climb.rungs}
+    assert told["quantization-aware training"] == (
+        "nothing is trained only to show a loss that is kept as measured; --time lets it"
+    )
+    assert report.steps == ()
+
+
+def _answers(file: Path, x: np.ndarray) -> np.ndarray:
+    part = edgeopt.load_data((x, np.zeros(len(x), int)), validation_share=1).validation
+    with Predictor(file, part, RUNTIMES["litert"]) as predictor:
+        (scores,) = predictor.values(predictor.part.arrays()).values()
+    return scores.argmax(axis=1)
 
 
 def test_what_stands_in_the_way_is_said_from_facts(finished: tuple[Report, Path]) -> None:

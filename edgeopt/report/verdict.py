@@ -9,7 +9,6 @@ from typing import NamedTuple
 from edgeopt import runtimes
 from edgeopt.report.model import Report
 from edgeopt.report.words import SIGNIFICANCE, Numbers, clause, ratio, whole
-from edgeopt.targets import TARGETS
 from edgeopt.vocabulary import Gain, RungRecord, RuntimeResult, Variant
 
 
@@ -91,8 +90,12 @@ def broken(report: Report, variant: Variant) -> tuple[Broken, ...]:
 
 def _told_of_target(report: Report, variant: Variant) -> tuple[str, ...]:
     """Returns the target's own runtimes that refuse a variant, where its target is told to refuse it anyway."""
+    if variant.on_target is None or not variant.on_target.problems:
+        return ()
+    from edgeopt.targets import TARGETS  # with NumPy, which a report is read without
+
     device = TARGETS.get(report.target or "")
-    if device is None or variant.on_target is None or not variant.on_target.problems:
+    if device is None:
         return ()
     refused = {row.name for row in variant.runtimes if row.status == "failed"}
     return tuple(text for text in device.runtimes if runtimes.parse(text).runtime.name in refused)
