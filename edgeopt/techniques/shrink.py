@@ -240,8 +240,6 @@ def predict(step: Shrink, facts: ModelFacts) -> Prospect:
     reason += "layers are re-fitted on samples, no training" if step.epochs == 0 else "recover by training"
     if step.multiple_of % 8:
         reason += "; less where channel counts are no multiples of 8 (XNNPACK)"
-    if step.rounds == 1 and share < 0.75:
-        reason += "; a cut this deep loses less in several rounds"
     depthwise = facts.share("depthwise")
     return Prospect(f"{said}, and smaller files", reason, left=depthwise * width + (1 - depthwise) * width**2)
 
