@@ -101,7 +101,9 @@ def _bits(scheme: Scheme, facts: ModelFacts) -> list[int]:
     for place, weight in enumerate(facts.weights):
         # Before a float operator stands a DEQUANTIZE, which takes what Dense takes.
         behind = not scheme.dynamic and scheme.activations == "float32"
-        operator = "FULLY_CONNECTED" if behind else OPERATORS.get(weight.kind, "")
+        # The steps of a loop are unrolled for integers, but those of an LSTM that is one operator.
+        unrolled = weight.kind == "recurrent" and not (scheme.dynamic or facts.fused_lstm)
+        operator = "FULLY_CONNECTED" if behind or unrolled else OPERATORS.get(weight.kind, "")
         activations = "float32" if scheme.dynamic else scheme.activations
         stays = not scheme.dynamic and eight_bits.fragile(
             first=place == 0,

@@ -14,6 +14,7 @@ from edgeopt.schemes import SCHEMES, scheme
 from edgeopt.steps import TrainedStep
 from edgeopt.targets import Target
 from edgeopt.techniques import Need, technique
+from edgeopt.techniques.qat import narrowed
 from edgeopt.techniques.shrink import Shrink
 from edgeopt.vocabulary import Gain, Variant
 
@@ -213,7 +214,7 @@ def _mixed(situation: Situation) -> Iterable[Recipe]:
 def _trained(situation: Situation) -> Iterable[Recipe]:
     if situation.wants(Gain.QUALITY) and not _stays(situation, Gain.QUALITY):
         yield _packaged("qat", situation, situation.scheme)
-    if situation.wants(Gain.BYTES) and not _no_four_bits(situation):
+    if situation.wants(Gain.BYTES) and not _not_trained_in_four_bits(situation):
         yield _packaged("qat-int4", situation, FOUR_BITS)
 
 
@@ -306,6 +307,14 @@ def _no_four_bits(situation: Situation) -> str:
     return _nothing_in_four_bits(situation) or _no_mixed_bits(situation)
 
 
+def _not_trained_in_four_bits(situation: Situation) -> str:
+    if why := _no_four_bits(situation):
+        return why
+    if "auto" in situation.asked.keep_8bit and not narrowed(situation.facts):
+        return "no weight would be trained in four bits: all layers are small, first, last or of kinds that are not"
+    return ""
+
+
 def _no_mixed_bits(situation: Situation) -> str:
     every = 1 - situation.weights_share / 2
     return (
@@ -382,7 +391,7 @@ RUNGS: tuple[Rung, ...] = (
         frozenset({Gain.QUALITY, Gain.BYTES}),
         _trained,
         lambda situation: (
-            "" if list(_trained(situation)) else _no_four_bits(situation) or _stays(situation, Gain.QUALITY)
+            "" if list(_trained(situation)) else _not_trained_in_four_bits(situation) or _stays(situation, Gain.QUALITY)
         ),
     ),
     Rung(

@@ -22,6 +22,8 @@ _ZEROS, _VALUES = "zeros", "distinct weights in a channel"
 _NARROW = "weights below eight bits"
 # No runtime has a kernel for fewer bits of theirs.
 _WIDE = frozenset({"Conv2DTranspose"})
+# Kinds of weights that are trained below eight bits.
+_NARROWED = frozenset({"dense", "convolution", "pointwise"})
 # Learning rate below eight bits.
 _NARROW_RATE = 1e-3
 # Samples that normalizations are averaged over anew.
@@ -175,6 +177,20 @@ def predict(step: QAT, facts: ModelFacts) -> Prospect:
     if len(rest) == len(facts.layers):
         return Prospect("none", f"no layer with weights can be trained in int8 here: {others}", possible=False)
     return Prospect(gain, f"not trained in int8 but quantized afterwards: {others}")
+
+
+def narrowed(facts: ModelFacts) -> float:
+    """Returns the share of the weights that are trained below eight bits where nobody says which layers keep them."""
+    from edgeopt.conversion import eight_bits
+
+    last = len(facts.weights) - 1
+    narrow = (
+        weight.elements
+        for place, weight in enumerate(facts.weights)
+        if weight.kind in _NARROWED
+        and not eight_bits.fragile(first=place == 0, last=place == last, depthwise=False, elements=weight.elements)
+    )
+    return sum(narrow) / (facts.elements or 1)
 
 
 def trained_layers() -> frozenset[str]:
