@@ -39,6 +39,7 @@ UNTRAINED: dict[str, Mapping[str, Any]] = {
 }
 TRAINED: dict[str, Mapping[str, Any]] = {
     "shrink": {},
+    "shrink, multiples of 4": {"multiple_of": 4},
     "every layer alike, by hand": {"criterion": "l1", "refit": False, "by_sensitivity": False, "multiple_of": 1},
 }
 SHARES = (0.75, 0.5)

@@ -20,7 +20,7 @@ from edgeopt.data import Dataset
 from edgeopt.errors import ConfigError, DataError
 from edgeopt.frameworks import load
 from edgeopt.loading import LoadedModel
-from edgeopt.shrinking import Channels, Chooser, Probe, Sensitivity, blocks, budget, drop, masked, shrink
+from edgeopt.shrinking import Channels, Chooser, Chosen, Probe, Sensitivity, blocks, budget, drop, masked, shrink
 from edgeopt.shrinking.channels import COUNTS
 from edgeopt.shrinking.choosing import spread
 from edgeopt.shrinking.criteria import l1, l2, median, scores
@@ -29,7 +29,7 @@ from edgeopt.steps import DEFAULTS, Training
 from edgeopt.techniques import TECHNIQUES, Carried, Need
 from edgeopt.techniques import shrink as shrink_module
 from edgeopt.techniques.prune import Prune
-from edgeopt.techniques.shrink import Shrink, apply, check, epochs_of_rounds, predict
+from edgeopt.techniques.shrink import Shrink, apply, check, coarse_words, epochs_of_rounds, predict
 from edgeopt.training import fit
 from edgeopt.vocabulary import TensorSpec
 
@@ -438,6 +438,18 @@ def test_the_record_says_what_became_of_every_layer(halved: Any, model: Any) -> 
     assert {row["round"] for row in record.history} == {1.0, 2.0}
     assert len(record.history) == 3
     assert sum("alone: " in note for note in record.notes) == len(Channels(model).groups)
+
+
+def test_layers_with_one_multiple_to_cut_to_are_named(channels: Channels) -> None:
+    cut = Chosen((), channels, {group.name: np.arange(16) for group in channels.groups})
+    narrow = ", ".join(f"{group.name} (16 of 32)" for group in channels.groups if group.size == 32)
+    assert narrow
+    assert coarse_words(Shrink(macs=0.5, multiple_of=16), cut) == [
+        f"cut to the only multiple of 16 there is: {narrow}; multiple_of 8 may lose less, and runtimes that compute "
+        "16 channels at a time are slower with it"
+    ]
+    assert coarse_words(Shrink(macs=0.5), cut) == []
+    assert coarse_words(Shrink(macs=0.5, multiple_of=16), Chosen((), channels, {})) == []
 
 
 def test_a_killed_run_goes_on_with_the_cut_it_had_decided(model: Any, digits: Dataset, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def apply(step: Shrink, model: Any, data: Dataset, carried: Carried) -> tuple[An
         left = share ** (number / step.rounds)
         chosen, measured = _chosen(step, smaller, inputs, (count, left, whole), folder, carried.seed)
         notes += _measured_words(measured) if number == 1 else []
+        notes += coarse_words(step, chosen)
         left_of = joints(chosen.channels, chosen.cut, left_of)
         smaller, said = cut_out(smaller, chosen, inputs, refit=step.refit, seed=carried.seed)
         notes += said
@@ -342,6 +343,25 @@ def _measured_words(measured: Sequence[Any]) -> list[str]:
             f"{size} of {one.sizes[0]} left loses {loss:.3g}" for size, loss in zip(one.sizes[1:], one.losses[1:])
         )
         for one in measured
+    ]
+
+
+def coarse_words(step: Shrink, chosen: Chosen) -> list[str]:
+    """Returns what is to be said of layers so narrow that there was one multiple to cut them to."""
+    from edgeopt.shrinking import CHANNELS
+    from edgeopt.shrinking.budget import allowed
+
+    narrow = [
+        f"{group.name} ({len(chosen.cut[group.name])} of {group.size})"
+        for group in chosen.channels.groups
+        if group.kind == CHANNELS and group.name in chosen.cut and len(allowed(group, step.multiple_of)) == 2
+    ]
+    if not narrow or step.multiple_of == 1:
+        return []
+    return [
+        f"cut to the only multiple of {step.multiple_of} there is: {', '.join(narrow)}; multiple_of "
+        f"{step.multiple_of // 2} may lose less, and runtimes that compute {step.multiple_of} channels at a time are "
+        "slower with it"
     ]
 
 
