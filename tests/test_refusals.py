@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import runtime_models
 
 from edgeopt import data, frameworks, workers
 from edgeopt.conversion import Converter, ConvertOptions, IsolatedConverter
@@ -17,6 +18,8 @@ from edgeopt.conversion.refusals import crash_in_words, gist, layer_in
 from edgeopt.errors import ConversionError
 from edgeopt.loading import load_model
 from edgeopt.tflite.reader import read
+from edgeopt.tflite.rewrite import changed, store_floats
+from edgeopt.tflite.stored_weights import layers
 
 VOLUME = (4, 6, 6, 2)
 
@@ -137,3 +140,24 @@ def test_tables_are_saved_with_the_graph_that_looks_them_up(tmp_path: Path) -> N
     frameworks.load("tf_keras").Model(word, layers.Dense(2)(embedded)).save(tmp_path / "word.keras")
     graph = graph_of(load_model(tmp_path / "word.keras"), tmp_path / "graph", batch_size=1)
     assert "HASHTABLE_FIND" in {code.name for code in read(float_file_of(graph).content).codes}
+
+
+def test_weights_that_are_no_numbers_are_no_integers_either(tmp_path: Path) -> None:
+    content = runtime_models.models()["float32"].read_bytes()
+    weight = layers(read(content))[0].weight
+    values = read(content).values(weight).astype(np.float32)
+    values.flat[[1, 5]] = np.nan, np.inf
+
+    def change(model: Any, schema: Any) -> None:
+        store_floats(model, schema, model.subgraphs[0].tensors[weight.index], values)
+
+    (tmp_path / "broken.tflite").write_bytes(changed(content, change))
+    converter = Converter(load_model(tmp_path / "broken.tflite"), ConvertOptions())
+    for scheme in ("dynamic", "int4-weights"):
+        with pytest.raises(
+            ConversionError,
+            match=rf"Expected weights to make integers of, got 2 that are NaN or infinite among the {values.size} of .*"
+            r"Try a checkpoint of before its training broke",
+        ):
+            converter.convert(scheme, tmp_path / "out.tflite")
+    converter.convert("float32", tmp_path / "out.tflite")

@@ -132,6 +132,8 @@ class Converter:
             raise ConversionError(f"Expected layers that a .tflite in {scheme.name} can hold, got {words}.")
         scheme = self._wanted(scheme)
         with in_words(scheme):
+            if scheme.weights.startswith("int"):
+                holding.require_numbers(self._form_for(scheme).float_file)
             content = quantizers.quantize(self._form_for(scheme), scheme)
         content = content if scheme.weights == "float32" else compact(content)
         holding.require(content, scheme)

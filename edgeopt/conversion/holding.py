@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edgeopt.conversion import eight_bits
 from edgeopt.errors import ConversionError
 from edgeopt.schemes import SMALLEST_DYNAMIC
@@ -52,6 +54,21 @@ def require(content: bytes, scheme: Scheme) -> None:
             f"Expected {scheme.activations} arithmetic of the scheme {scheme.name}, got a file that computes in "
             "floats alone. Try --scheme dynamic or float16."
         )
+
+
+def require_numbers(content: bytes) -> None:
+    """Raises ConversionError where a float file has weights or biases that are NaN or infinite: no scale holds them."""
+    model = read(content)
+    for layer in layers(model):
+        for tensor in (layer.weight, layer.bias):
+            if tensor is None or not tensor.is_float:
+                continue
+            if odd := int(np.count_nonzero(~np.isfinite(model.values(tensor)))):
+                raise ConversionError(
+                    f"Expected weights to make integers of, got {odd:,} that {'is' if odd == 1 else 'are'} NaN or "
+                    f"infinite among the {tensor.elements:,} of {tensor.name!r}. Try a checkpoint of before its "
+                    "training broke."
+                )
 
 
 def remarks(content: bytes, scheme: Scheme) -> tuple[str, ...]:
