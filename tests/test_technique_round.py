@@ -31,7 +31,7 @@ from edgeopt.rounding.walk import Settings, output_error, round_file, split, sto
 from edgeopt.schemes import SCHEMES
 from edgeopt.techniques.contract import Carried
 from edgeopt.techniques.in_layers import chosen_layers
-from edgeopt.techniques.round import TECHNIQUE, Round
+from edgeopt.techniques.round import TECHNIQUE, Round, _promises
 from edgeopt.tflite.activations import computed, matched
 from edgeopt.tflite.model import Operator
 from edgeopt.tflite.pairing import Pair as LayerPair
@@ -239,6 +239,7 @@ def test_a_layer_that_is_called_twice_is_rounded_for_both_calls() -> None:
     assert [(layer.kind, layer.bits) for layer in found.layers] == 2 * [("FULLY_CONNECTED", 3)]
     assert {layer.weight.index for layer in layers(read(found.content))} == {shared}
     assert found.after < found.before
+    assert len({promise.subject for promise in _promises(found)}) == len(list(_promises(found))), "each told once"
 
 
 def test_what_cannot_be_rounded_says_why(cnn: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

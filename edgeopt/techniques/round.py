@@ -118,11 +118,13 @@ def _told(layer: LayerResult) -> LayerChange:
 def _promises(found: Result) -> Iterator[Promise]:
     note = f"of the outputs' variance, on {found.held} samples that were not fitted on"
     yield Promise(_OFF, limit=100 * found.before, unit="%").found(100 * found.after, note=note)
-    for layer in found.layers:
-        if layer.kind == _TABLE or layer.before is None or layer.reason:
-            continue
-        if not found.kept_as_it_was and layer.bits < _MANY_BITS:
-            yield Promise(_VALUES, layer.weight, limit=2**layer.bits - 1)
+    if found.kept_as_it_was:
+        return
+    rounded = [one for one in found.layers if one.kind != _TABLE and one.before is not None and not one.reason]
+    # Layers that are called twice have one weight.
+    for weight, bits in {layer.weight: layer.bits for layer in rounded}.items():
+        if bits < _MANY_BITS:
+            yield Promise(_VALUES, weight, limit=2**bits - 1)
 
 
 def _notes(found: Result, carried: Carried) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeopt import frameworks
+from edgeopt.conversion.eight_bits import layer_name
 from edgeopt.conversion.quantizers.contract import Quantizer, Source
 from edgeopt.errors import ConfigError
 from edgeopt.schemes import BLOCKS, SMALLEST_DYNAMIC
@@ -58,7 +59,7 @@ def _require_groups(content: bytes, scheme: Scheme) -> None:
         way = f"a scheme with groups of {', '.join(fit)}, which divide all" if fit else "int4-weights, without groups"
         raise ConfigError(
             f"Expected Dense layers whose rows divide into groups of {size} for {scheme.name}, got rows of {rows}, as "
-            f"of {unfit[0].name!r}. Try {way}."
+            f"of {layer_name(unfit[0])!r}. Try {way}."
         )
 
 
