@@ -21,8 +21,10 @@ from edgeopt.fidelity.structure import layouts
 from edgeopt.plain import from_plain, to_plain
 from edgeopt.report import fidelity as words
 from edgeopt.report import read_report
+from edgeopt.rounding.walk import stored_in
 from edgeopt.runtimes import RUNTIMES
 from edgeopt.schemes import SCHEMES
+from edgeopt.tflite.pairing import pair_weights
 from edgeopt.tflite.reader import read
 from edgeopt.vocabulary import Fidelity, OutputFidelity, Problem
 
@@ -165,6 +167,19 @@ def test_a_loss_inside() -> None:
     assert words.problem(problem, found).endswith(
         "p<0.001), and neither its inputs' nor its outputs' quantization alone does that. Try one of: --scheme "
         "float16; let `edgeopt compare` name the layer, with the float32 file as its reference."
+    )
+
+
+def test_what_few_bits_lose_is_for_repair_first(tmp_path: Path) -> None:
+    bad = scored_models.models()
+    floating, integers = (bad[name].read_bytes() for name in ("bad-float32", "bad-int8"))
+    bits = {pair.name: 4 for pair in pair_weights(floating, integers).pairs}
+    (tmp_path / "few.tflite").write_bytes(stored_in(floating, integers, bits))
+    found = measure(bad["bad-float32"], tmp_path / "few.tflite", scored_models.digits().validation)
+    problem = the_problem(found)
+    assert (problem.cause, problem.ways_out) == ("inside", ("repair", "float16", "trace"))
+    assert "Try one of: `edgeopt repair` in the same scheme, where that was not done; --scheme float16; let" in (
+        words.problem(problem, found)
     )
 
 

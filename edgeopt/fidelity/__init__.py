@@ -152,7 +152,8 @@ class _Pair:
         self._whole = whole_numbers(floating) & set(self.grids_in)
         every = (*self.grids_in.values(), *self._grids_out.values())
         bits = min((8 * np.dtype(grid.dtype).itemsize for grid in every), default=0)
-        self.precision = Precision(bits, "float32" if halved else "float16")
+        few = any(weight.bits < 8 for weight in formats.facts(file).weights)
+        self.precision = Precision(bits, "float32" if halved else "float16", few_bits=few)
         self._first = next(left.part.head(_FIRST).batches(_FIRST))
         self.notes: tuple[str, ...] = ()
         self._asked = metric is not None

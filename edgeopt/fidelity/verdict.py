@@ -82,10 +82,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class Precision:
-    """What a file computes with: the bits of its quantized inputs and outputs, 0 without; the next wider scheme."""
+    """What a file computes with.
+
+    Attributes:
+        bits: of its quantized inputs and outputs, 0 without.
+        wider: the next wider scheme.
+        few_bits: whether weights have fewer than eight.
+    """
 
     bits: int
     wider: str
+    few_bits: bool = False
 
     def sixteen(self, helps: bool) -> tuple[str, ...]:
         """Returns int16x8 as a way out, where it helps and is not what the file has already."""
@@ -189,7 +196,8 @@ def _cause(left: OutputComponent, rounded: OutputComponent | None) -> str:
 def _explained(problem: Problem, first: Findings, precision: Precision, *, by_inputs: bool) -> Problem:
     """Returns the problem with its cause, where the output's own quantization is none, and the ways out."""
     if not by_inputs:
-        return replace(problem, cause="inside", ways_out=(precision.wider, "trace"))
+        first_of_all = ("repair",) if precision.few_bits else ()
+        return replace(problem, cause="inside", ways_out=(*first_of_all, precision.wider, "trace"))
     coarse = {one.name: tuple(c for c in one.components if c.steps < 1) for one in first.inputs}
     beyond = {one.name: tuple(c for c in one.components if c.outside > _OUTSIDE) for one in first.inputs}
     if any(beyond.values()) and not any(coarse.values()):

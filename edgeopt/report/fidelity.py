@@ -23,6 +23,7 @@ WAYS_OUT: dict[str, str] = {
     "dynamic": "--scheme dynamic, which keeps outputs in float",
     "float16": "--scheme float16",
     "float32": "--scheme float32",
+    "repair": "`edgeopt repair` in the same scheme, where that was not done",
     "trace": "let `edgeopt compare` name the layer, with the float32 file as its reference",
 }
 
