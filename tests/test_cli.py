@@ -93,6 +93,8 @@ def test_version(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ("optimise m.keras", "No command is called 'optimise'. Did you mean 'optimize'?"),
+        ("calibrate m.keras", "No command is called 'calibrate'. It is a step of repairs. Try edgeopt repair --steps"),
+        ("correct-bias m.keras", "It is a step of repairs. Try edgeopt repair --steps correct-bias."),
         ("convert m.keras -o o.tflite --schem int8", "No such option '--schem'"),
         ("convert m.keras -o o.tflite --scheme int9", "there is none called 'int9'. Did you mean 'int8'?"),
         ("convert m.keras -o o.tflite --scheme int9", f"Known: {', '.join(SCHEMES)}."),

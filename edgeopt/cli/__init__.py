@@ -86,8 +86,16 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"No command is called {args[0]!r}.{suggestion(args[0], COMMANDS)}")
+            hint = _step_called(args[0]) or suggestion(args[0], COMMANDS)
+            raise click.UsageError(f"No command is called {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _step_called(word: str) -> str:
+    """Returns how a technique is asked for that has no command of its own: those are repairs."""
+    from edgeopt.techniques import TECHNIQUES
+
+    return f" It is a step of repairs. Try edgeopt repair --steps {word}." if word in TECHNIQUES else ""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
