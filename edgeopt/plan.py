@@ -207,22 +207,24 @@ def _require_sense(row: Technique, step: Step, training: Training | None, where:
     """Raises ConfigError where a step's settings contradict one another or its training."""
     if training is None:
         return
+    at = place(f"{where}.{row.name}")
     if training.teacher == "none" and training.alpha == 1.0:
         raise ConfigError(
-            f"Expected a teacher at {where}.{row.name}, got teacher none with alpha 1: there is nobody to learn "
-            f"from. Try {setting('teacher', 'original')}, or a smaller {setting('alpha')}."
+            f"{at}Expected a teacher, got teacher none with alpha 1: there is nobody to learn from. "
+            f"Try {setting('teacher', 'original')}, or a smaller {setting('alpha')}."
         )
     try:
         row.validate(step, training)
     except ConfigError as error:
-        raise ConfigError(f"{place(f'{where}.{row.name}')}{error.marked}") from None
+        raise ConfigError(f"{at}{error.marked}") from None
 
 
 def _require_there(row: Technique, needs: Sequence[Need], where: str, there: Mapping[Need, bool | None]) -> None:
     for need in needs:
         if there.get(need) is False:
             got = "samples without" if need is Need.LABELS else "none"
-            raise DataError(f"Expected {need.value} for {row.name} ({where}), got {got}. Try {_REMEDIES[need]}.")
+            at = place(f"{where}.{row.name}")
+            raise DataError(f"{at}Expected {need.value} for {row.name}, got {got}. Try {_REMEDIES[need]}.")
 
 
 def _require_schemes(recipe: Recipe, row: Technique, step: Step, where: str) -> None:
@@ -230,7 +232,8 @@ def _require_schemes(recipe: Recipe, row: Technique, step: Step, where: str) -> 
     schemes = [SCHEMES[name] for name in recipe.schemes]
     if Need.SCHEME in row.needs and not any(scheme.algorithm for scheme in schemes):
         raise ConfigError(
-            f"Expected a scheme of integers for {row.name} ({where}), got {', '.join(recipe.schemes)}. "
+            f"{place(f'{where}.{row.name}')}Expected a scheme of integers for {row.name}, got "
+            f"{', '.join(recipe.schemes)}. "
             "Try schemes: [int8]."
         )
     unfit = [scheme.name for scheme in schemes if not row.fits(step, scheme)]

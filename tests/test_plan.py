@@ -210,9 +210,9 @@ def test_no_steps_is_a_plan() -> None:
 def test_training_needs_samples_and_labels(row: Technique) -> None:
     recipe = recipe_of(row.name)
     assert plan(recipe, has_labels=True, has_training=True).steps[0].needs[:2] == (Need.TRAINING, Need.LABELS)
-    with pytest.raises(DataError, match=rf"Expected training samples for {row.name} \(steps\[0\]\), got none"):
+    with pytest.raises(DataError, match=rf"Expected training samples for {row.name}, got none"):
         plan(recipe, has_training=False)
-    with pytest.raises(DataError, match=rf"Expected labels for {row.name} \(steps\[0\]\), got samples without"):
+    with pytest.raises(DataError, match=rf"Expected labels for {row.name}, got samples without"):
         plan(recipe, has_labels=False)
 
 
@@ -226,7 +226,9 @@ def test_a_teacher_with_all_the_weight_needs_no_labels(row: Technique) -> None:
 
 def test_nobody_to_learn_from() -> None:
     training = Training(alpha=1.0, teacher="none")
-    with pytest.raises(ConfigError, match=r"a teacher at steps\[0\]\.prune, got teacher none with alpha 1: there is"):
+    with pytest.raises(
+        ConfigError, match=r"^At steps\[0\]\.prune: Expected a teacher, got teacher none with alpha 1"
+    ):
         plan(recipe_of("prune", training=training))
     # A student learns from the model itself, whoever teaches recoveries.
     assert plan(recipe_of("distill", training=training), has_labels=False).steps[0].needs == (Need.TRAINING,)
