@@ -226,9 +226,7 @@ def test_a_teacher_with_all_the_weight_needs_no_labels(row: Technique) -> None:
 
 def test_nobody_to_learn_from() -> None:
     training = Training(alpha=1.0, teacher="none")
-    with pytest.raises(
-        ConfigError, match=r"^At steps\[0\]\.prune: Expected a teacher, got teacher none with alpha 1"
-    ):
+    with pytest.raises(ConfigError, match=r"^At steps\[0\]\.prune: Expected a teacher, got teacher none with alpha 1"):
         plan(recipe_of("prune", training=training))
     # A student learns from the model itself, whoever teaches recoveries.
     assert plan(recipe_of("distill", training=training), has_labels=False).steps[0].needs == (Need.TRAINING,)
