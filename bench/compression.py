@@ -85,7 +85,7 @@ ROWS: dict[str, Row] = {
         None,
     ),
     # What int8 weights may take of a file that is a tenth of a float32 one: the graph is 9 KB of it.
-    "a tenth of the bytes": Row(({"shrink": {"bytes": 0.28}},), None),
+    "a tenth of the bytes, 14 epochs": Row(({"shrink": {"bytes": 0.28, "epochs": 14}},), None),
     # A tenth of the bytes and a quarter of the time where weights are most of the file.
     "a quarter of the MACs, 60 epochs": Row(
         ({"shrink": {"macs": 0.24, "rounds": 3, "units": ["channels", "blocks"], "epochs": 60}},), None
