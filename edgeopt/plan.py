@@ -106,12 +106,13 @@ def plan(
         held = _after(technique(step.technique), held)
     planned: list[PlannedStep] = []
     for number, step in enumerate(recipe.steps[start:], start=start):
-        where, row = f"steps[{number}]", technique(step.technique)
+        row = technique(step.technique)
+        at = place(f"steps[{number}].{row.name}")
         training = step.training(recipe.training) if isinstance(step, TrainedStep) else None
-        _require_sense(row, step, training, where)
+        _require_sense(row, step, training, at)
         needs = row.needs_of(training)
-        _require_there(row, needs, where, there)
-        _require_schemes(recipe, row, step, where)
+        _require_there(row, needs, at, there)
+        _require_schemes(recipe, row, step, at)
         after = _after(row, properties)
         prediction = row.predict(step, facts).words if facts is not None else ""
         name, variant = recipe.step_name(number), row.variant_of(properties)
@@ -203,11 +204,10 @@ def _advice(steps: Sequence[Step]) -> str:
 # --- settings and data -----------------------------------------------------------------------------------------------
 
 
-def _require_sense(row: Technique, step: Step, training: Training | None, where: str) -> None:
+def _require_sense(row: Technique, step: Step, training: Training | None, at: str) -> None:
     """Raises ConfigError where a step's settings contradict one another or its training."""
     if training is None:
         return
-    at = place(f"{where}.{row.name}")
     if training.teacher == "none" and training.alpha == 1.0:
         raise ConfigError(
             f"{at}Expected a teacher, got teacher none with alpha 1: there is nobody to learn from. "
@@ -219,22 +219,19 @@ def _require_sense(row: Technique, step: Step, training: Training | None, where:
         raise ConfigError(f"{at}{error.marked}") from None
 
 
-def _require_there(row: Technique, needs: Sequence[Need], where: str, there: Mapping[Need, bool | None]) -> None:
+def _require_there(row: Technique, needs: Sequence[Need], at: str, there: Mapping[Need, bool | None]) -> None:
     for need in needs:
         if there.get(need) is False:
             got = "samples without" if need is Need.LABELS else "none"
-            at = place(f"{where}.{row.name}")
             raise DataError(f"{at}Expected {need.value} for {row.name}, got {got}. Try {_REMEDIES[need]}.")
 
 
-def _require_schemes(recipe: Recipe, row: Technique, step: Step, where: str) -> None:
+def _require_schemes(recipe: Recipe, row: Technique, step: Step, at: str) -> None:
     """Raises ConfigError where what the step leaves cannot be had in the recipe's schemes."""
     schemes = [SCHEMES[name] for name in recipe.schemes]
     if Need.SCHEME in row.needs and not any(scheme.algorithm for scheme in schemes):
         raise ConfigError(
-            f"{place(f'{where}.{row.name}')}Expected a scheme of integers for {row.name}, got "
-            f"{', '.join(recipe.schemes)}. "
-            "Try schemes: [int8]."
+            f"{at}Expected a scheme of integers for {row.name}, got {', '.join(recipe.schemes)}. Try schemes: [int8]."
         )
     unfit = [scheme.name for scheme in schemes if not row.fits(step, scheme)]
     if unfit:

@@ -53,8 +53,7 @@ def forms(weights: np.ndarray, *, grids: bool = True, threes: bool = True) -> li
         values = _values(groups)
         if values is None:
             continue
-        bits = _bits(max(map(len, values)))
-        bits = 4 if bits == 3 and not threes else bits
+        bits = _bits(max(map(len, values)), threes=threes)
         codebooks = np.stack([np.resize(v, 2**bits) for v in values])
         indices = np.stack([np.searchsorted(v, group) for v, group in zip(values, groups)])
         found.append(Packed(bits, False, _words(indices.reshape(weights.shape), bits), codebooks))
@@ -77,17 +76,17 @@ def _grid(weights: np.ndarray, groups: np.ndarray, values: list[np.ndarray]) -> 
     lows = np.array([v[0] for v in values], int)
     steps = np.array([max(1, np.gcd.reduce(v.astype(int) - low)) for v, low in zip(values, lows)])
     indices = (groups - lows[:, None]) // steps[:, None]
-    bits = _bits(int(indices.max()) + 1)
+    bits = _bits(int(indices.max()) + 1, threes=False)
     if bits > 4:
         return None
-    bits = 4 if bits == 3 else bits
     tables = np.stack([lows, steps], axis=1).astype(np.uint8).view(np.int8)
     return Packed(bits, True, _words(indices.reshape(weights.shape), bits), tables)
 
 
-def _bits(count: int) -> int:
-    """Bits of the indices of so many values."""
-    return max(1, (count - 1).bit_length())
+def _bits(count: int, *, threes: bool) -> int:
+    """Bits of the indices of so many values; four instead of three where a kernel takes no `threes`."""
+    bits = max(1, (count - 1).bit_length())
+    return 4 if bits == 3 and not threes else bits
 
 
 def _words(indices: np.ndarray, bits: int) -> np.ndarray:

@@ -17,7 +17,7 @@ static void conv_2d_s8_codebook(const conv_2d_s8_codebook_t *p, const int8_t *in
         for (int32_t begin = 0; begin < c->out_c; begin += p->block) {
             const int32_t end = begin + p->block < c->out_c ? begin + p->block : c->out_c;
             for (int32_t o = begin; o < end; ++o) {
-                unpack(&p->weights, o, depth, 0, depth, weights + (o - begin) * depth);
+                unpack(&p->weights, o, depth, weights + (o - begin) * depth);
             }
             for (int32_t oy = top; oy < bottom; ++oy) {
                 conv_2d_s8_row(c, weights, begin, end, oy, in, out, scratch);

@@ -11,7 +11,7 @@ static void depthwise_conv_2d_s8_codebook(
 ) {
     depthwise_conv_2d_s8_t conv = p->conv;
     const int32_t count = conv.filter_h * conv.filter_w * conv.out_c;
-    unpack(&p->weights, 0, count, 0, count, (int8_t *)scratch);
+    unpack(&p->weights, 0, count, (int8_t *)scratch);
     conv.weights = (const int8_t *)scratch;
     conv.backward = p->backward;
     depthwise_conv_2d_s8(&conv, in, out, NULL);

@@ -1,6 +1,6 @@
 /* needs: fully_connected_s8_parts packed */
 /* The same with weights of 2 or 4 bits that are looked up. The scratch holds a row of the input, filled with zeros to the
-   end of 16 bytes of indices; with DSP two of them, and a table behind. */
+   end of 16 bytes of indices; where all units have one codebook two of them, and a table behind. */
 typedef struct {
     fully_connected_s8_t dense;
     packed_t weights;
@@ -8,15 +8,11 @@ typedef struct {
 } fully_connected_s8_codebook_t;
 
 #if defined(USE_MVE)
-/* What stands `shift` bits up in the bytes of both rows' indices, looked up, times four taps a word of x, whose addresses
-   the first of the fields moves on. */
-#define CODEBOOK_INDEX_FIRST(w, shift) "vand %q[i], %q[" w "], %q[m]\n"
-#define CODEBOOK_INDEX_NEXT(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n vand %q[i], %q[i], %q[m]\n"
-#define CODEBOOK_INDEX_LAST(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n"
+/* The indices of a field of both rows, looked up, times four taps a word of x, whose addresses the first field moves on. */
 #define CODEBOOK_FIELD(place, ahead, shift) \
     "vldrw.u32 %q[x], [%q[a], #" ahead "\n" \
-    CODEBOOK_INDEX_##place("u", shift) "vldrb.u8 %q[j], [%[t0], %q[i]]\n vmlava.s8 %[s0], %q[j], %q[x]\n" \
-    CODEBOOK_INDEX_##place("v", shift) "vldrb.u8 %q[j], [%[t1], %q[i]]\n vmlava.s8 %[s1], %q[j], %q[x]\n"
+    INDEX_##place("u", shift) "vldrb.u8 %q[j], [%[t0], %q[i]]\n vmlava.s8 %[s0], %q[j], %q[x]\n" \
+    INDEX_##place("v", shift) "vldrb.u8 %q[j], [%[t1], %q[i]]\n vmlava.s8 %[s1], %q[j], %q[x]\n"
 #define CODEBOOK_FIELDS_4 CODEBOOK_FIELD(FIRST, "32]!", "0") CODEBOOK_FIELD(LAST, "4]", "4")
 #define CODEBOOK_FIELDS_2 \
     CODEBOOK_FIELD(FIRST, "64]!", "0") CODEBOOK_FIELD(NEXT, "4]", "2") CODEBOOK_FIELD(NEXT, "8]", "4") \

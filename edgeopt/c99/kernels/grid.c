@@ -23,20 +23,16 @@ static inline int32_t grid_total(const int8_t *x, int32_t depth) {
 }
 
 #if defined(USE_MVE)
-/* The index that stands `shift` bits up in the bytes of u or v; the first is not shifted, and nothing is above the last. */
-#define GRID_INDEX_FIRST(w, shift) "vand %q[i], %q[" w "], %q[m]\n"
-#define GRID_INDEX_NEXT(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n vand %q[i], %q[i], %q[m]\n"
-#define GRID_INDEX_LAST(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n"
 /* Those of both rows times what stands `ahead` bytes behind the lanes' addresses of one column; of two. */
 #define GRID_BY_1(place, ahead, shift) \
     "vldrw.u32 %q[x], [%q[a], #" ahead "]\n" \
-    GRID_INDEX_##place("u", shift) "vmlava.s8 %[s0], %q[i], %q[x]\n" \
-    GRID_INDEX_##place("v", shift) "vmlava.s8 %[s1], %q[i], %q[x]\n"
+    INDEX_##place("u", shift) "vmlava.s8 %[s0], %q[i], %q[x]\n" \
+    INDEX_##place("v", shift) "vmlava.s8 %[s1], %q[i], %q[x]\n"
 #define GRID_BY_2(place, ahead, shift) \
     "vldrw.u32 %q[x], [%q[a], #" ahead "]\n" \
     "vldrw.u32 %q[y], [%q[b], #" ahead "]\n" \
-    GRID_INDEX_##place("u", shift) "vmlava.s8 %[s0], %q[i], %q[x]\n vmlava.s8 %[s2], %q[i], %q[y]\n" \
-    GRID_INDEX_##place("v", shift) "vmlava.s8 %[s1], %q[i], %q[x]\n vmlava.s8 %[s3], %q[i], %q[y]\n"
+    INDEX_##place("u", shift) "vmlava.s8 %[s0], %q[i], %q[x]\n vmlava.s8 %[s2], %q[i], %q[y]\n" \
+    INDEX_##place("v", shift) "vmlava.s8 %[s1], %q[i], %q[x]\n vmlava.s8 %[s3], %q[i], %q[y]\n"
 #define GRID_FIELDS_4(by) by(FIRST, "0", "0") by(LAST, "4", "4")
 #define GRID_FIELDS_2(by) by(FIRST, "0", "0") by(NEXT, "4", "2") by(NEXT, "8", "4") by(LAST, "12", "6")
 #define GRID_FIELDS_1(by) \

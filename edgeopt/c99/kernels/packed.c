@@ -11,3 +11,9 @@ typedef struct {
 static inline uint32_t load_indices(const uint8_t *from) {
     return from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
 }
+
+/* With Helium: the index that stands `shift` bits up in the bytes of a register w, into i; the first is not shifted, and
+   nothing is above the last. */
+#define INDEX_FIRST(w, shift) "vand %q[i], %q[" w "], %q[m]\n"
+#define INDEX_NEXT(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n vand %q[i], %q[i], %q[m]\n"
+#define INDEX_LAST(w, shift) "vshr.u8 %q[i], %q[" w "], #" shift "\n"

@@ -1,15 +1,11 @@
 /* needs: simd packed */
-/* Looks up `count` weights of a row, from the tap `begin` on, which is a multiple of 128. The last word is written whole:
-   `to` has room for 31 more. */
-static NOINLINE void unpack(
-    const packed_t *p, int32_t row, int32_t depth, int32_t begin, int32_t count, int8_t *to
-) {
+/* Looks up the `count` weights of a row. The last word is written whole: `to` has room for 31 more. */
+static NOINLINE void unpack(const packed_t *p, int32_t row, int32_t count, int8_t *to) {
     const int32_t bits = p->bits == 3 ? 2 : p->bits;
     const int32_t fields = 8 / bits;
     const uint8_t *low = p->indices + row * p->row_bytes;
-    const uint8_t *high = low + (depth + 15) / 16 * 4 + begin / 8;
+    const uint8_t *high = low + (count + 15) / 16 * 4;
     const int8_t *values = p->tables + row * p->table_step;
-    low += begin / fields;
 #if defined(USE_MVE)
     const uint8x16_t mask = vdupq_n_u8((uint8_t)((1 << bits) - 1));
     const uint8x16_t lanes = vidupq_n_u8(0, 1);

@@ -124,7 +124,8 @@ def fully_connected(node: Node) -> list[Call]:
     elif packed is not None:
         filled = _filled(depth, _run(packed))
         # Two taps are looked up at once where all units have one codebook, in a table of four bytes for each pair.
-        kernel, scratch_bytes = "fully_connected_s8_codebook", 2 * filled + 4 * 4**packed.bits
+        scratch_bytes = filled if packed.table_step else 2 * filled + 4 * 4**packed.bits
+        kernel = "fully_connected_s8_codebook"
         fields = {"dense": {**fields, "weights": None}, **_table(packed), "filled": filled}
     more = 0
     if packed is not None and not packed.on_grid:
