@@ -146,7 +146,8 @@ cycles: on a Cortex-M55 the loads that gather words from several places take lon
 int4, int2 and binary weights lie on a grid and are computed with as they are. Clusters are looked up in a codebook, a
 block of channels at a time for many pixels. In a dense layer a weight serves one product only: where all units have one
 codebook, as they have with one scale for the layer, it is looked up in pairs; where each has its own, that would take
-2.7 times the instructions on a Cortex-M4, and the export leaves the layer as it is unless `--pack always` is given.
+more than 1.3 times the instructions of the model, and the export leaves the layer as it is unless `--pack always` is
+given.
 """
 
 

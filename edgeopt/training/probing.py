@@ -9,7 +9,7 @@ What is tried first is the rate that the technique has by default, and a smaller
 on, until nothing is gained: a grid of rates is not searched, it is climbed.
 
 The teacher's weight is not tried: trials rank it the wrong way round. In few steps a model comes back soonest by the
-teacher's answers; what labels bring comes later. Numbers are in docs/compression.md.
+teacher's answers; what labels bring comes later.
 """
 
 from __future__ import annotations
